@@ -1,0 +1,2 @@
+//! The `callback-guard` program.
+fn main() {}

@@ -1,0 +1,2 @@
+//! callback-guard.
+pub mod json;
