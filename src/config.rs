@@ -1,0 +1,602 @@
+//! The configuration: JSON text and environment in, a [`Policy`] or a [`ConfigError`] out.
+//!
+//! A pure function of its two arguments. That is a matter of safety: when a plugin refuses its
+//! configuration on one worker only, after the main thread has accepted it, Envoy lets every
+//! request of that worker pass around the plugin.
+
+mod locate;
+mod raw;
+mod signature;
+
+use core::fmt;
+use std::collections::BTreeSet;
+
+use base64::Engine as _;
+use base64::alphabet;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+
+pub use raw::{RawConfig, RawSource};
+
+use crate::json::{Pointer, Selector};
+use crate::mac::SigningSecret;
+use crate::payload::{HostPattern, Requirement, UrlRule, is_host};
+use crate::policy::{
+    CapturedHeader, Dedupe, HeaderRole, InFlight, KeyPart, Mode, PathRule, Policy, Route, Source,
+};
+use crate::request::JSON;
+use crate::scheme::Tolerance;
+use crate::store::{LEAST_CAPACITY, MOST_CAPACITY};
+use raw::{
+    Preset, RawDedupe, RawKeyPart, RawMatch, RawPayload, RawRequirement, RawSecret,
+    RawSecretEncoding, RawStoreKind,
+};
+
+/// Accepted age of a timestamp, in seconds, where the configuration gives none.
+///
+/// Kie documents none; 300 s is what the Standard Webhooks libraries use.
+const TOLERANCE_SECONDS: u64 = 300;
+/// Accepted lead of a timestamp, in seconds, where the configuration gives none.
+const FUTURE_TOLERANCE_SECONDS: u64 = 60;
+/// Largest body, in bytes, where the configuration gives none.
+const MAX_BODY_BYTES: u64 = 1 << 20;
+/// How long a delivered event is remembered, in seconds, where the configuration gives none.
+const WINDOW_SECONDS: u64 = 86_400;
+/// The longest window that may be configured, in seconds: a year.
+const LONGEST_WINDOW_SECONDS: u64 = 31_536_000;
+/// How long a claim lives, in seconds, where the configuration gives none: twice the 15 s after
+/// which Kie gives up on an answer.
+const LEASE_SECONDS: u64 = 30;
+/// The longest wait, in seconds, where the configuration gives none: within Kie's 15 s.
+const WAIT_SECONDS: u64 = 10;
+/// The most secrets that a source may have.
+const MAX_SECRETS: usize = 8;
+
+/// What is wrong with a configuration: where, what was seen, what is accepted. Never a secret.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfigError {
+    path: String,
+    problem: String,
+}
+
+impl ConfigError {
+    fn new(path: &Path, problem: impl Into<String>) -> Self {
+        Self {
+            path: path.0.clone(),
+            problem: problem.into(),
+        }
+    }
+
+    /// The path of the bad field, as in `sources[0].secrets[1].env`; empty for the whole text.
+    #[must_use]
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !self.path.is_empty() {
+            write!(f, "{}: ", self.path)?;
+        }
+        f.write_str(&self.problem)
+    }
+}
+
+impl core::error::Error for ConfigError {}
+
+/// The path of a field.
+#[derive(Clone, Debug, Default)]
+struct Path(String);
+
+impl Path {
+    fn field(&self, name: &str) -> Self {
+        let dot = if self.0.is_empty() { "" } else { "." };
+        Self(format!("{}{dot}{name}", self.0))
+    }
+
+    fn index(&self, index: usize) -> Self {
+        Self(format!("{}[{index}]", self.0))
+    }
+}
+
+/// Looks up a variable of the environment that the proxy lets the filter see.
+pub type Environment<'e> = &'e dyn Fn(&str) -> Option<Vec<u8>>;
+
+/// Reads and validates a configuration.
+///
+/// # Errors
+///
+/// The first thing that is wrong.
+pub fn parse(text: &[u8], environment: Environment<'_>) -> Result<Policy, ConfigError> {
+    let raw = read::<RawConfig>(text)?;
+    Validator { environment }.policy(raw)
+}
+
+/// Reads JSON text into `T`; errors carry the path.
+fn read<'t, T: serde::Deserialize<'t>>(text: &'t [u8]) -> Result<T, ConfigError> {
+    serde_json::from_slice(text).map_err(|error| {
+        let place = locate::Place {
+            line: error.line(),
+            column: error.column(),
+        };
+        let path = Path(locate::path_at(text, place));
+        let text = error.to_string();
+        // What the path says better.
+        let text = text
+            .rsplit_once(" at line ")
+            .map_or(&*text, |(text, _)| text);
+        let text = without_values(&path, text);
+        match error.classify() {
+            serde_json::error::Category::Data => ConfigError::new(&path, text),
+            _ => ConfigError::new(
+                &path,
+                format!("{text} at line {}, column {}", place.line, place.column),
+            ),
+        }
+    })
+}
+
+/// Serde's own text quotes what it found. What stands where a secret belongs may be one.
+fn without_values(path: &Path, text: &str) -> String {
+    for kind in ["invalid type", "invalid value", "invalid length"] {
+        if text.starts_with(kind)
+            && let Some((_, expected)) = text.rsplit_once(", expected ")
+        {
+            return format!("{kind}, expected {expected}");
+        }
+    }
+    if path.0.contains("secrets") && text.starts_with("unknown variant") {
+        let expected = text
+            .rsplit_once(", expected ")
+            .map_or("another", |(_, expected)| expected);
+        return format!("unknown variant, expected {expected}");
+    }
+    text.to_owned()
+}
+
+struct Validator<'e> {
+    environment: Environment<'e>,
+}
+
+impl Validator<'_> {
+    fn policy(&self, raw: RawConfig) -> Result<Policy, ConfigError> {
+        let root = Path::default();
+        let capacity = match (raw.store.kind, raw.store.capacity) {
+            (RawStoreKind::Memory, capacity) => {
+                let path = root.field("store").field("capacity");
+                within(
+                    &path,
+                    capacity.into(),
+                    LEAST_CAPACITY.into(),
+                    MOST_CAPACITY.into(),
+                )?;
+                capacity
+            }
+        };
+        let path = root.field("sources");
+        if raw.sources.is_empty() {
+            return Err(ConfigError::new(
+                &path,
+                "there is none, expected at least one",
+            ));
+        }
+        let mut sources: Vec<Source> = Vec::with_capacity(raw.sources.len());
+        for (index, raw_source) in raw.sources.into_iter().enumerate() {
+            let path = path.index(index);
+            let source = self.source(&path, raw_source, raw.mode)?;
+            for (other, earlier) in sources.iter().enumerate() {
+                if earlier.name == source.name {
+                    let problem = format!("`{}` is the name of sources[{other}] too", source.name);
+                    return Err(ConfigError::new(&path.field("name"), problem));
+                }
+                if earlier.route == source.route {
+                    let problem = format!("equals the match of sources[{other}]");
+                    return Err(ConfigError::new(&path.field("match"), problem));
+                }
+            }
+            sources.push(source);
+        }
+        for (index, source) in sources.iter_mut().enumerate() {
+            if let Some(urls) = &mut source.urls {
+                urls.pointer = format!("/sources/{index}/payload/allowed_url_hosts").into();
+            }
+        }
+        Ok(Policy {
+            unmatched: raw.unmatched,
+            expose_reason: raw.expose_reason,
+            hold_headers: raw.hold_headers,
+            capacity,
+            sources,
+        })
+    }
+
+    fn source(&self, path: &Path, raw: RawSource, mode: Mode) -> Result<Source, ConfigError> {
+        let name_path = path.field("name");
+        let is_name_byte =
+            |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"_-".contains(&byte);
+        if !(1..=32).contains(&raw.name.len()) || !raw.name.bytes().all(is_name_byte) {
+            let problem = "expected 1 to 32 characters of a-z, 0-9, `_` and `-`";
+            return Err(ConfigError::new(&name_path, problem));
+        }
+        let preset = preset(path, &raw)?;
+        let mut fields = Fields::default();
+        let signature_path = path.field("signature");
+        let scheme = match (&raw.signature, &preset) {
+            (Some(_), Some(_)) => {
+                let problem = "stands beside `preset`, expected one of the two";
+                return Err(ConfigError::new(&signature_path, problem));
+            }
+            (Some(signature), None) => signature::compile(&signature_path, signature, &mut fields)?,
+            (None, Some(preset)) => {
+                signature::compile(&path.field("preset"), &preset.signature, &mut fields)?
+            }
+            (None, None) => {
+                return Err(ConfigError::new(path, "expected `preset` or `signature`"));
+            }
+        };
+        let preset = preset.unwrap_or_default();
+        let tolerance = Tolerance {
+            past: seconds(
+                path,
+                "tolerance_seconds",
+                raw.tolerance_seconds,
+                TOLERANCE_SECONDS,
+            )?,
+            future: seconds(
+                path,
+                "future_tolerance_seconds",
+                raw.future_tolerance_seconds,
+                FUTURE_TOLERANCE_SECONDS,
+            )?,
+        };
+        let max_body_bytes = raw.max_body_bytes.unwrap_or(MAX_BODY_BYTES);
+        let max_path = path.field("max_body_bytes");
+        within(&max_path, max_body_bytes, 1, 16 << 20)?;
+        let dedupe = dedupe(
+            &path.field("dedupe"),
+            raw.dedupe,
+            &preset,
+            tolerance,
+            &mut fields,
+        )?;
+        let acknowledge_as = raw.acknowledge_as.or(preset.acknowledge_as);
+        if let Some(status) = acknowledge_as {
+            within(&path.field("acknowledge_as"), u64::from(status), 200, 299)?;
+        }
+        let payload_path = path.field("payload");
+        let RawPayload {
+            allowed_url_hosts,
+            required,
+        } = raw.payload;
+        let required = required.as_ref().unwrap_or(&preset.required);
+        let required = requirements(&payload_path.field("required"), required, &mut fields)?;
+        let urls = match allowed_url_hosts {
+            Some(hosts) => Some(url_rule(&payload_path.field("allowed_url_hosts"), &hosts)?),
+            None => None,
+        };
+        Ok(Source {
+            mode: raw.mode.unwrap_or(mode),
+            route: route(&path.field("match"), raw.route)?,
+            scheme,
+            secrets: self.secrets(&path.field("secrets"), &raw.secrets)?,
+            tolerance,
+            max_body_bytes: usize::try_from(max_body_bytes).unwrap_or(usize::MAX),
+            media_types: vec![JSON.into()],
+            headers: fields.headers,
+            selector: Selector::new(&fields.pointers, urls.is_some()),
+            pointers: fields.pointers,
+            required,
+            urls,
+            dedupe,
+            acknowledge_as,
+            name: raw.name.into(),
+        })
+    }
+
+    fn secrets(&self, path: &Path, raw: &[RawSecret]) -> Result<Vec<SigningSecret>, ConfigError> {
+        if raw.len() > MAX_SECRETS {
+            let problem = format!("there are {}, expected at most {MAX_SECRETS}", raw.len());
+            return Err(ConfigError::new(path, problem));
+        }
+        let mut secrets = Vec::with_capacity(raw.len());
+        for (index, secret) in raw.iter().enumerate() {
+            secrets.extend(self.secret(&path.index(index), secret)?);
+        }
+        if secrets.is_empty() {
+            let problem = if raw.is_empty() {
+                "there is none, expected at least one"
+            } else {
+                "none of them is set, expected at least one"
+            };
+            return Err(ConfigError::new(path, problem));
+        }
+        Ok(secrets)
+    }
+
+    fn secret(&self, path: &Path, raw: &RawSecret) -> Result<Option<SigningSecret>, ConfigError> {
+        let (path, text) = match (&raw.env, &raw.value) {
+            (Some(name), None) => {
+                let path = path.field("env");
+                match (self.environment)(name) {
+                    Some(text) => (path, text),
+                    None if raw.optional => return Ok(None),
+                    None => {
+                        let problem = format!("environment variable `{name}` is not set");
+                        return Err(ConfigError::new(&path, problem));
+                    }
+                }
+            }
+            (None, Some(value)) => (path.field("value"), value.as_bytes().to_vec()),
+            _ => {
+                return Err(ConfigError::new(
+                    path,
+                    "expected `env` or `value`, one of the two",
+                ));
+            }
+        };
+        if text.is_empty() {
+            return Err(ConfigError::new(&path, "the secret is empty"));
+        }
+        if text.ends_with(b"\n") || text.ends_with(b"\r") {
+            return Err(ConfigError::new(&path, "the secret ends with a line break"));
+        }
+        let key = match raw.encoding {
+            RawSecretEncoding::Utf8 => Some(text),
+            RawSecretEncoding::Hex => hex::decode(&text).ok(),
+            RawSecretEncoding::Base64 => KEY_BASE64.decode(&text).ok(),
+        };
+        let Some(key) = key else {
+            let encoding = raw.encoding.name();
+            return Err(ConfigError::new(
+                &path,
+                format!("the secret is not valid {encoding}"),
+            ));
+        };
+        match SigningSecret::new(&key) {
+            Some(secret) => Ok(Some(secret)),
+            None => Err(ConfigError::new(&path, "the secret is empty")),
+        }
+    }
+}
+
+/// Keys are given with and without padding.
+const KEY_BASE64: GeneralPurpose = GeneralPurpose::new(
+    &alphabet::STANDARD,
+    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
+);
+
+/// The pointers and headers that a source needs, each once, by slot.
+#[derive(Default)]
+struct Fields {
+    pointers: Vec<Pointer>,
+    headers: Vec<CapturedHeader>,
+}
+
+impl Fields {
+    fn pointer(&mut self, path: &Path, text: &str) -> Result<usize, ConfigError> {
+        let pointer =
+            Pointer::parse(text).map_err(|error| ConfigError::new(path, error.to_string()))?;
+        if let Some(slot) = self.pointers.iter().position(|known| *known == pointer) {
+            return Ok(slot);
+        }
+        self.pointers.push(pointer);
+        Ok(self.pointers.len() - 1)
+    }
+
+    fn header(&mut self, path: &Path, name: &str, role: HeaderRole) -> Result<usize, ConfigError> {
+        let name = header_name(path, name)?;
+        let known = self
+            .headers
+            .iter_mut()
+            .enumerate()
+            .find(|(_, header)| header.name == name);
+        if let Some((index, header)) = known {
+            // What more than the dedupe key needs must not be missing.
+            if header.role == HeaderRole::Key {
+                header.role = role;
+            }
+            return Ok(index);
+        }
+        self.headers.push(CapturedHeader { name, role });
+        Ok(self.headers.len() - 1)
+    }
+}
+
+/// A header's name, in lower case.
+///
+/// Source: RFC 9110, 5.6.2 (token).
+fn header_name(path: &Path, name: &str) -> Result<Box<str>, ConfigError> {
+    let is_token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+    if name.is_empty() || !name.bytes().all(is_token) {
+        return Err(ConfigError::new(path, "expected the name of a header"));
+    }
+    Ok(name.to_ascii_lowercase().into())
+}
+
+fn preset(path: &Path, raw: &RawSource) -> Result<Option<Preset>, ConfigError> {
+    let Some(name) = &raw.preset else {
+        return Ok(None);
+    };
+    let presets = presets()?;
+    let mut names = BTreeSet::new();
+    for preset in presets {
+        if preset.names.contains(name) {
+            return Ok(Some(preset));
+        }
+        names.extend(preset.names);
+    }
+    let known = names
+        .into_iter()
+        .map(|name| format!("`{name}`"))
+        .collect::<Vec<_>>()
+        .join(", ");
+    Err(ConfigError::new(
+        &path.field("preset"),
+        format!("`{name}` is unknown, expected {known}"),
+    ))
+}
+
+/// The table of presets.
+fn presets() -> Result<Vec<Preset>, ConfigError> {
+    read(include_bytes!("presets.json"))
+}
+
+fn within(path: &Path, value: u64, least: u64, most: u64) -> Result<u64, ConfigError> {
+    if (least..=most).contains(&value) {
+        return Ok(value);
+    }
+    Err(ConfigError::new(
+        path,
+        format!("{value} is out of range, expected {least} to {most}"),
+    ))
+}
+
+fn seconds(path: &Path, name: &str, given: Option<u64>, default: u64) -> Result<u64, ConfigError> {
+    within(&path.field(name), given.unwrap_or(default), 1, 86_400)
+}
+
+fn route(path: &Path, raw: RawMatch) -> Result<Route, ConfigError> {
+    let (field, text, is_exact) = match (raw.path, raw.path_prefix) {
+        (Some(text), None) => ("path", text, true),
+        (None, Some(text)) => ("path_prefix", text, false),
+        _ => {
+            let problem = "expected `path` or `path_prefix`, one of the two";
+            return Err(ConfigError::new(path, problem));
+        }
+    };
+    let is_path_byte = |byte: u8| byte.is_ascii_graphic() && !b"?#".contains(&byte);
+    if !text.starts_with('/') || !text.bytes().all(is_path_byte) {
+        let problem = "expected a path that begins with `/`, without query, fragment and space";
+        return Err(ConfigError::new(&path.field(field), problem));
+    }
+    let text = text.into_boxed_str();
+    let host = match raw.host {
+        Some(host) if is_host(&host) => Some(host.to_ascii_lowercase().into()),
+        Some(_) => {
+            let problem = "expected a host name without scheme, port and path";
+            return Err(ConfigError::new(&path.field("host"), problem));
+        }
+        None => None,
+    };
+    Ok(Route {
+        host,
+        path: if is_exact {
+            PathRule::Exact(text)
+        } else {
+            PathRule::Prefix(text)
+        },
+    })
+}
+
+fn requirements(
+    path: &Path,
+    raw: &[RawRequirement],
+    fields: &mut Fields,
+) -> Result<Vec<Requirement>, ConfigError> {
+    let mut required = Vec::with_capacity(raw.len());
+    for (index, requirement) in raw.iter().enumerate() {
+        required.push(Requirement {
+            slot: fields.pointer(&path.index(index).field("pointer"), &requirement.pointer)?,
+            pointer: requirement.pointer.as_str().into(),
+            kind: requirement.kind,
+            optional: requirement.optional,
+        });
+    }
+    Ok(required)
+}
+
+fn url_rule(path: &Path, hosts: &[String]) -> Result<UrlRule, ConfigError> {
+    let mut patterns = Vec::with_capacity(hosts.len());
+    for (index, host) in hosts.iter().enumerate() {
+        let pattern = HostPattern::parse(host)
+            .map_err(|expected| ConfigError::new(&path.index(index), expected))?;
+        patterns.push(pattern);
+    }
+    Ok(UrlRule {
+        hosts: patterns,
+        pointer: "".into(),
+    })
+}
+
+fn dedupe(
+    path: &Path,
+    raw: RawDedupe,
+    preset: &Preset,
+    tolerance: Tolerance,
+    fields: &mut Fields,
+) -> Result<Dedupe, ConfigError> {
+    let window_seconds = raw.window_seconds.unwrap_or(WINDOW_SECONDS);
+    let window_path = path.field("window_seconds");
+    within(&window_path, window_seconds, 1, LONGEST_WINDOW_SECONDS)?;
+    let fresh = tolerance.past.saturating_add(tolerance.future);
+    if window_seconds <= fresh {
+        let problem = format!(
+            "{window_seconds} is too short, expected more than tolerance_seconds and \
+             future_tolerance_seconds together ({fresh}), or a replay outlives its record"
+        );
+        return Err(ConfigError::new(&window_path, problem));
+    }
+    let lease_seconds = raw.lease_seconds.unwrap_or(LEASE_SECONDS);
+    within(&path.field("lease_seconds"), lease_seconds, 1, 600)?;
+    let wait_seconds = raw.wait_seconds.unwrap_or(WAIT_SECONDS);
+    within(&path.field("wait_seconds"), wait_seconds, 1, 60)?;
+    let key = match &raw.key {
+        Some(parts) => key_parts(&path.field("key"), parts, fields)?,
+        None => {
+            let mut key = vec![KeyPart::Id];
+            key.extend(key_parts(&path.field("key"), &preset.key, fields)?);
+            key
+        }
+    };
+    if key.is_empty() {
+        return Err(ConfigError::new(
+            &path.field("key"),
+            "is empty, expected at least one part",
+        ));
+    }
+    Ok(Dedupe {
+        key,
+        window_seconds,
+        lease_seconds,
+        in_flight: match raw.in_flight {
+            raw::RawInFlight::Reject => InFlight::Reject,
+            raw::RawInFlight::Wait => InFlight::Wait {
+                seconds: wait_seconds,
+            },
+        },
+        on_unknown: raw.on_unknown,
+        on_body_change: raw.on_body_change,
+    })
+}
+
+fn key_parts(
+    path: &Path,
+    raw: &[RawKeyPart],
+    fields: &mut Fields,
+) -> Result<Vec<KeyPart>, ConfigError> {
+    let mut parts = Vec::with_capacity(raw.len());
+    for (index, part) in raw.iter().enumerate() {
+        let path = path.index(index);
+        parts.push(match (&part.pointer, &part.header) {
+            (Some(pointer), None) => {
+                KeyPart::Pointer(fields.pointer(&path.field("pointer"), pointer)?)
+            }
+            (None, Some(header)) => {
+                KeyPart::Header(fields.header(&path.field("header"), header, HeaderRole::Key)?)
+            }
+            _ => {
+                let problem = "expected `pointer` or `header`, one of the two";
+                return Err(ConfigError::new(&path, problem));
+            }
+        });
+    }
+    Ok(parts)
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_table_of_presets_can_be_read() {
+        assert!(!super::presets().unwrap().is_empty());
+    }
+}

@@ -1,0 +1,542 @@
+//! The filter: carries facts from Envoy to the [`Guard`] and decisions back. It has no rule of its
+//! own; the way of a request is told in [`crate::guard`].
+//!
+//! What Envoy demands of it:
+//! * With `hold_headers: "filter"`, pausing in the headers callback holds the head; any `Continue`
+//!   from a later callback lets it go. So `Continue` is returned for [`Decision::Forward`] alone.
+//! * A paused request is resumed from a timer, never in a callback that returns `Continue`: that
+//!   would send it upstream twice.
+//! * `on_configure` fails for what the configuration says, and for nothing else.
+
+mod host;
+mod metrics;
+
+use core::cell::{Cell, RefCell};
+use std::collections::hash_map::RandomState;
+use std::hash::{BuildHasher as _, Hasher as _};
+use std::rc::Rc;
+
+use proxy_wasm::traits::{Context, HttpContext, RootContext};
+use proxy_wasm::types::{Action, ContextType};
+use serde::Serialize;
+
+use crate::dedupe::OwnerToken;
+use crate::guard::{Answer, Decision, Facts, Forward, Guard};
+use crate::json::Scratch;
+use crate::outcome::Outcome;
+use crate::policy::{HoldHeaders, Mode, Policy};
+use crate::reply::Reply;
+use crate::request::RequestHead;
+use crate::store::{self, Memory, Settlement};
+use crate::time::UnixMillis;
+use crate::verdict::{Code, Rejection};
+use crate::{config, pairs};
+use host::Shared;
+use metrics::Metrics;
+
+proxy_wasm::main! {{
+    log_to_host();
+    proxy_wasm::set_root_context(|_| Box::new(Root { worker: None, is_broken: false }));
+}}
+
+/// How often waiting requests ask for their claim, in milliseconds. No timer runs while none waits.
+const WAIT_TICK_MILLIS: u32 = 20;
+
+/// The plugin in one VM.
+struct Root {
+    worker: Option<Rc<Worker>>,
+    /// The host did not hand over the configuration. Refusing it here would make Envoy pass
+    /// requests around the filter, so each is refused instead.
+    is_broken: bool,
+}
+
+/// What the requests of one VM share.
+struct Worker {
+    policy: Policy,
+    store: Memory,
+    metrics: Metrics,
+    scratch: RefCell<Scratch>,
+    salt: Cell<Option<[u8; 16]>>,
+    next_owner: Cell<u64>,
+    waiting: RefCell<Vec<Waiting>>,
+}
+
+/// A request that waits for another to settle.
+struct Waiting {
+    context: u32,
+    guard: Rc<RefCell<Guard>>,
+}
+
+impl Context for Root {}
+
+impl RootContext for Root {
+    fn on_configure(&mut self, _size: usize) -> bool {
+        log::set_max_level(host::log_level());
+        let Ok(text) = host::plugin_configuration() else {
+            log::error!("callback-guard: the host does not hand over the configuration");
+            self.is_broken = true;
+            return true;
+        };
+        let environment =
+            |name: &str| std::env::var_os(name).map(|value| value.as_encoded_bytes().to_vec());
+        match config::parse(&text, &environment) {
+            Ok(policy) => {
+                self.worker = Some(Rc::new(Worker::new(policy)));
+                true
+            }
+            Err(error) => {
+                log::error!("callback-guard: configuration refused: {error}");
+                false
+            }
+        }
+    }
+
+    fn on_tick(&mut self) {
+        if let Some(worker) = &self.worker {
+            worker.on_tick();
+        }
+    }
+
+    fn create_http_context(&self, context_id: u32) -> Option<Box<dyn HttpContext>> {
+        Some(Box::new(Stream {
+            context: context_id,
+            worker: self.worker.clone(),
+            guard: Rc::new(RefCell::new(Guard::new())),
+            received: 0,
+        }))
+    }
+
+    fn get_type(&self) -> Option<ContextType> {
+        Some(ContextType::HttpContext)
+    }
+}
+
+/// What becomes of a request for the moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Flow {
+    Answered,
+    Held,
+    SentOn,
+}
+
+impl Flow {
+    fn action(self) -> Action {
+        match self {
+            Flow::SentOn => Action::Continue,
+            Flow::Answered | Flow::Held => Action::Pause,
+        }
+    }
+}
+
+impl Worker {
+    fn new(policy: Policy) -> Self {
+        Self {
+            store: Memory::new(policy.capacity),
+            metrics: Metrics::define(&policy),
+            policy,
+            scratch: RefCell::default(),
+            salt: Cell::new(None),
+            next_owner: Cell::new(random()),
+            waiting: RefCell::default(),
+        }
+    }
+
+    /// Does what the guard decides, until the request is answered, sent on or held.
+    fn carry_out(
+        &self,
+        context: u32,
+        shared_guard: &Rc<RefCell<Guard>>,
+        guard: &mut Guard,
+        mut decision: Decision,
+    ) -> Flow {
+        loop {
+            decision = match decision {
+                Decision::Claim(request) => {
+                    let now = now();
+                    let (answer, change) = self.store.claim(&mut Shared, &request, now);
+                    self.metrics.change(change);
+                    guard.on_store(&self.policy, answer, now)
+                }
+                Decision::Answer(answer) => {
+                    self.report(guard);
+                    reply(&Reply::new(&answer, self.policy.expose_reason));
+                    return Flow::Answered;
+                }
+                Decision::Forward(forward) => {
+                    self.report(guard);
+                    if !self.stamp(guard, &forward) {
+                        // Without its headers the upstream could not trust the request.
+                        decision = guard.fault();
+                        continue;
+                    }
+                    return Flow::SentOn;
+                }
+                Decision::Pass => return Flow::SentOn,
+                Decision::Hold => return Flow::Held,
+                Decision::Wait => {
+                    self.wait(context, shared_guard, guard);
+                    return Flow::Held;
+                }
+            };
+        }
+    }
+
+    /// Puts the guard's headers into the request. False if the host refuses one.
+    fn stamp(&self, guard: &Guard, forward: &Forward) -> bool {
+        if self.policy.hold_headers == HoldHeaders::BufferAfter {
+            return true;
+        }
+        let Some(source) = guard.policy_of(&self.policy) else {
+            return false;
+        };
+        let add = |name, value: &str| host::add_request_header(name, value.as_bytes()).is_ok();
+        add("x-callback-guard-source", &source.name)
+            && guard
+                .verified_id()
+                .is_none_or(|id| add("x-callback-guard-id", id.as_str()))
+            && forward
+                .key
+                .is_none_or(|key| add("x-callback-guard-key", &key.to_hex()))
+            && forward
+                .monitored
+                .is_none_or(|verdict| add("x-callback-guard-verdict", verdict.as_str()))
+    }
+
+    /// Tells a verdict to the metrics, the access log and, if it is a refusal, the log.
+    fn report(&self, guard: &Guard) {
+        let Some(verdict) = guard.verdict() else {
+            return;
+        };
+        self.metrics.verdict(guard.source(), verdict);
+        if guard.body_changed() {
+            self.metrics.body_change(guard.source());
+        }
+        // An access log without the verdict is no reason to refuse.
+        let _ = host::set_filter_state("callback_guard.verdict", verdict.as_str());
+        if let Some(rejection) = guard.rejection() {
+            log_refusal(
+                guard,
+                guard.policy_of(&self.policy).map(|source| &*source.name),
+                rejection,
+            );
+        }
+    }
+
+    fn wait(&self, context: u32, shared_guard: &Rc<RefCell<Guard>>, guard: &Guard) {
+        let Ok(mut waiting) = self.waiting.try_borrow_mut() else {
+            return;
+        };
+        if waiting.iter().any(|known| known.context == context) {
+            return;
+        }
+        self.metrics.wait(guard.source());
+        waiting.push(Waiting {
+            context,
+            guard: Rc::clone(shared_guard),
+        });
+        if waiting.len() == 1 {
+            let _ = host::set_tick_period(WAIT_TICK_MILLIS);
+        }
+    }
+
+    fn stop_waiting(&self, context: u32) {
+        let Ok(mut waiting) = self.waiting.try_borrow_mut() else {
+            return;
+        };
+        if waiting.is_empty() {
+            return;
+        }
+        waiting.retain(|known| known.context != context);
+        if waiting.is_empty() {
+            let _ = host::set_tick_period(0);
+        }
+    }
+
+    fn on_tick(&self) {
+        let due = match self.waiting.try_borrow() {
+            Ok(waiting) => waiting
+                .iter()
+                .map(|one| (one.context, Rc::clone(&one.guard)))
+                .collect(),
+            Err(_) => Vec::new(),
+        };
+        for (context, shared_guard) in due {
+            // First the stream: a claim for one that is gone would have to run out.
+            if host::set_effective_context(context).is_err() {
+                self.stop_waiting(context);
+                continue;
+            }
+            let Ok(mut guard) = shared_guard.try_borrow_mut() else {
+                continue;
+            };
+            let decision = guard.on_time(&self.policy);
+            match self.carry_out(context, &shared_guard, &mut guard, decision) {
+                Flow::Held => {}
+                Flow::Answered => self.stop_waiting(context),
+                Flow::SentOn => {
+                    self.stop_waiting(context);
+                    // If the stream is gone after all, its end settles the claim.
+                    let _ = host::resume_request();
+                }
+            }
+        }
+    }
+
+    fn settle(&self, guard: &mut Guard, outcome: Outcome) {
+        if !guard.has_claim() {
+            return;
+        }
+        self.metrics.outcome(guard.source(), outcome);
+        let Some(settlement) = guard.on_outcome(&self.policy, outcome) else {
+            return;
+        };
+        match self.store.settle(&mut Shared, &settlement, now()) {
+            Ok((is_settled, change)) => {
+                self.metrics.change(change);
+                if !is_settled && matches!(settlement, Settlement::Deliver { .. }) {
+                    self.metrics.settle_failure(guard.source());
+                }
+            }
+            Err(store::Unavailable) => self.metrics.settle_failure(guard.source()),
+        }
+    }
+
+    fn facts(&self) -> Option<Facts> {
+        let salt = match self.salt.get() {
+            Some(salt) => salt,
+            None => {
+                let mut fresh = [0; 16];
+                let (left, right) = fresh.split_at_mut(8);
+                left.copy_from_slice(&random().to_le_bytes());
+                right.copy_from_slice(&random().to_le_bytes());
+                let salt = store::salt(&mut Shared, fresh).ok()?;
+                self.salt.set(Some(salt));
+                salt
+            }
+        };
+        let owner = self.next_owner.get();
+        self.next_owner.set(owner.wrapping_add(1));
+        Some(Facts {
+            now: now(),
+            owner: OwnerToken::new(owner),
+            salt,
+        })
+    }
+}
+
+/// One request.
+struct Stream {
+    context: u32,
+    worker: Option<Rc<Worker>>,
+    guard: Rc<RefCell<Guard>>,
+    received: usize,
+}
+
+impl Stream {
+    /// Lets `ask` get a decision from the guard, and carries it out.
+    fn drive(&self, ask: impl FnOnce(&Worker, &mut Guard) -> Decision) -> Flow {
+        let (Some(worker), Ok(mut guard)) = (&self.worker, self.guard.try_borrow_mut()) else {
+            let rejection = Rejection::because(Code::InternalError, "the guard is not configured");
+            reply(&Reply::new(&Answer::Refuse(rejection), false));
+            return Flow::Answered;
+        };
+        let decision = ask(worker, &mut guard);
+        worker.carry_out(self.context, &self.guard, &mut guard, decision)
+    }
+
+    fn on_whole_body(&self) -> Flow {
+        self.drive(|worker, guard| {
+            let (Ok(body), Some(facts)) = (host::request_body(self.received), worker.facts())
+            else {
+                return guard.fault();
+            };
+            let Ok(mut scratch) = worker.scratch.try_borrow_mut() else {
+                return guard.fault();
+            };
+            if body.len() != self.received {
+                return guard.fault();
+            }
+            guard.on_body(&worker.policy, &body, &facts, &mut scratch)
+        })
+    }
+}
+
+impl Context for Stream {}
+
+impl HttpContext for Stream {
+    fn on_http_request_headers(&mut self, _count: usize, ends: bool) -> Action {
+        let flow = self.drive(|worker, guard| {
+            let Ok(bytes) = host::request_header_pairs() else {
+                return guard.fault();
+            };
+            let Some(pairs) = pairs::decode(&bytes) else {
+                return guard.fault();
+            };
+            let head = RequestHead::new(&pairs);
+            for name in head.own_headers() {
+                if host::remove_request_header(name).is_err() {
+                    return guard.fault();
+                }
+            }
+            guard.on_head(&worker.policy, &head, now(), ends)
+        });
+        let holder = self
+            .worker
+            .as_ref()
+            .map(|worker| worker.policy.hold_headers);
+        match (flow, holder) {
+            (Flow::Held, Some(HoldHeaders::BufferAfter)) => Action::Continue,
+            _ => flow.action(),
+        }
+    }
+
+    fn on_http_request_body(&mut self, size: usize, ends: bool) -> Action {
+        // All of the body so far, because every answer before was to pause.
+        self.received = size;
+        if self.is_decided() {
+            return self.decided_action();
+        }
+        let flow = if ends {
+            self.on_whole_body()
+        } else {
+            self.drive(|worker, guard| guard.on_partial_body(&worker.policy, size))
+        };
+        flow.action()
+    }
+
+    fn on_http_request_trailers(&mut self, _count: usize) -> Action {
+        // Where trailers come, no part of the body is marked as the last.
+        if self.is_decided() {
+            return self.decided_action();
+        }
+        self.on_whole_body().action()
+    }
+
+    fn on_http_response_headers(&mut self, _count: usize, _ends: bool) -> Action {
+        let (Some(worker), Ok(mut guard)) = (&self.worker, self.guard.try_borrow_mut()) else {
+            return Action::Continue;
+        };
+        let acknowledge_as = guard
+            .policy_of(&worker.policy)
+            .filter(|source| source.mode == Mode::Enforce)
+            .and_then(|source| source.acknowledge_as);
+        if !guard.has_claim() && (acknowledge_as.is_none() || !guard.is_sent_on()) {
+            return Action::Continue;
+        }
+        let outcome = outcome();
+        worker.settle(&mut guard, outcome);
+        if let (Outcome::Accepted, Some(status)) = (outcome, acknowledge_as) {
+            // The sender gets the upstream's own status if the host refuses.
+            let _ = host::set_response_status(&status.to_string());
+        }
+        Action::Continue
+    }
+
+    fn on_log(&mut self) {
+        let (Some(worker), Ok(mut guard)) = (&self.worker, self.guard.try_borrow_mut()) else {
+            return;
+        };
+        worker.stop_waiting(self.context);
+        if guard.has_claim() {
+            worker.settle(&mut guard, outcome());
+        }
+    }
+}
+
+impl Stream {
+    /// Whether the request has been sent on or answered: what still comes of it follows.
+    fn is_decided(&self) -> bool {
+        self.guard
+            .try_borrow()
+            .is_ok_and(|guard| guard.is_decided())
+    }
+
+    fn decided_action(&self) -> Action {
+        let is_answered = self
+            .guard
+            .try_borrow()
+            .is_ok_and(|guard| !guard.is_sent_on());
+        if is_answered {
+            Action::Pause
+        } else {
+            Action::Continue
+        }
+    }
+}
+
+/// What became of the request, by what Envoy says of its response.
+fn outcome() -> Outcome {
+    let details = host::property("response\0code_details").unwrap_or_default();
+    let status = host::number_property("response\0code").unwrap_or(0);
+    let attempts = || host::number_property("upstream\0request_attempt_count").unwrap_or(1);
+    Outcome::new(&details, status, attempts)
+}
+
+fn reply(reply: &Reply) {
+    let headers = pairs::encode(&reply.headers);
+    if host::send_reply(reply.status, &reply.details, &headers, &reply.body).is_err() {
+        // The request stays paused and ends with the proxy's own timeout: it is not forwarded.
+        log::error!("callback-guard: the host does not take a reply");
+    }
+}
+
+fn now() -> UnixMillis {
+    // Without a clock everything is stale: refused, not let through.
+    UnixMillis::from_nanos(host::now_nanos().unwrap_or(0))
+}
+
+/// A random number: the host's, by way of the keys of a hash map.
+fn random() -> u64 {
+    RandomState::new().build_hasher().finish()
+}
+
+/// One refusal, as a line of JSON.
+#[derive(Serialize)]
+struct LogLine<'l> {
+    event: &'static str,
+    source: Option<&'l str>,
+    code: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id: Option<&'l str>,
+    detail: String,
+}
+
+fn log_refusal(guard: &Guard, source: Option<&str>, rejection: &Rejection) {
+    // The level may have been changed at run time.
+    if host::log_level() < log::LevelFilter::Info {
+        return;
+    }
+    let line = LogLine {
+        event: "refused",
+        source,
+        code: rejection.code().as_str(),
+        id: guard.verified_id().map(|id| id.as_str()),
+        detail: rejection.to_string(),
+    };
+    if let Ok(line) = serde_json::to_string(&line) {
+        host::log(log::Level::Info, &line);
+    }
+}
+
+struct HostLog;
+
+impl log::Log for HostLog {
+    fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+        true
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        host::log(record.level(), &record.args().to_string());
+    }
+
+    fn flush(&self) {}
+}
+
+fn log_to_host() {
+    // Fails only if there is a logger already.
+    let _ = log::set_logger(&HostLog);
+    log::set_max_level(log::LevelFilter::Info);
+    std::panic::set_hook(Box::new(|info| {
+        host::log(log::Level::Error, &info.to_string())
+    }));
+}

@@ -1,0 +1,79 @@
+//! The message id: what a sender calls the event, in a form that is safe to sign, log and forward.
+
+use core::fmt;
+
+use crate::verdict::{Code, Rejection};
+
+/// The longest message id, in bytes.
+pub const MAX_ID_BYTES: usize = 128;
+
+/// A message id: 1 to 128 bytes, without control character and white space.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MessageId(Box<str>);
+
+/// What an id must not hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rule {
+    /// Whether the id is part of the signed message: then it has no `.`, which stands between the
+    /// parts there. An id `a.b` with the time `c` would be signed like the id `a` with `b.c`.
+    ///
+    /// Source: Standard Webhooks specification, "Signature scheme".
+    pub in_message: bool,
+}
+
+impl MessageId {
+    /// Checks an id.
+    ///
+    /// # Errors
+    ///
+    /// [`Code::IdMalformed`] if it is empty, too long, or holds what `rule` forbids.
+    pub fn parse(text: &str, rule: Rule) -> Result<Self, Rejection> {
+        let refused = |why| Err(Rejection::because(Code::IdMalformed, why));
+        if text.is_empty() {
+            return refused("it is empty");
+        }
+        if text.len() > MAX_ID_BYTES {
+            return refused("it is longer than 128 bytes");
+        }
+        if text
+            .chars()
+            .any(|char| char.is_control() || char.is_whitespace())
+        {
+            return refused("it holds a control character or a space");
+        }
+        if rule.in_message && text.contains('.') {
+            return refused("it holds a `.`");
+        }
+        Ok(Self(text.into()))
+    }
+
+    /// Checks an id that came in a header.
+    ///
+    /// # Errors
+    ///
+    /// As [`MessageId::parse`]; also if it is not UTF-8.
+    pub fn parse_bytes(bytes: &[u8], rule: Rule) -> Result<Self, Rejection> {
+        match core::str::from_utf8(bytes) {
+            Ok(text) => Self::parse(text, rule),
+            Err(_) => Err(Rejection::because(Code::IdMalformed, "it is not UTF-8")),
+        }
+    }
+
+    /// The id of a callback that has none: the digest of its body, in hexadecimal digits.
+    #[must_use]
+    pub fn digest(digest: &[u8; 32]) -> Self {
+        Self(hex::encode(digest).into())
+    }
+
+    /// The text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for MessageId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}

@@ -1,0 +1,234 @@
+//! The configuration, validated: what the guard holds requests against. Everything that can be
+//! decided before a request comes is decided here.
+
+use serde::Deserialize;
+
+use crate::json::{Pointer, Selector};
+use crate::mac::SigningSecret;
+use crate::payload::{Requirement, UrlRule};
+use crate::request::RequestHead;
+use crate::scheme::{Scheme, Tolerance};
+
+/// A whole configuration.
+#[derive(Debug)]
+pub struct Policy {
+    /// What a request gets that matches no source.
+    pub unmatched: Unmatched,
+    /// Whether a reply says why.
+    pub expose_reason: bool,
+    /// Who holds the headers until the decision.
+    pub hold_headers: HoldHeaders,
+    /// How many events the memory store has room for.
+    pub capacity: u32,
+    /// The sources, in the order of the configuration.
+    pub sources: Vec<Source>,
+}
+
+/// What a request gets that matches no source.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Unmatched {
+    /// It passes, untouched but for the guard's own headers.
+    Pass,
+    /// 404 `no_source`.
+    Reject,
+}
+
+/// Who holds the headers until the decision.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum HoldHeaders {
+    /// Envoy's buffer filter, behind the guard.
+    BufferAfter,
+    /// The guard itself.
+    Filter,
+}
+
+/// Whether a verdict is carried out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// Refusals are answered, the rest is forwarded.
+    Enforce,
+    /// Everything is forwarded; the verdict goes into the metrics, the log and a header.
+    Monitor,
+}
+
+/// One sender, as configured.
+#[derive(Debug)]
+pub struct Source {
+    /// Its name in the metrics, the log and the headers to the upstream.
+    pub name: Box<str>,
+    /// Whether its verdicts are carried out.
+    pub mode: Mode,
+    /// Which requests are its callbacks.
+    pub route: Route,
+    /// How its callbacks are authenticated.
+    pub scheme: Scheme,
+    /// The keys, the first configured first; at least one.
+    pub secrets: Vec<SigningSecret>,
+    /// How far a timestamp may be from the proxy's clock.
+    pub tolerance: Tolerance,
+    /// The largest body, in bytes.
+    pub max_body_bytes: usize,
+    /// The media types that are accepted.
+    pub media_types: Vec<Box<str>>,
+    /// Headers that are needed once the body is there.
+    pub headers: Vec<CapturedHeader>,
+    /// What the one pass over the body picks out.
+    pub selector: Selector,
+    /// The pointers of the selector, by slot.
+    pub pointers: Vec<Pointer>,
+    /// Fields that must be there.
+    pub required: Vec<Requirement>,
+    /// Where URLs may point, if that is checked.
+    pub urls: Option<UrlRule>,
+    /// How duplicates are told and treated.
+    pub dedupe: Dedupe,
+    /// The status that stands for every 2xx of the upstream towards the sender.
+    pub acknowledge_as: Option<u16>,
+}
+
+/// A header whose value is kept from the head until the body is there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CapturedHeader {
+    /// Its name in lower case.
+    pub name: Box<str>,
+    /// What it is for.
+    pub role: HeaderRole,
+}
+
+/// What a captured header is for, and so what it means if it is missing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HeaderRole {
+    /// A part of the dedupe key: it may be missing.
+    Key,
+    /// The message id.
+    Id,
+    /// A part of the signed message.
+    Signed,
+}
+
+/// How duplicates are told and treated.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Dedupe {
+    /// What makes an event, beside the source.
+    pub key: Vec<KeyPart>,
+    /// How long a delivered event is remembered, in seconds.
+    pub window_seconds: u64,
+    /// How long a claim lives with no outcome, in seconds.
+    pub lease_seconds: u64,
+    /// What a request gets whose event another request has claimed.
+    pub in_flight: InFlight,
+    /// What becomes of a claim whose outcome cannot be known.
+    pub on_unknown: OnUnknown,
+    /// What a duplicate with another body gets.
+    pub on_body_change: OnBodyChange,
+}
+
+/// One part of the dedupe key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeyPart {
+    /// A captured header, by its place in the source's list.
+    Header(usize),
+    /// The message id.
+    Id,
+    /// A JSON pointer, by its slot.
+    Pointer(usize),
+}
+
+/// What a request gets whose event another request has claimed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum InFlight {
+    /// 409 `in_flight` at once.
+    Reject,
+    /// It is held, at the longest for this many seconds; then 409 `in_flight`.
+    Wait {
+        /// The longest wait, in seconds.
+        seconds: u64,
+    },
+}
+
+/// What becomes of a claim whose outcome cannot be known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnUnknown {
+    /// It stays until its lease ends.
+    Hold,
+    /// The event is absent again at once.
+    Release,
+}
+
+/// What a duplicate with another body gets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnBodyChange {
+    /// 200 `duplicate`, like any duplicate.
+    Acknowledge,
+    /// It is forwarded.
+    Forward,
+    /// 409 `body_changed`.
+    Reject,
+}
+
+/// Which requests are a source's callbacks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Route {
+    /// Only this host, in lower case, without port; any if absent.
+    pub host: Option<Box<str>>,
+    /// Only this path.
+    pub path: PathRule,
+}
+
+/// A rule for the path, on its raw bytes before `?`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PathRule {
+    /// Exactly this path.
+    Exact(Box<str>),
+    /// This path and what lies below it, by whole segments.
+    Prefix(Box<str>),
+}
+
+impl PathRule {
+    fn matches(&self, path: &[u8]) -> bool {
+        match self {
+            PathRule::Exact(exact) => path == exact.as_bytes(),
+            PathRule::Prefix(prefix) => path.strip_prefix(prefix.as_bytes()).is_some_and(|rest| {
+                rest.is_empty() || prefix.ends_with('/') || rest.starts_with(b"/")
+            }),
+        }
+    }
+
+    /// An exact path is more specific than any prefix, a longer prefix than a shorter one.
+    fn specificity(&self) -> (bool, usize) {
+        match self {
+            PathRule::Exact(path) => (true, path.len()),
+            PathRule::Prefix(path) => (false, path.len()),
+        }
+    }
+}
+
+impl Route {
+    fn matches(&self, head: &RequestHead<'_>) -> bool {
+        let is_host = |host: &str| head.host().eq_ignore_ascii_case(host.as_bytes());
+        self.path.matches(head.path()) && self.host.as_deref().is_none_or(is_host)
+    }
+
+    /// The order among routes that match one request: a named host before any, then by path.
+    fn specificity(&self) -> (bool, (bool, usize)) {
+        (self.host.is_some(), self.path.specificity())
+    }
+}
+
+impl Policy {
+    /// The index of the source that `head` belongs to: of those that match, the most specific.
+    #[must_use]
+    pub fn source_of(&self, head: &RequestHead<'_>) -> Option<usize> {
+        self.sources
+            .iter()
+            .enumerate()
+            .filter(|(_, source)| source.route.matches(head))
+            .max_by_key(|(_, source)| source.route.specificity())
+            .map(|(index, _)| index)
+    }
+}

@@ -1,0 +1,113 @@
+//! The guard's own answers. They hold what the configuration and the contract say, never request
+//! data.
+
+use serde::Serialize;
+
+use crate::guard::Answer;
+use crate::verdict::Code;
+
+/// A reply, ready for the host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reply {
+    /// The HTTP status.
+    pub status: u16,
+    /// Names and values.
+    pub headers: Vec<(&'static str, &'static str)>,
+    /// The body: JSON.
+    pub body: String,
+    /// For `%RESPONSE_CODE_DETAILS%`: `callback_guard:` and the code.
+    pub details: String,
+}
+
+/// Source: RFC 9457, 3.1.
+#[derive(Serialize)]
+struct Problem<'p> {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    title: &'static str,
+    status: u16,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    code: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pointer: Option<&'p str>,
+}
+
+impl Reply {
+    /// The reply to a request that is answered here. `expose_reason` if it may say why.
+    #[must_use]
+    pub fn new(answer: &Answer, expose_reason: bool) -> Self {
+        let (code, content_type, body) = match answer {
+            Answer::Duplicate => {
+                let body = String::from("{\"status\":\"duplicate\"}");
+                (Code::Duplicate, "application/json", body)
+            }
+            Answer::Refuse(rejection) => {
+                let code = rejection.code();
+                let problem = Problem {
+                    kind: "about:blank",
+                    title: code.title(),
+                    status: code.status(),
+                    code: expose_reason.then_some(code.as_str()),
+                    pointer: rejection.pointer().filter(|_| expose_reason),
+                };
+                // Fixed words and a configured pointer: this cannot fail.
+                let body = serde_json::to_string(&problem).unwrap_or_default();
+                (code, "application/problem+json", body)
+            }
+        };
+        let mut headers = vec![("content-type", content_type)];
+        if expose_reason {
+            headers.push(("x-callback-guard", code.as_str()));
+        }
+        if code.is_retryable() {
+            headers.push(("retry-after", "1"));
+        }
+        if code == Code::MethodNotAllowed {
+            headers.push(("allow", "POST"));
+        }
+        Self {
+            status: code.status(),
+            headers,
+            body,
+            details: format!("callback_guard:{code}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::verdict::Rejection;
+
+    #[test]
+    fn a_refusal_is_a_problem_document() {
+        let answer = Answer::Refuse(Rejection::new(Code::SignatureMismatch));
+        let reply = Reply::new(&answer, true);
+        assert_eq!(
+            reply.body,
+            r#"{"type":"about:blank","title":"Unauthorized","status":401,"code":"signature_mismatch"}"#
+        );
+        assert_eq!(
+            reply.headers,
+            [
+                ("content-type", "application/problem+json"),
+                ("x-callback-guard", "signature_mismatch")
+            ]
+        );
+        assert_eq!(reply.details, "callback_guard:signature_mismatch");
+    }
+
+    #[test]
+    fn a_reason_that_must_not_be_exposed_is_nowhere_in_the_reply() {
+        let answer = Answer::Refuse(Rejection::at(Code::PayloadInvalid, "/code", "an integer"));
+        let reply = Reply::new(&answer, false);
+        assert_eq!(
+            reply.body,
+            r#"{"type":"about:blank","title":"Unprocessable Content","status":422}"#
+        );
+        assert_eq!(
+            reply.headers,
+            [("content-type", "application/problem+json")]
+        );
+    }
+}

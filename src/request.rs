@@ -1,0 +1,277 @@
+//! The head of a request: raw header pairs, read once into the facts that the checks need.
+//!
+//! Header values are bytes: a sender may put anything there, UTF-8 or not.
+
+use crate::verdict::{Code, Rejection};
+
+/// The name of the headers that only the guard may set towards the upstream.
+const OWN_PREFIX: &[u8] = b"x-callback-guard";
+
+/// How often a header came, and its value if that was once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Occurrence<'a> {
+    /// Not at all.
+    Missing,
+    /// Once, with this value (which may be empty).
+    Once(&'a [u8]),
+    /// More than once: which one an application would read is anybody's guess.
+    Several,
+}
+
+/// The head of a request.
+#[derive(Clone, Copy, Debug)]
+pub struct RequestHead<'a> {
+    pairs: &'a [(&'a [u8], &'a [u8])],
+    method: &'a [u8],
+    target: &'a [u8],
+    authority: &'a [u8],
+    content_length: Option<&'a [u8]>,
+    media_type: Occurrence<'a>,
+    encoded: bool,
+    has_own: bool,
+}
+
+impl<'a> RequestHead<'a> {
+    /// Reads pairs of lower-case names and values, pseudo-headers included, in one pass.
+    #[must_use]
+    pub fn new(pairs: &'a [(&'a [u8], &'a [u8])]) -> Self {
+        let mut head = Self {
+            pairs,
+            method: b"",
+            target: b"",
+            authority: b"",
+            content_length: None,
+            media_type: Occurrence::Missing,
+            encoded: false,
+            has_own: false,
+        };
+        for &(name, value) in pairs {
+            match name {
+                b":method" => head.method = value,
+                b":path" => head.target = value,
+                b":authority" => head.authority = value,
+                b"content-length" => head.content_length = Some(value),
+                b"content-type" => {
+                    head.media_type = match head.media_type {
+                        Occurrence::Missing => Occurrence::Once(value),
+                        _ => Occurrence::Several,
+                    };
+                }
+                b"content-encoding" => {
+                    head.encoded |= !value.trim_ascii().eq_ignore_ascii_case(b"identity");
+                }
+                _ => head.has_own |= is_own(name),
+            }
+        }
+        head
+    }
+
+    /// The path as it came, up to the query.
+    #[must_use]
+    pub fn path(&self) -> &'a [u8] {
+        self.target
+            .split(|byte| *byte == b'?')
+            .next()
+            .unwrap_or_default()
+    }
+
+    /// The host without its port.
+    ///
+    /// Source: RFC 3986, 3.2.3; an IPv6 literal keeps its brackets.
+    #[must_use]
+    pub fn host(&self) -> &'a [u8] {
+        let port = self
+            .authority
+            .iter()
+            .rposition(|byte| *byte == b':')
+            .and_then(|colon| self.authority.split_at_checked(colon))
+            .filter(|(_, port)| port.iter().skip(1).all(u8::is_ascii_digit));
+        port.map_or(self.authority, |(host, _)| host)
+    }
+
+    /// How often `name` (lower case) came.
+    #[must_use]
+    pub fn occurrence(&self, name: &[u8]) -> Occurrence<'a> {
+        let mut values = self.values(name);
+        match (values.next(), values.next()) {
+            (None, _) => Occurrence::Missing,
+            (Some(value), None) => Occurrence::Once(value),
+            (Some(_), Some(_)) => Occurrence::Several,
+        }
+    }
+
+    /// Every value of `name` (lower case), in order.
+    pub fn values(&self, name: &[u8]) -> impl Iterator<Item = &'a [u8]> {
+        self.pairs
+            .iter()
+            .filter(move |(given, _)| *given == name)
+            .map(|(_, value)| *value)
+    }
+
+    /// The names that only the guard may set, as the sender sent them: to be removed.
+    pub fn own_headers(&self) -> impl Iterator<Item = &'a [u8]> {
+        let pairs = if self.has_own { self.pairs } else { &[] };
+        pairs
+            .iter()
+            .map(|(name, _)| *name)
+            .filter(|name| is_own(name))
+    }
+
+    /// Checks the method.
+    ///
+    /// # Errors
+    ///
+    /// [`Code::MethodNotAllowed`] for anything but POST.
+    pub fn check_method(&self) -> Result<(), Rejection> {
+        match self.method {
+            b"POST" => Ok(()),
+            _ => Err(Rejection::new(Code::MethodNotAllowed)),
+        }
+    }
+
+    /// Checks the content type, without its parameters, in any case, against `accepted` media
+    /// types; a `+json` type counts as `application/json`.
+    ///
+    /// # Errors
+    ///
+    /// [`Code::UnsupportedMediaType`] if it is missing, another, or there are several.
+    ///
+    /// Source: RFC 9110, 8.3; RFC 6839, 3.1 (`+json`).
+    pub fn check_media_type(&self, accepted: &[Box<str>]) -> Result<MediaType, Rejection> {
+        let refused = Rejection::new(Code::UnsupportedMediaType);
+        let Occurrence::Once(value) = self.media_type else {
+            return Err(refused);
+        };
+        let essence = value
+            .split(|byte| *byte == b';')
+            .next()
+            .unwrap_or_default()
+            .trim_ascii();
+        let kind = if is_json(essence) {
+            MediaType::Json
+        } else {
+            MediaType::Other
+        };
+        let is_accepted = accepted.iter().any(|accepted| match (kind, &**accepted) {
+            (MediaType::Json, JSON) => true,
+            (_, accepted) => essence.eq_ignore_ascii_case(accepted.as_bytes()),
+        });
+        if is_accepted { Ok(kind) } else { Err(refused) }
+    }
+
+    /// Checks that the body is not compressed: what is signed and checked is what is forwarded.
+    ///
+    /// # Errors
+    ///
+    /// [`Code::UnsupportedContentEncoding`] for anything but `identity`.
+    pub fn check_content_encoding(&self) -> Result<(), Rejection> {
+        if self.encoded {
+            return Err(Rejection::new(Code::UnsupportedContentEncoding));
+        }
+        Ok(())
+    }
+
+    /// Checks the declared length against `limit`, in bytes. A body with no declared length is
+    /// measured as it comes.
+    ///
+    /// # Errors
+    ///
+    /// [`Code::BodyTooLarge`], also for a number that does not fit.
+    pub fn check_declared_length(&self, limit: u64) -> Result<(), Rejection> {
+        let declared = match self.content_length {
+            None => return Ok(()),
+            Some(digits) => core::str::from_utf8(digits)
+                .ok()
+                .and_then(|text| text.parse().ok()),
+        };
+        if declared.unwrap_or(u64::MAX) > limit {
+            return Err(Rejection::too_large(limit));
+        }
+        Ok(())
+    }
+}
+
+/// What kind of body the content type announces.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MediaType {
+    /// JSON: it is parsed and its rules are checked.
+    Json,
+    /// Another type that the source accepts: only header and body parts can be used.
+    Other,
+}
+
+/// The media type that every source accepts unless it says otherwise.
+pub const JSON: &str = "application/json";
+
+fn is_own(name: &[u8]) -> bool {
+    name.get(..OWN_PREFIX.len())
+        .is_some_and(|start| start.eq_ignore_ascii_case(OWN_PREFIX))
+}
+
+fn is_json(essence: &[u8]) -> bool {
+    if essence.eq_ignore_ascii_case(JSON.as_bytes()) {
+        return true;
+    }
+    let is_token = |part: &[u8]| {
+        !part.is_empty()
+            && part
+                .iter()
+                .all(|byte| byte.is_ascii_alphanumeric() || b"!#$&-^_.+".contains(byte))
+    };
+    let mut parts = essence.splitn(2, |byte| *byte == b'/');
+    let (kind, subtype) = (
+        parts.next().unwrap_or_default(),
+        parts.next().unwrap_or_default(),
+    );
+    let suffix = subtype
+        .len()
+        .checked_sub(5)
+        .and_then(|at| subtype.split_at_checked(at));
+    suffix.is_some_and(|(base, suffix)| {
+        is_token(kind) && is_token(base) && suffix.eq_ignore_ascii_case(b"+json")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn media_type(value: &str, accepted: bool) {
+        let pairs: &[(&[u8], &[u8])] = &[(b"content-type", value.as_bytes())];
+        let head = RequestHead::new(pairs);
+        assert_eq!(
+            head.check_media_type(&[JSON.into()]).is_ok(),
+            accepted,
+            "{value:?}"
+        );
+    }
+
+    #[test]
+    fn json_media_types_in_any_case_with_any_parameter_are_accepted() {
+        media_type("application/json", true);
+        media_type("Application/JSON; charset=utf-8", true);
+        media_type("application/json;charset=latin1;x=y", true);
+        media_type("application/cloudevents+json", true);
+        media_type("application/+json", false);
+        media_type("application/json, text/plain", false);
+        media_type("application/jsonp", false);
+        media_type("text/plain", false);
+        media_type("", false);
+    }
+
+    #[track_caller]
+    fn host(authority: &str, expected: &str) {
+        let pairs: &[(&[u8], &[u8])] = &[(b":authority", authority.as_bytes())];
+        assert_eq!(RequestHead::new(pairs).host(), expected.as_bytes());
+    }
+
+    #[test]
+    fn the_host_has_no_port() {
+        host("example.com", "example.com");
+        host("example.com:8443", "example.com");
+        host("[::1]:80", "[::1]");
+        host("[::1]", "[::1]");
+        host("", "");
+    }
+}

@@ -1,0 +1,18 @@
+//! The native tests: the core, driven by a fake host.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::as_conversions,
+    reason = "tests"
+)]
+
+mod config;
+mod guard;
+mod model;
+mod store;
+mod support;
+mod tidy;
+mod vectors;
