@@ -85,7 +85,7 @@ fn text() {
         ),
         (
             "{\n \"sources\": nul }",
-            "expected ident at line 2, column 16",
+            "sources: expected ident at line 2, column 16",
         ),
     ] {
         let error = config::parse(text.as_bytes(), &|_| None).unwrap_err();
