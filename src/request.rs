@@ -206,7 +206,13 @@ pub const JSON: &str = "application/json";
 /// Whether an application could take `name` for one of the guard's own headers: in any case, and
 /// with `_` for `-`, which CGI and its heirs read alike.
 fn is_own(name: &[u8]) -> bool {
-    let plain = |byte: u8| if byte == b'_' { b'-' } else { byte.to_ascii_lowercase() };
+    let plain = |byte: u8| {
+        if byte == b'_' {
+            b'-'
+        } else {
+            byte.to_ascii_lowercase()
+        }
+    };
     name.len() >= OWN_PREFIX.len() && name.iter().zip(OWN_PREFIX).all(|(a, b)| plain(*a) == *b)
 }
 
