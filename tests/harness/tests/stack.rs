@@ -1,6 +1,9 @@
 //! The harness against a real Envoy with no guard in it: what the end-to-end tests rely on.
 
-use std::path::Path;
+#![allow(clippy::unwrap_used)] // In the functions that the tests share.
+
+use std::fs;
+use std::process::{Command, Stdio};
 use std::sync::LazyLock;
 use std::time::Duration;
 
@@ -444,10 +447,17 @@ fn envoy_shows_what_it_does() {
     assert_eq!(line["upstream"], SHARED.upstream.address().to_string());
 }
 
+/// Whether a process runs; one that has ended and not been waited for does not.
+fn alive(id: u32) -> bool {
+    let status = fs::read_to_string(format!("/proc/{id}/status")).unwrap_or_default();
+    status
+        .lines()
+        .any(|line| line.starts_with("State:") && !line.contains('Z'))
+}
+
 #[test]
 fn no_process_is_left() {
     let mut stack = plain();
-    let alive = |id: u32| Path::new("/proc").join(id.to_string()).exists();
     let first = stack.envoy.process_id();
     assert!(alive(first));
     stack.restart().unwrap();
@@ -461,6 +471,36 @@ fn no_process_is_left() {
     stack.send(&Request::get("/")).unwrap_err();
     drop(stack);
     assert!(!alive(second));
+}
+
+#[test]
+fn no_process_is_left_by_a_process_that_is_killed() {
+    const FILE: &str = "WRITE_ENVOYS_PROCESS_ID_TO";
+
+    // This test starts itself once more. That one starts an Envoy, says so, and waits to be killed.
+    if let Some(file) = std::env::var_os(FILE) {
+        let stack = plain();
+        fs::write(file, format!("{}\n", stack.envoy.process_id())).unwrap();
+        loop {
+            std::thread::park();
+        }
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("id");
+    let mut victim = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "no_process_is_left_by_a_process_that_is_killed"])
+        .env(FILE, &file)
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    let envoy = wait_for("Envoy's process id", || {
+        let text = fs::read_to_string(&file).ok()?;
+        text.strip_suffix('\n')?.parse().ok()
+    });
+    victim.kill().unwrap();
+    victim.wait().unwrap();
+    let envoy = envoy.unwrap();
+    wait_for("Envoy to end", || (!alive(envoy)).then_some(())).unwrap();
 }
 
 #[test]
