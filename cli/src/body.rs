@@ -1,7 +1,7 @@
 //! The body of a callback: from a file, from standard input, or a sample.
 
 use std::io::Read as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::Context as _;
 
@@ -11,7 +11,7 @@ use anyhow::Context as _;
 ///
 /// It cannot be read.
 pub(crate) fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
-    if path == PathBuf::from("-") {
+    if path == Path::new("-") {
         let mut body = Vec::new();
         std::io::stdin()
             .read_to_end(&mut body)

@@ -11,17 +11,22 @@ use callback_guard::policy::{InFlight, Mode, PathRule, Policy, Unmatched};
 use clap::Args;
 use serde_json::Value;
 
-use crate::SAID_NO;
-use crate::envoy::{self, File, Found};
+use crate::envoy::{self, File, Found, Shape};
+use crate::{SAID_NO, warnings};
 
 /// Check a configuration: JSON, or an Envoy configuration or Kubernetes manifest that holds one.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   callback-guard check envoy.yaml
   callback-guard check --assume-env guard.json
+  callback-guard check --strict --assume-env envoy.yaml
   cat envoy.yaml | callback-guard check -
 
-Exit code 0 if every configuration in the file is one that the filter accepts, else 1.")]
+Beside what the filter itself refuses, it warns of what makes a good filter unsafe around it: Envoy
+settings that let requests pass, hang or arrive twice.
+
+Exit code 0 if every configuration in the file is one that the filter accepts, else 1; with --strict
+also 1 if there is a warning.")]
 pub(crate) struct CheckArgs {
     /// The file, or `-` for standard input
     #[arg(value_name = "FILE")]
@@ -29,6 +34,9 @@ pub(crate) struct CheckArgs {
     /// Take variables that are not set as set, so that a file can be checked without its secrets
     #[arg(long)]
     assume_env: bool,
+    /// Count warnings as errors
+    #[arg(long)]
+    strict: bool,
 }
 
 /// Stands for a secret that is not there: valid as UTF-8, base64 and hex.
@@ -54,14 +62,14 @@ pub(crate) fn run(args: &CheckArgs) -> anyhow::Result<ExitCode> {
         } else {
             format!("{name}: {}", found.path)
         };
-        let environment = |variable: &str| {
-            let given = std::env::var_os(variable).map(std::ffi::OsString::into_encoded_bytes);
-            given.or_else(|| args.assume_env.then(|| ASSUMED.to_vec()))
-        };
-        match config::parse(found.text.as_bytes(), &environment) {
+        match judge(args, found) {
             Ok(policy) => {
                 let text = describe(&policy, found);
                 writeln!(std::io::stdout(), "{place}\n{text}").context("standard output")?;
+                for warning in warnings::around(found, &policy) {
+                    eprintln!("warning: {warning}");
+                    all_fine &= !args.strict;
+                }
             }
             Err(error) => {
                 eprintln!("{place}\nerror: {error}");
@@ -74,6 +82,31 @@ pub(crate) fn run(args: &CheckArgs) -> anyhow::Result<ExitCode> {
     } else {
         ExitCode::from(SAID_NO)
     })
+}
+
+/// What the filter would say to the configuration.
+fn judge(args: &CheckArgs, found: &Found<'_>) -> Result<Policy, String> {
+    if found.shape == Shape::Struct {
+        return Err(
+            "is a google.protobuf.Struct, of which Envoy hands on the protobuf bytes and not JSON; \
+             expected a google.protobuf.StringValue whose `value` is the JSON text"
+                .to_owned(),
+        );
+    }
+    let given = given_variables(found);
+    let environment = |variable: &str| {
+        let in_file = given.iter().find(|(name, _)| name == variable);
+        in_file
+            .map(|(_, value)| value.clone().into_bytes())
+            .or_else(|| std::env::var_os(variable).map(std::ffi::OsString::into_encoded_bytes))
+            .or_else(|| args.assume_env.then(|| ASSUMED.to_vec()))
+    };
+    config::parse(found.text.as_bytes(), &environment).map_err(|error| error.to_string())
+}
+
+fn given_variables(found: &Found<'_>) -> Vec<(String, String)> {
+    let plugin = found.around.last();
+    plugin.map_or(Vec::new(), |step| warnings::given_variables(step.value))
 }
 
 /// What the configuration says, in a few lines.
@@ -113,7 +146,9 @@ fn describe(policy: &Policy, found: &Found<'_>) -> String {
             }
         );
         let secrets = field("secrets").and_then(Value::as_array);
-        let secrets: Vec<String> = secrets.into_iter().flatten().map(secret).collect();
+        let given = given_variables(found);
+        let secrets = secrets.into_iter().flatten();
+        let secrets: Vec<String> = secrets.map(|raw| secret(raw, &given)).collect();
         let _ = writeln!(text, "    secrets: {}", secrets.join(", "));
         let _ = writeln!(
             text,
@@ -136,10 +171,13 @@ fn describe(policy: &Policy, found: &Found<'_>) -> String {
 }
 
 /// A secret by where it comes from, and whether it is there; never itself.
-fn secret(raw: &Value) -> String {
+fn secret(raw: &Value, given: &[(String, String)]) -> String {
     let optional = raw.get("optional").and_then(Value::as_bool) == Some(true);
     match raw.get("env").and_then(Value::as_str) {
         Some(name) => {
+            if given.iter().any(|(known, _)| known == name) {
+                return format!("{name} (set in the file)");
+            }
             let state = match (std::env::var_os(name).is_some(), optional) {
                 (true, _) => "set",
                 (false, true) => "unset, optional",

@@ -233,8 +233,8 @@ fn given_as(name: &str, given: &Value, plugin: &Value) -> Option<(String, Shape)
 fn is_named_so(plugin: &Value) -> bool {
     let names = [
         plugin.get("name"),
-        plugin.get("root_id"),
-        plugin.pointer("/vm_config/vm_id"),
+        field(plugin, "root_id"),
+        field(plugin, "vm_config").and_then(|vm| field(vm, "vm_id")),
     ];
     names
         .into_iter()
@@ -243,7 +243,22 @@ fn is_named_so(plugin: &Value) -> bool {
         .any(|name| name.replace('_', "-").contains("callback-guard"))
 }
 
-fn join(path: &str, name: &str) -> String {
+/// The field `name` of a protobuf message in JSON or YAML, in snake case or in camel case.
+pub(crate) fn field<'v>(value: &'v Value, name: &str) -> Option<&'v Value> {
+    value.get(name).or_else(|| {
+        let mut parts = name.split('_');
+        let mut camel = parts.next().unwrap_or_default().to_owned();
+        for part in parts {
+            let (first, rest) = part.split_at_checked(1).unwrap_or_default();
+            camel.push_str(&first.to_ascii_uppercase());
+            camel.push_str(rest);
+        }
+        value.get(camel)
+    })
+}
+
+/// The path of the field `name` of what is at `path`.
+pub(crate) fn join(path: &str, name: &str) -> String {
     if path.is_empty() {
         name.to_owned()
     } else {

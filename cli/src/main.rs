@@ -14,6 +14,7 @@ mod send;
 mod sign;
 mod source;
 mod time;
+mod warnings;
 
 use std::process::ExitCode;
 

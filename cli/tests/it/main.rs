@@ -1,4 +1,5 @@
 //! The program from outside: arguments in, text and exit code out.
+#![allow(clippy::unwrap_used)]
 
 mod check;
 mod help;
