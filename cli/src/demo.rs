@@ -143,7 +143,7 @@ fn keep(stack: &Stack, interrupted: &AtomicBool) -> anyhow::Result<()> {
         "{}",
         curl::command(&url, &headers, curl::Data::Inline(&data))
     );
-    println!("\nFor others: SUNO_WEBHOOK_KEY={SECRET} callback-guard send {url}");
+    println!("\nFor others: SUNO_WEBHOOK_KEY={SECRET} cargo callback-guard send {url}");
     println!(
         "Metrics: http://{}/stats/prometheus",
         stack.envoy.admin_address()
