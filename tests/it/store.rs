@@ -66,6 +66,41 @@ fn an_event_is_claimed_once_settled_once_and_then_known() {
     assert_eq!(claim(&mut shared, 4, end), ClaimAnswer::Granted);
 }
 
+/// Found by the model: with the clock set back by a day, a claim of a dead worker kept its event
+/// out of reach for a day.
+#[test]
+fn a_claim_from_a_time_when_the_clock_was_ahead_lives_one_lease_more() {
+    let day = |now: UnixMillis| UnixMillis::new(now.as_millis() + 86_400_000);
+    let (store, mut shared) = (Memory::new(1000), MapShared::default());
+    let mut claim = |owner, now| store.claim(&mut shared, &request(1, owner), now).0;
+    assert_eq!(claim(1, day(NOW)), ClaimAnswer::Granted);
+    assert_eq!(claim(2, NOW), ClaimAnswer::ClaimedByAnother);
+    let end = NOW.plus_seconds(30);
+    let before = UnixMillis::new(end.as_millis() - 1);
+    assert_eq!(claim(3, before), ClaimAnswer::ClaimedByAnother);
+    assert_eq!(claim(4, end), ClaimAnswer::Granted);
+}
+
+/// Workers read the clock at different moments: a second of difference changes nothing.
+#[test]
+fn a_lease_is_not_cut_for_a_second_of_difference() {
+    let (store, mut shared) = (Memory::new(1000), MapShared::default());
+    let later = NOW.plus_seconds(1);
+    let (answer, _) = store.claim(&mut shared, &request(1, 1), later);
+    assert_eq!(answer, ClaimAnswer::Granted);
+    let before = shared.clone();
+    let (answer, _) = store.claim(&mut shared, &request(1, 2), NOW);
+    assert_eq!(answer, ClaimAnswer::ClaimedByAnother);
+    assert_eq!(shared.sorted(), before.sorted());
+    let (answer, _) = store.claim(
+        &mut shared,
+        &request(1, 2),
+        UnixMillis::new(NOW.as_millis() - 1),
+    );
+    assert_eq!(answer, ClaimAnswer::ClaimedByAnother);
+    assert_ne!(shared.sorted(), before.sorted());
+}
+
 #[test]
 fn a_claim_lives_to_the_end_of_its_lease() {
     let (store, mut shared) = (Memory::new(1000), MapShared::default());

@@ -67,6 +67,17 @@ impl MapShared {
     pub fn size(&self) -> usize {
         self.values.values().map(|(value, _)| value.len()).sum()
     }
+
+    /// Keys, values and versions, in the order of the keys.
+    pub fn sorted(&self) -> Vec<(&str, &[u8], u32)> {
+        let mut all: Vec<_> = self
+            .values
+            .iter()
+            .map(|(key, (value, version))| (key.as_str(), value.as_slice(), *version))
+            .collect();
+        all.sort_unstable();
+        all
+    }
 }
 
 impl SharedData for MapShared {
