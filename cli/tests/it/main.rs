@@ -1,5 +1,5 @@
 //! The program from outside: arguments in, text and exit code out.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::indexing_slicing, clippy::panic, clippy::unwrap_used)]
 
 mod check;
 mod help;
