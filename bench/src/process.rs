@@ -45,12 +45,15 @@ impl Process {
                 continue;
             };
             for task in tasks.flatten() {
-                let read = |name: &str| {
-                    fs::read_to_string(task.path().join(name)).unwrap_or_default()
-                };
+                let read =
+                    |name: &str| fs::read_to_string(task.path().join(name)).unwrap_or_default();
                 total.cpu_nanos += first_number(&read("schedstat"));
                 let children = read("children");
-                open.extend(children.split_whitespace().filter_map(|id| id.parse::<u32>().ok()));
+                open.extend(
+                    children
+                        .split_whitespace()
+                        .filter_map(|id| id.parse::<u32>().ok()),
+                );
             }
             let status = fs::read_to_string(format!("/proc/{id}/status")).unwrap_or_default();
             let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
