@@ -423,11 +423,13 @@ impl HttpContext for Stream {
         if !guard.has_claim() && (acknowledge_as.is_none() || !guard.is_sent_on()) {
             return Action::Continue;
         }
-        let outcome = outcome();
+        let (outcome, status) = outcome();
         worker.settle(&mut guard, outcome);
-        if let (Outcome::Accepted, Some(status)) = (outcome, acknowledge_as) {
+        if let (Outcome::Accepted, Some(wanted)) = (outcome, acknowledge_as)
+            && u64::from(wanted) != status
+        {
             // The sender gets the upstream's own status if the host refuses.
-            let _ = host::set_response_status(&status.to_string());
+            let _ = host::set_response_status(&wanted.to_string());
         }
         Action::Continue
     }
@@ -438,7 +440,7 @@ impl HttpContext for Stream {
         };
         worker.stop_waiting(self.context);
         if guard.has_claim() {
-            worker.settle(&mut guard, outcome());
+            worker.settle(&mut guard, outcome().0);
         }
     }
 }
@@ -464,12 +466,12 @@ impl Stream {
     }
 }
 
-/// What became of the request, by what Envoy says of its response.
-fn outcome() -> Outcome {
+/// What became of the request, by what Envoy says of its response, and that response's status.
+fn outcome() -> (Outcome, u64) {
     let details = host::property("response\0code_details").unwrap_or_default();
     let status = host::number_property("response\0code").unwrap_or(0);
     let attempts = || host::number_property("upstream\0request_attempt_count").unwrap_or(1);
-    Outcome::new(&details, status, attempts)
+    (Outcome::new(&details, status, attempts), status)
 }
 
 fn reply(reply: &Reply) {

@@ -265,7 +265,9 @@ impl Guard {
                 if let (Mode::Enforce, InFlight::Wait { seconds }) =
                     (source.mode, source.dedupe.in_flight)
                 {
-                    let deadline = deadline.unwrap_or(now.plus_seconds(seconds));
+                    // The clock may have stepped back since the wait began.
+                    let latest = now.plus_seconds(seconds);
+                    let deadline = deadline.map_or(latest, |deadline| deadline.min(latest));
                     if now < deadline {
                         self.state = State::Waiting(authentic, deadline);
                         return Decision::Wait;

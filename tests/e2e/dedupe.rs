@@ -243,6 +243,37 @@ fn a_sender_that_leaves_before_the_answer_comes_again() {
 }
 
 #[test]
+fn a_claim_whose_outcome_is_unknown_can_be_held() {
+    let guarded = Guarded::builder()
+        .on_unknown("hold")
+        .in_flight("reject")
+        .route_timeout(Duration::from_secs(1))
+        .start();
+    let never = Gate::new();
+    for (name, answer, status) in [
+        ("resets", Answer::reset(), 503),
+        ("hangs", Answer::status(200).when(&never), 504),
+    ] {
+        guarded.upstream.answer(answer);
+        let request = signed(&event("hold").1);
+        assert_eq!(guarded.send(&request).status, status, "{name}");
+        let response = guarded.send(&request);
+        assert_eq!(
+            response.header("x-callback-guard").as_deref(),
+            Some("in_flight"),
+            "{name}"
+        );
+    }
+    // What the upstream itself refuses is known.
+    guarded
+        .upstream
+        .answer_in_turn([Answer::status(504), Answer::status(200)]);
+    let request = signed(&event("known").1);
+    assert_eq!(guarded.send(&request).status, 504);
+    assert_eq!(guarded.send(&request).status, 200);
+}
+
+#[test]
 fn an_answer_that_breaks_off_after_2xx_counts_as_delivered() {
     let guarded = Guarded::start();
     guarded.upstream.answer(Answer::cut_short(200).body("half"));

@@ -56,7 +56,7 @@ impl Summary {
     /// A table: what was sent, what it got, how often.
     pub(super) fn table(&mut self) -> String {
         let mut table = Table::new();
-        table.load_preset(presets::NOTHING);
+        table.load_style(presets::NOTHING);
         table.set_header(["sent", "answer", "callbacks", "attempts"]);
         for ((guise, answer), (count, attempts)) in self.outcomes() {
             table.add_row([

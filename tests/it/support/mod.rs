@@ -8,7 +8,7 @@ use callback_guard::dedupe::OwnerToken;
 use callback_guard::guard::{Answer, Decision, Facts, Forward, Guard};
 use callback_guard::json::Scratch;
 use callback_guard::outcome::Outcome;
-use callback_guard::policy::{Policy, Source};
+use callback_guard::policy::Policy;
 use callback_guard::request::RequestHead;
 use callback_guard::signer;
 use callback_guard::store::{Memory, SharedData, Swap, Unavailable};
@@ -66,6 +66,17 @@ impl MapShared {
     /// The bytes of all values.
     pub fn size(&self) -> usize {
         self.values.values().map(|(value, _)| value.len()).sum()
+    }
+
+    /// Keys, values and versions, in the order of the keys.
+    pub fn sorted(&self) -> Vec<(&str, &[u8], u32)> {
+        let mut all: Vec<_> = self
+            .values
+            .iter()
+            .map(|(key, (value, version))| (key.as_str(), value.as_slice(), *version))
+            .collect();
+        all.sort_unstable();
+        all
     }
 }
 
@@ -200,10 +211,6 @@ impl Host {
             scratch: Scratch::default(),
             next_owner: 1,
         }
-    }
-
-    pub fn source(&self) -> &Source {
-        &self.policy.sources[0]
     }
 
     /// Sends a request in, up to its decision.
