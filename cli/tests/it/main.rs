@@ -2,6 +2,7 @@
 #![allow(clippy::indexing_slicing, clippy::panic, clippy::unwrap_used)]
 
 mod check;
+mod explain;
 mod help;
 mod send;
 mod sign;
