@@ -10,6 +10,7 @@
 //! | [`request`] | requests, in pieces | pieces change nothing; only what is authentic by another HMAC is sent on, and once |
 
 use std::collections::HashSet;
+use std::sync::LazyLock;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -181,9 +182,10 @@ pub(crate) fn configuration(data: &[u8]) {
 /// Header pairs, one a line with a colon after the name, against a reference for `suno`. The bytes
 /// as they are go through the decoder of the border, too.
 pub(crate) fn head(data: &[u8]) {
-    let policy = policy("");
+    static POLICY: LazyLock<Policy> = LazyLock::new(|| policy(""));
+    let policy = &*POLICY;
     if let Some(foreign) = pairs::decode(data) {
-        let _ = Guard::new().on_head(&policy, &RequestHead::new(&foreign), NOW, false);
+        let _ = Guard::new().on_head(policy, &RequestHead::new(&foreign), NOW, false);
     }
     let mut bytes = Bytes(data);
     let mut given: Vec<(&[u8], &[u8])> = Vec::new();
@@ -197,7 +199,7 @@ pub(crate) fn head(data: &[u8]) {
         given.push((name, line.0));
     }
     let head = RequestHead::new(&given);
-    let decision = Guard::new().on_head(&policy, &head, NOW, false);
+    let decision = Guard::new().on_head(policy, &head, NOW, false);
     let seen = match &decision {
         Decision::Hold => None,
         Decision::Answer(Answer::Refuse(rejection)) => Some(rejection.code()),
@@ -506,17 +508,20 @@ impl SharedData for Shared {
     }
 }
 
-/// Requests through the guard and the store as the filter drives them. A byte of options, the bytes
-/// that say where the body is cut, then the body; a newline of 0xff parts the requests.
-pub(crate) fn request(data: &[u8]) {
-    let policies = [
+static POLICIES: LazyLock<[Policy; 4]> = LazyLock::new(|| {
+    [
         policy(""),
         policy(r#","dedupe":{"on_body_change":"reject","in_flight":"reject"}"#),
         policy(r#","mode":"monitor""#),
         policy(r#","payload":{"allowed_url_hosts":["*.example.com"]}"#),
-    ];
+    ]
+});
+
+/// Requests through the guard and the store as the filter drives them. A byte of options, the bytes
+/// that say where the body is cut, then the body; a newline of 0xff parts the requests.
+pub(crate) fn request(data: &[u8]) {
     let mut bytes = Bytes(data);
-    let policy = &policies[usize::from(bytes.byte()) % policies.len()];
+    let policy = &POLICIES[usize::from(bytes.byte()) % POLICIES.len()];
     let is_monitor = policy.sources[0].mode == callback_guard::policy::Mode::Monitor;
     let (mut shared, mut scratch) = (Shared::default(), Scratch::default());
     let (mut delivered, mut owner) = (HashSet::new(), 0);
