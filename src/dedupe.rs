@@ -285,8 +285,7 @@ impl Bucket {
             return match record.state {
                 State::Claimed(_) if record.until > lease_end.plus_seconds(CLOCK_SLACK_SECONDS) => {
                     record.until = lease_end;
-                    self.remove(at);
-                    self.append(&record);
+                    self.replace(at, &record);
                     Claimed::ByAnotherFromAhead
                 }
                 State::Claimed(_) => Claimed::ByAnother,
@@ -393,6 +392,13 @@ impl Bucket {
     fn append(&mut self, record: &Record) {
         self.count(record.state, 1);
         self.bytes.extend_from_slice(&record.encode());
+    }
+
+    fn replace(&mut self, at: usize, record: &Record) {
+        let (records, _) = self.bytes.as_chunks_mut::<RECORD>();
+        if let Some(place) = records.get_mut(at) {
+            *place = record.encode();
+        }
     }
 
     fn remove(&mut self, at: usize) {
