@@ -1,0 +1,23 @@
+# The filter is built in the first stage and put into Envoy's own image in the second.
+#
+#   docker build --tag callback-guard .
+
+FROM rust:1.95.0-slim-bookworm AS filter
+RUN rustup target add wasm32-wasip1
+WORKDIR /callback-guard
+COPY Cargo.toml Cargo.lock ./
+COPY src src
+# Members of the workspace, not built here: `--locked` wants to know them.
+COPY cli cli
+COPY tests/harness tests/harness
+RUN --mount=type=cache,target=/usr/local/cargo/registry \
+    --mount=type=cache,target=/callback-guard/target \
+    cargo build --locked --release --target wasm32-wasip1 --package callback-guard --lib \
+    && cp target/wasm32-wasip1/release/callback_guard.wasm /callback_guard.wasm
+
+FROM envoyproxy/envoy:v1.40.0
+COPY --from=filter --chmod=644 /callback_guard.wasm /etc/envoy/callback_guard.wasm
+COPY --chmod=644 envoy.yaml /etc/envoy/envoy.yaml
+EXPOSE 10000
+# wasm:info shows the guard's line for each refusal.
+CMD ["envoy", "-c", "/etc/envoy/envoy.yaml", "--component-log-level", "wasm:info"]
