@@ -78,7 +78,10 @@ fn shape() {
 fn text() {
     for (text, expected) in [
         ("", "EOF while parsing a value at line 1, column 0"),
-        ("{\"sources\":[]}}", "trailing characters at line 1, column 15"),
+        (
+            "{\"sources\":[]}}",
+            "trailing characters at line 1, column 15",
+        ),
         (
             "{\"sources\":[{\"name\":\"a\",\"name\":\"b\"}]}",
             "sources[0].name: duplicate field `name`",
