@@ -163,12 +163,12 @@ impl Worker {
                     return Flow::Answered;
                 }
                 Decision::Forward(forward) => {
-                    self.report(guard);
                     if !self.stamp(guard, &forward) {
                         // Without its headers the upstream could not trust the request.
                         decision = guard.fault();
                         continue;
                     }
+                    self.report(guard);
                     return Flow::SentOn;
                 }
                 Decision::Pass => return Flow::SentOn,

@@ -203,9 +203,17 @@ pub enum MediaType {
 /// The media type that every source accepts unless it says otherwise.
 pub const JSON: &str = "application/json";
 
+/// Whether an application could take `name` for one of the guard's own headers: in any case, and
+/// with `_` for `-`, which CGI and its heirs read alike.
 fn is_own(name: &[u8]) -> bool {
-    name.get(..OWN_PREFIX.len())
-        .is_some_and(|start| start.eq_ignore_ascii_case(OWN_PREFIX))
+    let plain = |byte: u8| {
+        if byte == b'_' {
+            b'-'
+        } else {
+            byte.to_ascii_lowercase()
+        }
+    };
+    name.len() >= OWN_PREFIX.len() && name.iter().zip(OWN_PREFIX).all(|(a, b)| plain(*a) == *b)
 }
 
 fn is_json(essence: &[u8]) -> bool {
@@ -258,6 +266,22 @@ mod tests {
         media_type("application/jsonp", false);
         media_type("text/plain", false);
         media_type("", false);
+    }
+
+    #[test]
+    fn the_guards_own_headers_are_found_in_every_spelling() {
+        let names: &[&[u8]] = &[
+            b"x-callback-guard",
+            b"X-Callback-Guard-Id",
+            b"x_callback_guard_id",
+            b"x-callback-guarded",
+            b"x-callback",
+            b"callback-guard",
+            b"",
+        ];
+        let pairs: Vec<(&[u8], &[u8])> = names.iter().map(|name| (*name, &b""[..])).collect();
+        let own: Vec<&[u8]> = RequestHead::new(&pairs).own_headers().collect();
+        assert_eq!(own, names[..4]);
     }
 
     #[track_caller]

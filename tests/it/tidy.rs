@@ -53,3 +53,48 @@ fn the_core_reads_no_clock() {
         }
     }
 }
+
+fn readme() -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md");
+    std::fs::read_to_string(path).unwrap()
+}
+
+#[test]
+fn the_readme_has_every_code_with_its_status() {
+    use callback_guard::verdict::Code;
+
+    let readme = readme();
+    for code in Code::ALL {
+        let row = format!("| {} | `{code}` |", code.status());
+        let is_told = readme.contains(&row) || *code == Code::Forwarded;
+        assert!(is_told, "the README has no row that begins with {row}");
+    }
+    let rows = readme.lines().filter(|line| {
+        line.split('|')
+            .nth(1)
+            .is_some_and(|cell| cell.trim().parse::<u16>().is_ok())
+    });
+    assert_eq!(
+        rows.count(),
+        Code::ALL.len() - 1,
+        "rows that no code stands behind"
+    );
+}
+
+#[test]
+fn the_configuration_of_envoy_yaml_is_accepted() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("envoy.yaml");
+    let yaml = std::fs::read_to_string(path).unwrap();
+    let start = yaml.find("value: |\n").unwrap() + "value: |\n".len();
+    let indent = yaml[start..]
+        .chars()
+        .take_while(|char| *char == ' ')
+        .count();
+    let text: String = yaml[start..]
+        .lines()
+        .take_while(|line| line.len() >= indent && line[..indent].trim().is_empty())
+        .collect();
+    let environment = |name: &str| (name == "SUNO_WEBHOOK_KEY").then(|| b"key".to_vec());
+    let policy = callback_guard::config::parse(text.as_bytes(), &environment).unwrap();
+    assert_eq!(policy.sources.len(), 1);
+}
