@@ -3,16 +3,20 @@
 # load: one tar+gzip layer with plugin.wasm. Needs GNU tar, gzip and sha256sum, and no container
 # engine. The same module always gives the same bytes, so the same digest.
 #
-#   oci-image.sh target/wasm32-wasip1/release/callback_guard.wasm image/
+#   oci-image.sh target/wasm32-wasip1/release/callback_guard.wasm image
 #   skopeo copy oci:image:latest docker://REGISTRY/callback-guard:0.1.0
+#
+# The module runs anywhere. The third argument is for Kubernetes image volumes alone: nodes take only
+# images of their own architecture (amd64, unless given).
 set -eu
 
-if [ $# -ne 2 ]; then
-    echo "usage: $0 MODULE.wasm DIRECTORY" >&2
+if [ $# -lt 2 ] || [ $# -gt 3 ]; then
+    echo "usage: $0 MODULE.wasm DIRECTORY [ARCHITECTURE]" >&2
     exit 2
 fi
 module=$1
 image=$2
+architecture=${3:-amd64}
 if [ ! -s "$module" ]; then
     echo "$module: no such module (cargo build --release --target wasm32-wasip1 --package callback-guard --lib)" >&2
     exit 1
@@ -45,8 +49,8 @@ gzip --no-name --best <"$work/layer.tar" >"$work/layer.tar.gz"
 layer_size=$(size "$work/layer.tar.gz")
 layer=$(put "$work/layer.tar.gz")
 
-printf '{"created":"1970-01-01T00:00:00Z","architecture":"wasm","os":"wasip1","config":{"Labels":{"org.opencontainers.image.licenses":"Apache-2.0","org.opencontainers.image.title":"callback-guard"}},"rootfs":{"type":"layers","diff_ids":["sha256:%s"]},"history":[{"created":"1970-01-01T00:00:00Z","comment":"plugin.wasm"}]}' \
-    "$diff_id" >"$work/config.json"
+printf '{"created":"1970-01-01T00:00:00Z","architecture":"%s","os":"linux","config":{"Labels":{"org.opencontainers.image.licenses":"Apache-2.0","org.opencontainers.image.title":"callback-guard"}},"rootfs":{"type":"layers","diff_ids":["sha256:%s"]},"history":[{"created":"1970-01-01T00:00:00Z","comment":"plugin.wasm"}]}' \
+    "$architecture" "$diff_id" >"$work/config.json"
 config_size=$(size "$work/config.json")
 config=$(put "$work/config.json")
 
