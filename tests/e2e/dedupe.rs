@@ -325,7 +325,10 @@ fn a_full_store_refuses_and_keeps_its_claims() {
         .inspect(|response| assert_eq!(response.status, 503))
         .count();
     assert!(full > 0, "1600 claims in a store for 1000");
-    assert_eq!(guarded.stat("wasmcustom.callback_guard.store_evictions_total"), 0);
+    assert_eq!(
+        guarded.stat("wasmcustom.callback_guard.store_evictions_total"),
+        0
+    );
     assert_eq!(
         guarded.stat("wasmcustom.callback_guard.store_claims"),
         1600 - full as u64
