@@ -59,7 +59,10 @@ fn the_schemas_find_faults() {
     let mut policy = document("deploy/envoy-gateway/guard.yaml", "EnvoyExtensionPolicy");
     policy["spec"]["wasm"][0]["failurePolicy"] = json!("FAIL_RELOAD");
     let said = schemas::faults(policy);
-    assert!(said.contains("'failurePolicy' does not exist"), "{said}");
+    assert!(
+        said.contains("failurePolicy\"' does not exist in type 'IWasm'"),
+        "{said}"
+    );
 
     let mut deployment = document("deploy/kubernetes/guard.yaml", "Deployment");
     deployment["spec"]["template"]["spec"]["containers"][0]["ports"][0]["containerPort"] =
