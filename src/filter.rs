@@ -211,6 +211,9 @@ impl Worker {
         if guard.body_changed() {
             self.metrics.body_change(guard.source());
         }
+        if let Some(millis) = guard.held_millis() {
+            self.metrics.decision(guard.source(), millis);
+        }
         // An access log without the verdict is no reason to refuse.
         let _ = host::set_filter_state("callback_guard.verdict", verdict.as_str());
         if let Some(rejection) = guard.rejection() {
@@ -293,8 +296,14 @@ impl Worker {
         match self.store.settle(&mut Shared, &settlement, now()) {
             Ok((is_settled, change)) => {
                 self.metrics.change(change);
-                if !is_settled && matches!(settlement, Settlement::Deliver { .. }) {
-                    self.metrics.settle_failure(guard.source());
+                match settlement {
+                    Settlement::Release { .. } if is_settled => {
+                        self.metrics.release(guard.source());
+                    }
+                    Settlement::Deliver { .. } if !is_settled => {
+                        self.metrics.settle_failure(guard.source());
+                    }
+                    Settlement::Release { .. } | Settlement::Deliver { .. } => {}
                 }
             }
             Err(store::Unavailable) => self.metrics.settle_failure(guard.source()),
@@ -356,6 +365,7 @@ impl Stream {
             if body.len() != self.received {
                 return guard.fault();
             }
+            worker.metrics.body(guard.source(), body.len());
             guard.on_body(&worker.policy, &body, &facts, &mut scratch)
         })
     }

@@ -88,6 +88,8 @@ pub struct Guard {
     rejection: Option<Rejection>,
     body_changed: bool,
     is_sent_on: bool,
+    held_since: Option<UnixMillis>,
+    held_millis: Option<u64>,
 }
 
 #[derive(Debug, Default)]
@@ -157,6 +159,13 @@ impl Guard {
         self.body_changed
     }
 
+    /// How long the head has been held for its body, and for the claim of another request, in
+    /// milliseconds. Nothing before the body is whole: a refusal by the head takes no time.
+    #[must_use]
+    pub fn held_millis(&self) -> Option<u64> {
+        self.held_millis
+    }
+
     /// The message id, once the MAC has verified it.
     #[must_use]
     pub fn verified_id(&self) -> Option<&MessageId> {
@@ -205,6 +214,7 @@ impl Guard {
             Ok(_) if ends => self.refuse(source.mode, Rejection::new(Code::BodyEmpty)),
             Ok(pending) => {
                 self.state = State::Held(pending);
+                self.held_since = Some(now);
                 Decision::Hold
             }
         }
@@ -233,6 +243,7 @@ impl Guard {
         let (State::Held(pending), Some(source)) = (state, self.policy_of(policy)) else {
             return self.fault();
         };
+        self.held_until(facts.now);
         let verified_id = &mut self.verified_id;
         match authenticate(source, &pending, body, facts, scratch, verified_id) {
             Ok(authentic) => self.claim(source, authentic, None),
@@ -247,6 +258,7 @@ impl Guard {
         else {
             return self.fault();
         };
+        self.held_until(now);
         let Authentic {
             key,
             fingerprint,
@@ -358,6 +370,10 @@ impl Guard {
             Mode::Enforce,
             Rejection::because(Code::InternalError, "the request could not be read"),
         )
+    }
+
+    fn held_until(&mut self, now: UnixMillis) {
+        self.held_millis = self.held_since.map(|since| now.millis_since(since));
     }
 
     fn claim(

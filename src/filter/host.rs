@@ -261,6 +261,7 @@ pub(super) fn send_reply(
 pub(super) enum MetricKind {
     Counter,
     Gauge,
+    Histogram,
 }
 
 /// The number of the metric `name`, which is made if it is not there.
@@ -268,6 +269,7 @@ pub(super) fn define_metric(kind: MetricKind, name: &str) -> Option<u32> {
     let kind = match kind {
         MetricKind::Counter => 0,
         MetricKind::Gauge => 1,
+        MetricKind::Histogram => 2,
     };
     let mut id = 0;
     // SAFETY: address and size are those of a live string, and the other of a live number.
@@ -281,7 +283,7 @@ pub(super) fn increment_metric(id: u32, by: i64) {
     unsafe { proxy_increment_metric(id, by) };
 }
 
-/// Sets a gauge.
+/// Sets a gauge, or puts a value into a histogram.
 pub(super) fn record_metric(id: u32, value: u64) {
     // SAFETY: no address is handed over. A metric that the host does not take is no reason to fail.
     unsafe { proxy_record_metric(id, value) };
