@@ -568,7 +568,7 @@ fn check_mac(
 fn message_texts<'d>(
     source: &Source,
     rule: &SignatureRule,
-    document: Option<&Document<'d>>,
+    document: Option<&Document<'d, '_>>,
 ) -> Vec<Option<Cow<'d, [u8]>>> {
     if !rule
         .message
@@ -598,7 +598,7 @@ fn message_id(
     source: &Source,
     pending: &Pending,
     body: &[u8],
-    document: Option<&Document<'_>>,
+    document: Option<&Document<'_, '_>>,
 ) -> Result<MessageId, Rejection> {
     let rule = identity::Rule {
         in_message: source.scheme.signs_id(),
@@ -626,14 +626,11 @@ fn message_id(
             let mut first: Option<Cow<'_, str>> = None;
             let mut is_ambiguous = false;
             for value in slots.clone().filter_map(|slot| document.get(slot)) {
-                match value.kind() {
-                    Kind::Null => continue,
-                    Kind::String => {}
-                    _ => {
-                        return Err(Rejection::because(Code::IdMalformed, "it is not a string"));
-                    }
+                if value.kind() == Kind::Null {
+                    continue;
                 }
-                let text = value.text();
+                let not_text = Rejection::because(Code::IdMalformed, "it is not a string");
+                let text = value.text().ok_or(not_text)?;
                 if text.is_empty() {
                     return Err(Rejection::because(Code::IdMalformed, "it is empty"));
                 }
@@ -655,7 +652,7 @@ fn message_id(
 
 fn check_payload(
     source: &Source,
-    document: Option<&Document<'_>>,
+    document: Option<&Document<'_, '_>>,
     now: UnixMillis,
 ) -> Result<(), Rejection> {
     let place = source.scheme.timestamp();
@@ -682,7 +679,7 @@ fn check_payload(
 fn event_key(
     source: &Source,
     pending: &Pending,
-    document: Option<&Document<'_>>,
+    document: Option<&Document<'_, '_>>,
     id: &MessageId,
 ) -> Result<EventKey, Rejection> {
     let mut builder = KeyBuilder::new(&source.name);
