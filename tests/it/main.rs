@@ -6,6 +6,7 @@
     clippy::panic,
     clippy::indexing_slicing,
     clippy::as_conversions,
+    unreachable_pub,
     reason = "tests"
 )]
 

@@ -35,8 +35,7 @@ fn delivered(number: u64, owner: u64) -> Settlement {
 #[test]
 fn an_event_is_claimed_once_settled_once_and_then_known() {
     let (store, mut shared) = (Memory::new(1000), MapShared::default());
-    let mut claim =
-        |shared: &mut MapShared, owner, now| store.claim(shared, &request(1, owner), now).0;
+    let claim = |shared: &mut MapShared, owner, now| store.claim(shared, &request(1, owner), now).0;
     assert_eq!(claim(&mut shared, 1, NOW), ClaimAnswer::Granted);
     assert_eq!(claim(&mut shared, 2, NOW), ClaimAnswer::ClaimedByAnother);
     // Only the owner settles.
@@ -197,7 +196,7 @@ fn a_bucket_evicts_the_oldest_delivered_record_and_never_a_claim() {
         Claimed::Granted
     );
     assert_eq!(bucket.change().evicted, 1);
-    let mut ask = |number| {
+    let ask = |number| {
         bucket
             .clone()
             .claim(&key(number), OwnerToken::new(1), end, 5, NOW)

@@ -8,7 +8,7 @@ use callback_guard::dedupe::OwnerToken;
 use callback_guard::guard::{Answer, Decision, Facts, Forward, Guard};
 use callback_guard::json::Scratch;
 use callback_guard::outcome::Outcome;
-use callback_guard::policy::{Policy, Source};
+use callback_guard::policy::Policy;
 use callback_guard::request::RequestHead;
 use callback_guard::signer;
 use callback_guard::store::{Memory, SharedData, Swap, Unavailable};
@@ -208,10 +208,6 @@ impl Host {
             scratch: Scratch::default(),
             next_owner: 1,
         }
-    }
-
-    pub fn source(&self) -> &Source {
-        &self.policy.sources[0]
     }
 
     /// Sends a request in, up to its decision.
