@@ -388,7 +388,13 @@ impl HttpContext for Stream {
                     return guard.fault();
                 }
             }
-            guard.on_head(&worker.policy, &head, now(), ends)
+            let decision = guard.on_head(&worker.policy, &head, now(), ends);
+            if let Some(target) = guard.clean_target(&worker.policy, &head)
+                && host::set_request_target(&target).is_err()
+            {
+                return guard.fault();
+            }
+            decision
         });
         let holder = self
             .worker

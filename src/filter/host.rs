@@ -204,6 +204,15 @@ pub(super) fn remove_request_header(name: &[u8]) -> Result<(), Refused> {
     check(unsafe { proxy_remove_header_map_value(0, name.as_ptr(), name.len()) })
 }
 
+/// Sets path and query of the request.
+pub(super) fn set_request_target(target: &[u8]) -> Result<(), Refused> {
+    let name = ":path";
+    // SAFETY: addresses and sizes are those of live slices.
+    check(unsafe {
+        proxy_replace_header_map_value(0, name.as_ptr(), name.len(), target.as_ptr(), target.len())
+    })
+}
+
 /// Sets the response's status.
 pub(super) fn set_response_status(status: &str) -> Result<(), Refused> {
     let name = ":status";

@@ -131,6 +131,14 @@ impl Request {
         request
     }
 
+    /// At `path`, with the token of the first source of `policy` in it, if one belongs there.
+    #[track_caller]
+    pub fn at(self, policy: &Policy, path: &str) -> Self {
+        let source = policy.sources.first().unwrap();
+        let target = signer::target(source, source.secrets.first().unwrap(), path);
+        self.with(":path", &target)
+    }
+
     /// A callback without signature and timestamp.
     pub fn unsigned(body: &str) -> Self {
         let headers: &[(&str, &str)] = &[
