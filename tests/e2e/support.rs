@@ -197,6 +197,10 @@ impl Builder {
         })
     }
 
+    pub fn render(self, edit: impl FnOnce(render::Render) -> render::Render) -> Self {
+        self.map(|setup| setup.render(edit))
+    }
+
     pub fn lds(self) -> Self {
         self.map(Setup::dynamic_listener)
     }
