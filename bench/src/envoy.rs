@@ -63,6 +63,20 @@ pub(crate) fn bootstrap(ports: Ports, filters: &[Value]) -> Value {
     })
 }
 
+/// Answers everything 401.
+pub(crate) fn direct_response(ports: Ports) -> Value {
+    let mut bootstrap = bootstrap(ports, &[]);
+    let manager = "/static_resources/listeners/0/filter_chains/0/filters/0/typed_config";
+    let routes = format!("{manager}/route_config/virtual_hosts/0/routes");
+    if let Some(routes) = bootstrap.pointer_mut(&routes) {
+        *routes = json!([{
+            "match": { "prefix": "/" },
+            "direct_response": { "status": 401, "body": { "inline_string": "no" } },
+        }]);
+    }
+    bootstrap
+}
+
 fn address(port: u16) -> Value {
     json!({ "socket_address": { "address": "127.0.0.1", "port_value": port } })
 }

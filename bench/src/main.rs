@@ -188,6 +188,7 @@ fn plan(setup: &Setup) -> Vec<Traffic> {
     let sized = |traffic: Traffic| sizes.map(|size| Traffic { size, ..traffic }).to_vec();
     match setup.name.as_str() {
         "plain" => [vec![new, one_each(Kind::New)], sized(new)].concat(),
+        "Envoy direct_response" => vec![small(Kind::Unsigned), one_each(Kind::Unsigned)],
         "floor" => [vec![new], sized(new)].concat(),
         "guard" => [
             vec![
@@ -232,6 +233,7 @@ fn label(traffic: Traffic) -> String {
 fn one_worker(workshop: &Workshop, options: &Options, guard: &Path, floor: &Path) -> Result<Vec<Setup>> {
     type Start<'s> = (&'s str, Box<dyn Fn() -> Result<Setup> + 's>);
     let starts: Vec<Start<'_>> = vec![
+        ("direct_response", Box::new(|| workshop.direct_response())),
         ("buffer filter", Box::new(|| workshop.buffer())),
         ("floor", Box::new(|| workshop.floor(floor, false))),
         ("floor, reading", Box::new(|| workshop.floor(floor, true))),
@@ -317,7 +319,7 @@ fn sample(workshop: &Workshop, setup: &Setup, traffic: Traffic, seconds: u64, up
 /// Writes the requests for a run, and makes sure that one of them is answered as it should be.
 fn prepare(setup: &Setup, traffic: Traffic, seconds: u64, rate: usize, records: &Path) -> Result<usize> {
     // More than any proxy can take: large bodies take longer.
-    let rate = (rate * 4096 / (4096 + traffic.size)).max(3000);
+    let rate = (rate * 16384 / (16384 + traffic.size)).max(3000);
     let count = rate * usize::try_from(seconds)?;
     traffic.write(records, count)?;
     let status = setup.probe(&traffic.one())?;

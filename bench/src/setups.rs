@@ -78,21 +78,33 @@ impl Workshop {
     /// Envoy with `filters` before the router.
     fn envoy(&self, name: &str, refuses: bool, filters: &[Value], authorization: u16) -> Result<Setup> {
         let ports = Ports { listener: free_port()?, upstream: self.upstream_port, authorization };
+        self.envoy_with(name, refuses, ports.listener, &envoy::bootstrap(ports, filters))
+    }
+
+    fn envoy_with(&self, name: &str, refuses: bool, port: u16, bootstrap: &Value) -> Result<Setup> {
         let file = name.replace(|char: char| !char.is_ascii_alphanumeric(), "-");
         let config = self.folder.join(format!("{file}.json"));
-        fs::write(&config, envoy::bootstrap(ports, filters).to_string())?;
+        fs::write(&config, bootstrap.to_string())?;
         let mut command = Command::new(std::env::var_os("ENVOY_BIN").unwrap_or_else(|| "envoy".into()));
         command.arg("-c").arg(&config);
         command.args(["--concurrency", &self.workers.to_string(), "--disable-hot-restart"]);
         command.args(["--log-level", "warning"]);
         let process = Process::start("envoy", command, &self.folder.join(format!("{file}.log")))?;
-        wait_until_open(ports.listener).with_context(|| format!("starting Envoy for {name}"))?;
-        Ok(Setup { name: name.to_owned(), port: ports.listener, processes: vec![process], refuses })
+        wait_until_open(port).with_context(|| format!("starting Envoy for {name}"))?;
+        Ok(Setup { name: name.to_owned(), port, processes: vec![process], refuses })
     }
 
     /// Envoy alone.
     pub(crate) fn plain(&self) -> Result<Setup> {
         self.envoy("plain", false, &[], 9)
+    }
+
+    /// Envoy that answers 401 by its route table: the least that a refusal by the head costs.
+    pub(crate) fn direct_response(&self) -> Result<Setup> {
+        let port = free_port()?;
+        let ports = Ports { listener: port, upstream: self.upstream_port, authorization: 9 };
+        let bootstrap = envoy::direct_response(ports);
+        self.envoy_with("Envoy direct_response", true, port, &bootstrap)
     }
 
     /// Envoy with its own buffer filter.
