@@ -136,7 +136,11 @@ impl Traffic {
         };
         let length = part.len() + tail.len();
         let path = self.path.unwrap_or(path);
-        let connection = if self.is_last { "connection: close\r\n" } else { "" };
+        let connection = if self.is_last {
+            "connection: close\r\n"
+        } else {
+            ""
+        };
         format!(
             "POST {path} HTTP/1.1\r\nhost: bench.example\r\nuser-agent: bench\r\naccept: */*\r\ncontent-type: application/json\r\n{connection}{headers}content-length: {length}\r\n\r\n{part}"
         )
