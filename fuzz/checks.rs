@@ -167,7 +167,7 @@ pub(crate) fn configuration(data: &[u8]) {
                 let (past, future) = (source.tolerance.past, source.tolerance.future);
                 assert!((1..=86_400).contains(&past) && (1..=86_400).contains(&future));
                 assert!((1..=600).contains(&source.dedupe.lease_seconds));
-                if source.scheme.timestamp.is_some() {
+                if source.scheme.timestamp().is_some() {
                     assert!(source.dedupe.window_seconds > past + future);
                 }
                 assert!(!source.dedupe.key.is_empty());
