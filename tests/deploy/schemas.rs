@@ -92,8 +92,9 @@ pub fn assert_dashboard(dashboard: &Value) {
     assert_no_faults(vec![json!({ "file": "it", "dashboard": dashboard })]);
 }
 
-/// What Grafana's schema says against this dashboard.
+/// What Grafana's schema says against these dashboards.
 #[track_caller]
-pub fn dashboard_faults(dashboard: &Value) -> String {
-    faults_of(vec![json!({ "file": "it", "dashboard": dashboard })])
+pub fn dashboard_faults(dashboards: &[Value]) -> String {
+    let entry = |dashboard| json!({ "file": "it", "dashboard": dashboard });
+    faults_of(dashboards.iter().map(entry).collect())
 }
