@@ -116,6 +116,9 @@ fn wycheproof() {
             }
         }
     }
-    assert_eq!(taken + refused + short, file["numberOfTests"].as_u64().unwrap());
+    assert_eq!(
+        taken + refused + short,
+        file["numberOfTests"].as_u64().unwrap()
+    );
     assert_eq!((taken, refused, short), (36, 51, 87));
 }
