@@ -444,7 +444,7 @@ fn methods_and_versions() {
         ("HTTP/1.0", "POST /callbacks/suno HTTP/1.0", 426),
         ("HTTP/3.0", "POST /callbacks/suno HTTP/3.0", 426),
         ("two spaces", "POST  /callbacks/suno HTTP/1.1", 200),
-        ("no version", "POST /callbacks/suno", 400),
+        ("no version", "POST /callbacks/suno", 426),
     ] {
         let (bytes, _) = genuine_bytes("method", "");
         let (_, rest) = bytes.split_once("\r\n").unwrap();
