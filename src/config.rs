@@ -7,6 +7,7 @@
 mod locate;
 mod raw;
 mod signature;
+mod store;
 
 use core::fmt;
 use std::collections::BTreeSet;
@@ -25,10 +26,9 @@ use crate::policy::{
 };
 use crate::request::JSON;
 use crate::scheme::Tolerance;
-use crate::store::{LEAST_CAPACITY, MOST_CAPACITY};
 use raw::{
     Preset, RawDedupe, RawKeyPart, RawMatch, RawPayload, RawRequirement, RawSecret,
-    RawSecretEncoding, RawStoreKind,
+    RawSecretEncoding,
 };
 
 /// Accepted age of a timestamp, in seconds, where the configuration gives none.
@@ -161,18 +161,7 @@ struct Validator<'e> {
 impl Validator<'_> {
     fn policy(&self, raw: RawConfig) -> Result<Policy, ConfigError> {
         let root = Path::default();
-        let capacity = match (raw.store.kind, raw.store.capacity) {
-            (RawStoreKind::Memory, capacity) => {
-                let path = root.field("store").field("capacity");
-                within(
-                    &path,
-                    capacity.into(),
-                    LEAST_CAPACITY.into(),
-                    MOST_CAPACITY.into(),
-                )?;
-                capacity
-            }
-        };
+        let (capacity, remote) = store::compile(&root.field("store"), raw.store, self.environment)?;
         let path = root.field("sources");
         if raw.sources.is_empty() {
             return Err(ConfigError::new(
@@ -206,6 +195,7 @@ impl Validator<'_> {
             expose_reason: raw.expose_reason,
             hold_headers: raw.hold_headers,
             capacity,
+            remote,
             sources,
         })
     }
