@@ -570,7 +570,7 @@ fn check_mac(
 /// The values at JSON pointers that the message is made of; nothing where it is made of none.
 fn message_texts<'d>(
     source: &Source,
-    document: Option<&Document<'d>>,
+    document: Option<&Document<'d, '_>>,
 ) -> Vec<Option<Cow<'d, [u8]>>> {
     let is_pointer = |part: &Part| matches!(part, Part::Pointer(_));
     if !source.scheme.message.iter().any(is_pointer) {
@@ -597,7 +597,7 @@ fn message_id(
     source: &Source,
     pending: &Pending,
     body: &[u8],
-    document: Option<&Document<'_>>,
+    document: Option<&Document<'_, '_>>,
 ) -> Result<MessageId, Rejection> {
     let rule = identity::Rule {
         in_message: source.scheme.signs_id(),
@@ -614,14 +614,11 @@ fn message_id(
             let mut first: Option<Cow<'_, str>> = None;
             let mut is_ambiguous = false;
             for value in slots.clone().filter_map(|slot| document.get(slot)) {
-                match value.kind() {
-                    Kind::Null => continue,
-                    Kind::String => {}
-                    _ => {
-                        return Err(Rejection::because(Code::IdMalformed, "it is not a string"));
-                    }
+                if value.kind() == Kind::Null {
+                    continue;
                 }
-                let text = value.text();
+                let not_text = Rejection::because(Code::IdMalformed, "it is not a string");
+                let text = value.text().ok_or(not_text)?;
                 if text.is_empty() {
                     return Err(Rejection::because(Code::IdMalformed, "it is empty"));
                 }
@@ -641,7 +638,7 @@ fn message_id(
 
 fn check_payload(
     source: &Source,
-    document: Option<&Document<'_>>,
+    document: Option<&Document<'_, '_>>,
     now: UnixMillis,
 ) -> Result<(), Rejection> {
     let place = source.scheme.timestamp.as_ref();
@@ -668,7 +665,7 @@ fn check_payload(
 fn event_key(
     source: &Source,
     pending: &Pending,
-    document: Option<&Document<'_>>,
+    document: Option<&Document<'_, '_>>,
     id: &MessageId,
 ) -> Result<EventKey, Rejection> {
     let mut builder = KeyBuilder::new(&source.name);

@@ -1,0 +1,190 @@
+//! `check`: a configuration, by the filter's own parser.
+
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use callback_guard::config;
+use callback_guard::policy::{InFlight, Mode, PathRule, Policy, Unmatched};
+use clap::Args;
+use serde_json::Value;
+
+use crate::envoy::{self, File, Found, Shape};
+use crate::{SAID_NO, warnings};
+
+/// Check a configuration: JSON, or an Envoy configuration or Kubernetes manifest that holds one.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  callback-guard check envoy.yaml
+  callback-guard check --assume-env guard.json
+  callback-guard check --strict --assume-env envoy.yaml
+  cat envoy.yaml | callback-guard check -
+
+Beside what the filter itself refuses, it warns of what makes a good filter unsafe around it: Envoy
+settings that let requests pass, hang or arrive twice.
+
+Exit code 0 if every configuration in the file is one that the filter accepts, else 1; with --strict
+also 1 if there is a warning.")]
+pub(crate) struct CheckArgs {
+    /// The file, or `-` for standard input
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    /// Take variables that are not set as set, so that a file can be checked without its secrets
+    #[arg(long)]
+    assume_env: bool,
+    /// Count warnings as errors
+    #[arg(long)]
+    strict: bool,
+}
+
+/// Stands for a secret that is not there: valid as UTF-8, base64 and hex.
+const ASSUMED: &[u8] = b"00000000000000000000000000000000";
+
+/// Checks.
+///
+/// # Errors
+///
+/// The file cannot be read, or is neither JSON nor YAML.
+pub(crate) fn run(args: &CheckArgs) -> anyhow::Result<ExitCode> {
+    let file = File::read(&args.file)?;
+    let name = args.file.display();
+    let found = file.configurations();
+    if found.is_empty() {
+        eprintln!("{name}: {}", envoy::NONE);
+        return Ok(ExitCode::from(SAID_NO));
+    }
+    let mut all_fine = true;
+    for found in &found {
+        let place = if found.path.is_empty() {
+            name.to_string()
+        } else {
+            format!("{name}: {}", found.path)
+        };
+        match judge(args, found) {
+            Ok(policy) => {
+                let text = describe(&policy, found);
+                writeln!(std::io::stdout(), "{place}\n{text}").context("standard output")?;
+                for warning in warnings::around(found, &policy) {
+                    eprintln!("warning: {warning}");
+                    all_fine &= !args.strict;
+                }
+            }
+            Err(error) => {
+                eprintln!("{place}\nerror: {error}");
+                all_fine = false;
+            }
+        }
+    }
+    Ok(if all_fine {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::from(SAID_NO)
+    })
+}
+
+/// What the filter would say to the configuration.
+fn judge(args: &CheckArgs, found: &Found<'_>) -> Result<Policy, String> {
+    if found.shape == Shape::Struct {
+        return Err(
+            "is a google.protobuf.Struct, of which Envoy hands on the protobuf bytes and not JSON; \
+             expected a google.protobuf.StringValue whose `value` is the JSON text"
+                .to_owned(),
+        );
+    }
+    let given = given_variables(found);
+    let environment = |variable: &str| {
+        let in_file = given.iter().find(|(name, _)| name == variable);
+        in_file
+            .map(|(_, value)| value.clone().into_bytes())
+            .or_else(|| std::env::var_os(variable).map(std::ffi::OsString::into_encoded_bytes))
+            .or_else(|| args.assume_env.then(|| ASSUMED.to_vec()))
+    };
+    config::parse(found.text.as_bytes(), &environment).map_err(|error| error.to_string())
+}
+
+fn given_variables(found: &Found<'_>) -> Vec<(String, String)> {
+    let plugin = found.around.last();
+    plugin.map_or(Vec::new(), |step| warnings::given_variables(step.value))
+}
+
+/// What the configuration says, in a few lines.
+fn describe(policy: &Policy, found: &Found<'_>) -> String {
+    let raw: Value = serde_json::from_str(&found.text).unwrap_or_default();
+    let mut text = String::new();
+    let count = policy.sources.len();
+    let _ = writeln!(
+        text,
+        "ok: {count} source{}, memory store for {} events, unmatched requests {}",
+        if count == 1 { "" } else { "s" },
+        policy.capacity,
+        match policy.unmatched {
+            Unmatched::Pass => "pass",
+            Unmatched::Reject => "are rejected",
+        }
+    );
+    for (index, source) in policy.sources.iter().enumerate() {
+        let raw = raw.pointer(&format!("/sources/{index}"));
+        let field = |name: &str| raw.and_then(|raw| raw.get(name));
+        let preset = field("preset").and_then(Value::as_str);
+        let path = match &source.route.path {
+            PathRule::Exact(path) => path.to_string(),
+            PathRule::Prefix(path) => format!("{path} and below"),
+        };
+        let host = source.route.host.as_deref().unwrap_or("any host");
+        let _ = writeln!(
+            text,
+            "  {}: {path} on {host}, {}, {}",
+            source.name,
+            preset.map_or("signature spelled out".to_owned(), |preset| format!(
+                "preset {preset}"
+            )),
+            match source.mode {
+                Mode::Enforce => "enforce",
+                Mode::Monitor => "monitor: nothing is refused",
+            }
+        );
+        let secrets = field("secrets").and_then(Value::as_array);
+        let given = given_variables(found);
+        let secrets = secrets.into_iter().flatten();
+        let secrets: Vec<String> = secrets.map(|raw| secret(raw, &given)).collect();
+        let _ = writeln!(text, "    secrets: {}", secrets.join(", "));
+        let _ = writeln!(
+            text,
+            "    timestamp up to {} s old or {} s ahead, body up to {} bytes",
+            source.tolerance.past, source.tolerance.future, source.max_body_bytes
+        );
+        let dedupe = &source.dedupe;
+        let in_flight = match dedupe.in_flight {
+            InFlight::Reject => "rejected".to_owned(),
+            InFlight::Wait { seconds } => format!("waits up to {seconds} s"),
+        };
+        let _ = writeln!(
+            text,
+            "    events remembered for {} s, lease {} s, a second one in flight {in_flight}",
+            dedupe.window_seconds, dedupe.lease_seconds
+        );
+    }
+    text.pop();
+    text
+}
+
+/// A secret by where it comes from, and whether it is there; never itself.
+fn secret(raw: &Value, given: &[(String, String)]) -> String {
+    let optional = raw.get("optional").and_then(Value::as_bool) == Some(true);
+    match raw.get("env").and_then(Value::as_str) {
+        Some(name) => {
+            if given.iter().any(|(known, _)| known == name) {
+                return format!("{name} (set in the file)");
+            }
+            let state = match (std::env::var_os(name).is_some(), optional) {
+                (true, _) => "set",
+                (false, true) => "unset, optional",
+                (false, false) => "unset",
+            };
+            format!("{name} ({state})")
+        }
+        None => "in the file".to_owned(),
+    }
+}

@@ -1,0 +1,101 @@
+//! The bodies that the senders print in their documentation, one per kind of callback.
+
+use anyhow::{Context, anyhow};
+use include_dir::{Dir, include_dir};
+use serde::Deserialize;
+
+/// The bodies, and `index.json`, which says of each where its id is and where it was printed.
+static FILES: Dir<'static> = include_dir!("$CARGO_MANIFEST_DIR/../tests/data/samples");
+
+/// One kind of callback.
+#[derive(Debug)]
+pub(crate) struct Kind {
+    /// Its name, as in `suno_generate.success`.
+    pub(crate) name: String,
+    /// The body as printed.
+    pub(crate) body: &'static str,
+    /// The id in it.
+    pub(crate) task_id: String,
+    /// What makes it another stage of its task: callbackType or status, if it has one.
+    pub(crate) stage: Option<String>,
+    /// The page that prints it.
+    pub(crate) page: String,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Index {
+    files: Vec<Entry>,
+}
+
+#[derive(Deserialize)]
+struct Entry {
+    file: String,
+    task_id: String,
+    #[serde(rename = "callbackType")]
+    callback_type: Option<String>,
+    state: Option<String>,
+    status: Option<String>,
+    source: String,
+}
+
+/// Every kind, in the order of the names.
+///
+/// # Errors
+///
+/// None that a build with sound data files has.
+pub(crate) fn all() -> anyhow::Result<Vec<Kind>> {
+    let index = text("index.json")?;
+    let index: Index = serde_json::from_str(index).context("samples/index.json")?;
+    let mut kinds = Vec::with_capacity(index.files.len());
+    for entry in index.files {
+        kinds.push(Kind {
+            name: entry.file.trim_end_matches(".json").replace("__", "."),
+            body: text(&entry.file)?,
+            task_id: entry.task_id,
+            stage: entry.callback_type.or(entry.state).or(entry.status),
+            page: entry.source,
+        });
+    }
+    kinds.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(kinds)
+}
+
+/// The kind `name`.
+///
+/// # Errors
+///
+/// The name is unknown; the error lists what is near.
+pub(crate) fn find(name: &str) -> anyhow::Result<Kind> {
+    let wanted = name.replace("__", ".");
+    let mut kinds = all()?;
+    if let Some(found) = kinds.iter().position(|kind| kind.name == wanted) {
+        return Ok(kinds.swap_remove(found));
+    }
+    let product = wanted.split('.').next().unwrap_or_default();
+    let near: Vec<&str> = kinds
+        .iter()
+        .map(|kind| kind.name.as_str())
+        .filter(|kind| kind.contains(product))
+        .collect();
+    let hint = if near.is_empty() {
+        "`callback-guard send --list-kinds` lists them".to_owned()
+    } else {
+        format!("expected {}", near.join(", "))
+    };
+    Err(anyhow!("--kind: `{name}` is unknown, {hint}"))
+}
+
+impl Kind {
+    /// The body for the message id `id`.
+    pub(crate) fn body_for(&self, id: &str) -> Vec<u8> {
+        self.body.replace(&self.task_id, id).into_bytes()
+    }
+}
+
+fn text(file: &str) -> anyhow::Result<&'static str> {
+    FILES
+        .get_file(file)
+        .and_then(|file| file.contents_utf8())
+        .with_context(|| format!("samples/{file} is not there"))
+}

@@ -1,0 +1,337 @@
+//! `check`.
+
+use crate::support::{SECRET, file, repository, run, run_with};
+
+const GUARD: &str = r#"{"sources":[{"name":"suno","match":{"path":"/callbacks/suno"},"preset":"suno",
+  "secrets":[{"env":"SUNO_WEBHOOK_KEY"}]}]}"#;
+
+#[test]
+fn the_configuration_in_envoy_yaml_is_found_and_described() {
+    let run = run(&["check", "envoy.yaml"]);
+    assert_eq!((run.code, run.err.as_str()), (0, ""));
+    assert_eq!(
+        run.out,
+        "envoy.yaml: static_resources.listeners[0].filter_chains[0].filters[0].typed_config.http_filters[0].typed_config.config.configuration
+ok: 1 source, memory store for 100000 events, unmatched requests are rejected
+  suno: /callbacks/suno on any host, preset suno, enforce
+    secrets: SUNO_WEBHOOK_KEY (set), SUNO_WEBHOOK_KEY_PREVIOUS (unset, optional)
+    timestamp up to 300 s old or 60 s ahead, body up to 1048576 bytes
+    events remembered for 86400 s, lease 30 s, a second one in flight waits up to 10 s
+"
+    );
+}
+
+#[test]
+fn a_secret_that_is_not_set_is_an_error_unless_assumed() {
+    let guard = file("guard.json", GUARD);
+    let refused = run_with(&["check", &guard.path], &[], "");
+    assert_eq!(refused.code, 1);
+    assert_eq!(
+        refused.err,
+        format!(
+            "{}\nerror: sources[0].secrets[0].env: environment variable `SUNO_WEBHOOK_KEY` is not set\n",
+            guard.path
+        )
+    );
+    let assumed = run_with(&["check", "--assume-env", &guard.path], &[], "");
+    assert_eq!(assumed.code, 0, "{}", assumed.err);
+    assert!(
+        assumed.out.contains("SUNO_WEBHOOK_KEY (unset)"),
+        "{}",
+        assumed.out
+    );
+}
+
+#[test]
+fn errors_name_the_path_and_never_the_secret() {
+    let wrong = GUARD.replace(
+        r#"{"env":"SUNO_WEBHOOK_KEY"}"#,
+        &format!(r#"{{"value":"{SECRET}","encoding":"hex"}}"#),
+    );
+    let guard = file("guard.json", &wrong);
+    let run = run(&["check", &guard.path]);
+    assert_eq!(run.code, 1);
+    assert!(
+        run.err
+            .contains("sources[0].secrets[0].value: the secret is not valid hex"),
+        "{}",
+        run.err
+    );
+    assert!(!format!("{run:?}").contains(SECRET));
+}
+
+#[test]
+fn torn_json_says_where() {
+    let guard = file("guard.json", r#"{"sources": [}"#);
+    let run = run(&["check", &guard.path]);
+    assert_eq!(run.code, 1);
+    assert!(run.err.contains("at line 1, column 14"), "{}", run.err);
+}
+
+#[test]
+fn a_file_without_a_configuration_is_a_no() {
+    let other = file("other.yaml", "admin: {}\n");
+    let run = run(&["check", &other.path]);
+    assert_eq!(run.code, 1);
+    assert!(
+        run.err.contains("holds no configuration of the guard"),
+        "{}",
+        run.err
+    );
+}
+
+/// `envoy.yaml` with each first occurrence replaced; its own warnings are none.
+#[track_caller]
+fn envoy_yaml(changes: &[(&str, &str)]) -> String {
+    let mut text = std::fs::read_to_string(repository().join("envoy.yaml")).unwrap();
+    for (old, new) in changes {
+        assert!(text.contains(old), "envoy.yaml has no {old:?}");
+        text = text.replacen(old, new, 1);
+    }
+    text
+}
+
+#[track_caller]
+fn warns(changes: &[(&str, &str)], expected: &[&str]) {
+    let envoy = file("envoy.yaml", &envoy_yaml(changes));
+    let run = run(&["check", &envoy.path]);
+    let warnings: Vec<&str> = run.err.lines().collect();
+    assert_eq!(run.code, 0, "{}", run.err);
+    assert_eq!(warnings.len(), expected.len(), "{warnings:#?}");
+    for (warning, expected) in warnings.iter().zip(expected) {
+        assert!(warning.starts_with("warning: "), "{warning}");
+        assert!(warning.contains(expected), "{warning}\nlacks {expected}");
+    }
+    let strict = crate::support::run(&["check", "--strict", &envoy.path]);
+    assert_eq!(strict.code, i32::from(!expected.is_empty()));
+}
+
+const MANAGER: &str = "filters[0].typed_config";
+
+#[test]
+fn what_makes_a_good_filter_unsafe_is_warned_of() {
+    let flag = "allow_on_headers_stop_iteration: true";
+    let policy = "failure_policy: FAIL_RELOAD";
+    let router = "                  - name: envoy.filters.http.router";
+    let cluster = "                            cluster: app";
+    let limit = "per_connection_buffer_limit_bytes: 1310720";
+    warns(&[], &[]);
+    warns(
+        &[(flag, "allow_on_headers_stop_iteration: false")],
+        &["config.allow_on_headers_stop_iteration: is not true, and hold_headers is `filter`"],
+    );
+    warns(
+        &[(flag, "")],
+        &["config.allow_on_headers_stop_iteration: is not true"],
+    );
+    warns(
+        &[(policy, "failure_policy: FAIL_OPEN")],
+        &["config.failure_policy: is FAIL_OPEN: if the VM dies, every request passes unchecked"],
+    );
+    warns(
+        &[(policy, "fail_open: true")],
+        &["config.fail_open: is true"],
+    );
+    warns(
+        &[(policy, "")],
+        &["config.failure_policy: is not set: if the VM dies"],
+    );
+    warns(
+        &[(policy, "failure_policy: FAIL_CLOSED")],
+        &["config.failure_policy: is FAIL_CLOSED"],
+    );
+    warns(
+        &[("vm_id: callback-guard", "vm_id: \" \"")],
+        &["config.vm_config.vm_id: is not set"],
+    );
+    warns(
+        &[("host_env_keys: [SUNO_WEBHOOK_KEY,", "host_env_keys: [")],
+        &["vm_config.environment_variables.host_env_keys: lacks SUNO_WEBHOOK_KEY, so"],
+    );
+    warns(
+        &[(limit, "per_connection_buffer_limit_bytes: 1048575")],
+        &[
+            "listeners[0].per_connection_buffer_limit_bytes: is 1048575 bytes, under the 1048576 bytes",
+        ],
+    );
+    warns(
+        &[(limit, "per_connection_buffer_limit_bytes: 1048576")],
+        &[],
+    );
+    warns(&[(limit, "")], &[]);
+    warns(
+        &[(
+            "initial_stream_window_size: 1310720",
+            "initial_stream_window_size: 65535",
+        )],
+        &["http2_protocol_options.initial_stream_window_size: is 65535 bytes"],
+    );
+    warns(
+        &[("timeout: 15s\n", "timeout: 30s\n")],
+        &["routes[0].route.timeout: is 30 s, and lease_seconds is 30"],
+    );
+    warns(&[("timeout: 15s\n", "timeout: 29.9s\n")], &[]);
+    warns(
+        &[("timeout: 15s\n", "timeout: 0s\n")],
+        &["routes[0].route.timeout: is 0, which is no limit"],
+    );
+    warns(
+        &[(
+            cluster,
+            "                            retry_policy: { retry_on: \"5xx\" }\n                            cluster: app",
+        )],
+        &["routes[0].route.retry_policy: retries on `5xx`"],
+    );
+    warns(
+        &[(
+            "                      domains: [\"*\"]",
+            "                      domains: [\"*\"]\n                      retryPolicy: { retryOn: reset }",
+        )],
+        &["virtual_hosts[0].retry_policy: retries on `reset`"],
+    );
+    let decompressor =
+        format!("                  - name: envoy.filters.http.decompressor\n{router}");
+    warns(&[(router, &decompressor)], &[]);
+    let first = "                  - name: envoy.filters.http.wasm";
+    let before = format!("                  - name: envoy.filters.http.decompressor\n{first}");
+    warns(
+        &[(first, &before)],
+        &[&format!("{MANAGER}.http_filters[0]: decompresses")],
+    );
+}
+
+#[test]
+fn a_held_header_behind_the_guard_needs_a_buffer_filter() {
+    let after = (
+        "\"sources\": [",
+        "\"hold_headers\": \"buffer_after\", \"sources\": [",
+    );
+    let router = "                  - name: envoy.filters.http.router";
+    warns(
+        &[after],
+        &["http_filters: has no buffer filter behind the guard"],
+    );
+    let buffer = |most: u32| {
+        format!(
+            "                  - name: b\n                    typed_config: {{ \"@type\": type.googleapis.com/envoy.extensions.filters.http.buffer.v3.Buffer, max_request_bytes: {most} }}\n{router}"
+        )
+    };
+    warns(&[after, (router, &buffer(1_048_576))], &[]);
+    warns(
+        &[after, (router, &buffer(1_048_575))],
+        &["http_filters[1].typed_config.max_request_bytes: is 1048575 bytes"],
+    );
+}
+
+#[test]
+fn routes_that_no_callback_takes_may_do_as_they_like() {
+    let rule = "- match: { prefix: \"/\" }";
+    let slow = ("timeout: 15s\n", "timeout: 60s\n");
+    warns(&[slow, (rule, "- match: { prefix: \"/other\" }")], &[]);
+    warns(
+        &[slow, (rule, "- match: { path: \"/callbacks/suno/x\" }")],
+        &[],
+    );
+    warns(
+        &[slow, (rule, "- match: { path: \"/callbacks/suno\" }")],
+        &["route.timeout: is 60 s"],
+    );
+    warns(
+        &[slow, (rule, "- match: { prefix: \"/callbacks\" }")],
+        &["route.timeout: is 60 s"],
+    );
+}
+
+#[test]
+fn a_struct_is_refused_as_envoy_hands_on_its_protobuf() {
+    let given = file(
+        "envoy.yaml",
+        r#"
+config:
+  name: guard
+  configuration:
+    "@type": type.googleapis.com/google.protobuf.Struct
+    value: { sources: [] }
+"#,
+    );
+    let run = run(&["check", &given.path]);
+    assert_eq!(run.code, 1);
+    assert!(
+        run.err.contains("is a google.protobuf.Struct"),
+        "{}",
+        run.err
+    );
+}
+
+#[test]
+fn manifests_are_searched_too() {
+    let guard: String = GUARD.replace('\n', " ");
+    let manifest = format!(
+        r#"
+apiVersion: v1
+kind: ConfigMap
+metadata: {{ name: other }}
+---
+apiVersion: v1
+kind: ConfigMap
+data:
+  envoy.yaml: |
+    config:
+      name: callback-guard
+      allowOnHeadersStopIteration: true
+      failurePolicy: FAIL_RELOAD
+      vmConfig: {{ vmId: g, environmentVariables: {{ hostEnvKeys: [SUNO_WEBHOOK_KEY] }} }}
+      configuration:
+        "@type": type.googleapis.com/google.protobuf.StringValue
+        value: '{guard}'
+---
+apiVersion: extensions.istio.io/v1alpha1
+kind: WasmPlugin
+spec:
+  failStrategy: FAIL_OPEN
+  vmConfig: {{ env: [{{ name: OTHER, valueFrom: HOST }}] }}
+  pluginConfig: {guard}
+"#
+    );
+    let manifest = file("manifest.yaml", &manifest);
+    let run = run(&["check", &manifest.path]);
+    assert_eq!(run.code, 0, "{}", run.err);
+    assert!(
+        run.out
+            .contains("[document 1].data.envoy.yaml.config.configuration\nok: 1 source"),
+        "{}",
+        run.out
+    );
+    assert!(
+        run.out
+            .contains("[document 2].spec.pluginConfig\nok: 1 source"),
+        "{}",
+        run.out
+    );
+    let warnings: Vec<&str> = run.err.lines().collect();
+    assert_eq!(warnings.len(), 3, "{warnings:#?}");
+    for (warning, expected) in warnings.iter().zip([
+        "has hold_headers `filter`, and this resource cannot set",
+        "spec.failStrategy: is FAIL_OPEN",
+        "spec.vmConfig.env: lacks SUNO_WEBHOOK_KEY",
+    ]) {
+        assert!(warning.contains(expected), "{warning}");
+    }
+}
+
+#[test]
+fn a_variable_that_the_file_itself_sets_counts_as_set() {
+    let envoy = envoy_yaml(&[(
+        "host_env_keys: [SUNO_WEBHOOK_KEY,",
+        "key_values: { SUNO_WEBHOOK_KEY: \"in-the-file\" }\n                            host_env_keys: [",
+    )]);
+    let envoy = file("envoy.yaml", &envoy);
+    let run = run_with(&["check", "--strict", &envoy.path], &[], "");
+    assert_eq!(run.code, 0, "{}", run.err);
+    assert!(
+        run.out.contains("SUNO_WEBHOOK_KEY (set in the file)"),
+        "{}",
+        run.out
+    );
+    assert!(!run.out.contains("in-the-file"));
+}

@@ -1,0 +1,265 @@
+//! `envoy.yaml`, `compose.yaml` and `Dockerfile` fit together, and fit what the harness runs.
+//!
+//! No docker is needed: the compose file is parsed strictly, into the few keys that it uses.
+
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used
+)] // In the functions that the tests share.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::PathBuf;
+
+use callback_guard_harness::{Render, SECRET_VARIABLE, Setup, envoy_binary, places};
+use serde::Deserialize;
+use serde_json::Value;
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Compose {
+    services: BTreeMap<String, Service>,
+}
+
+/// `docker compose` refuses unknown keys, too.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Service {
+    build: Option<String>,
+    #[serde(default)]
+    depends_on: Vec<String>,
+    #[serde(default)]
+    environment: BTreeMap<String, Option<String>>,
+    image: String,
+    #[serde(default)]
+    ports: Vec<String>,
+    restart: String,
+    #[serde(default)]
+    volumes: Vec<String>,
+}
+
+fn read(name: &str) -> String {
+    let path = places::repository().join(name);
+    fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+fn compose() -> Compose {
+    yaml_serde::from_str(&read("compose.yaml")).unwrap()
+}
+
+fn envoy() -> Value {
+    Render::repository().document().unwrap().clone()
+}
+
+fn plugin(envoy: &Value) -> &Value {
+    let pointer = "/static_resources/listeners/0/filter_chains/0/filters/0/typed_config/http_filters/0/typed_config/config";
+    envoy.pointer(pointer).unwrap()
+}
+
+fn strings(list: &Value) -> BTreeSet<String> {
+    let items = list.as_array().unwrap().iter();
+    items
+        .map(|item| item.as_str().unwrap().to_owned())
+        .collect()
+}
+
+/// Instructions of the Dockerfile, with continued lines joined.
+fn instructions() -> Vec<Vec<String>> {
+    let text = read("Dockerfile").replace("\\\n", " ");
+    let lines = text.lines().filter(|line| !line.starts_with('#'));
+    lines
+        .map(|line| line.split_whitespace().map(str::to_owned).collect())
+        .filter(|words: &Vec<_>| !words.is_empty())
+        .collect()
+}
+
+#[test]
+fn every_image_is_pinned() {
+    let compose = compose();
+    let built = &compose.services["envoy"];
+    assert_eq!(built.build.as_deref(), Some("."));
+    assert_eq!(
+        built.image, "callback-guard:latest",
+        "built here, not pulled"
+    );
+    let pulled = compose
+        .services
+        .values()
+        .filter(|service| service.build.is_none())
+        .map(|service| service.image.clone());
+    let from = instructions()
+        .into_iter()
+        .filter(|words| words[0] == "FROM")
+        .map(|words| words[1].clone());
+    for image in pulled.chain(from) {
+        let (_, tag) = image.rsplit_once(':').expect("a tag");
+        assert!(
+            tag.starts_with(|c: char| c.is_ascii_digit() || c == 'v'),
+            "{image}"
+        );
+    }
+}
+
+#[test]
+fn the_dockerfile_builds_what_the_harness_builds() {
+    let text = read("Dockerfile");
+    let image = format!("FROM envoyproxy/envoy:v{}\n", envoy_binary::VERSION);
+    assert!(text.contains(&image), "{image}");
+
+    let toolchain = read("rust-toolchain.toml");
+    let channel = toolchain
+        .lines()
+        .find_map(|line| line.strip_prefix("channel = \""));
+    let rust = format!("FROM rust:{}-", channel.unwrap().trim_end_matches('"'));
+    assert!(text.contains(&rust), "{rust}");
+
+    let build =
+        "cargo build --locked --release --target wasm32-wasip1 --package callback-guard --lib";
+    assert!(text.contains(build));
+}
+
+#[test]
+fn the_dockerfile_copies_files_that_exist_and_are_sent() {
+    let ignore = read(".dockerignore");
+    let mut copied = BTreeSet::new();
+    for words in instructions().iter().filter(|words| words[0] == "COPY") {
+        let sources = words[1..words.len() - 1].iter();
+        let from_stage = words.iter().any(|word| word.starts_with("--from="));
+        for source in sources.filter(|word| !from_stage && !word.starts_with("--")) {
+            assert!(places::repository().join(source).exists(), "{source}");
+            assert!(
+                ignore.lines().any(|line| line == format!("!{source}")),
+                "{source}"
+            );
+            copied.insert(source.clone());
+        }
+    }
+    for member in [
+        "src",
+        "cli",
+        "tests/harness",
+        "Cargo.toml",
+        "Cargo.lock",
+        "envoy.yaml",
+    ] {
+        assert!(copied.contains(member), "{member}");
+    }
+
+    let module = plugin(&envoy())["vm_config"]["code"]["local"]["filename"].clone();
+    let target = |name: &str| {
+        instructions()
+            .iter()
+            .any(|words| words.last().unwrap() == name)
+    };
+    assert!(target(module.as_str().unwrap()), "{module}");
+    assert!(target("/etc/envoy/envoy.yaml"));
+    let command = read("Dockerfile");
+    assert!(command.contains(r#"CMD ["envoy", "-c", "/etc/envoy/envoy.yaml""#));
+}
+
+#[test]
+fn compose_connects_what_envoy_yaml_names() {
+    let compose = compose();
+    let envoy = envoy();
+    let service = &compose.services["envoy"];
+
+    // Every variable that the guard reads is passed on, and it reads no other.
+    let passed: BTreeSet<_> = service.environment.keys().cloned().collect();
+    let plugin = plugin(&envoy);
+    let read = strings(&plugin["vm_config"]["environment_variables"]["host_env_keys"]);
+    assert_eq!(passed, read);
+    let guard = plugin["configuration"]["value"].as_str().unwrap();
+    let guard: Value = serde_json::from_str(guard).unwrap();
+    let secrets = guard["sources"][0]["secrets"].as_array().unwrap();
+    let named = secrets
+        .iter()
+        .map(|secret| secret["env"].as_str().unwrap().to_owned());
+    assert_eq!(named.collect::<BTreeSet<_>>(), read);
+    // The first must be set; an optional one without a value is absent, not empty.
+    let required = service.environment[SECRET_VARIABLE].as_deref().unwrap();
+    assert!(required.starts_with("${SUNO_WEBHOOK_KEY:?"), "{required}");
+    for secret in secrets.iter().filter(|secret| secret["optional"] == true) {
+        assert_eq!(service.environment[secret["env"].as_str().unwrap()], None);
+    }
+
+    // The listener is published, admin is neither published nor reachable.
+    let socket = "/static_resources/listeners/0/address/socket_address";
+    let listener = envoy.pointer(socket).unwrap();
+    assert_eq!(listener["address"], "0.0.0.0");
+    let port = &listener["port_value"];
+    assert_eq!(service.ports, [format!("{port}:{port}")]);
+    assert_eq!(
+        envoy["admin"]["address"]["socket_address"]["address"],
+        "127.0.0.1"
+    );
+
+    // The cluster's host is a service, on the port that it is told to listen on.
+    let endpoint = "/static_resources/clusters/0/load_assignment/endpoints/0/lb_endpoints/0/endpoint/address/socket_address";
+    let endpoint = envoy.pointer(endpoint).unwrap();
+    let app = endpoint["address"].as_str().unwrap();
+    assert!(service.depends_on.iter().any(|name| name == app));
+    let port = endpoint["port_value"].to_string();
+    assert_eq!(
+        compose.services[app].environment["HTTP_PORT"].as_deref(),
+        Some(port.as_str())
+    );
+    assert!(
+        compose.services[app].ports.is_empty(),
+        "it is reached through the guard only"
+    );
+
+    for service in compose.services.values() {
+        assert_eq!(service.restart, "unless-stopped");
+        for volume in &service.volumes {
+            let (source, _) = volume.split_once(':').unwrap();
+            let source: PathBuf = places::repository().join(source);
+            assert!(source.exists(), "{}", source.display());
+        }
+    }
+}
+
+/// What `envoy.yaml` says belongs together does.
+#[test]
+fn limits_fit_together() {
+    let envoy = envoy();
+    let listener = &envoy["static_resources"]["listeners"][0];
+    let manager = &listener["filter_chains"][0]["filters"][0]["typed_config"];
+    let route = &manager["route_config"]["virtual_hosts"][0]["routes"][0]["route"];
+    let seconds = |value: &Value| -> f64 {
+        let text = value.as_str().unwrap().strip_suffix('s').unwrap();
+        text.parse().unwrap()
+    };
+    // The guard's defaults, as envoy.yaml sets none of them.
+    let (max_body_bytes, lease, wait) = (1_048_576, 30.0, 10.0);
+
+    let buffer = listener["per_connection_buffer_limit_bytes"]
+        .as_u64()
+        .unwrap();
+    let window = &manager["http2_protocol_options"]["initial_stream_window_size"];
+    assert!(buffer > max_body_bytes);
+    assert_eq!(window.as_u64(), Some(buffer));
+    assert!(seconds(&route["timeout"]) < lease);
+    assert!(wait + seconds(&route["timeout"]) < seconds(&manager["stream_idle_timeout"]));
+    assert_eq!(route["retry_policy"], Value::Null);
+
+    let plugin = plugin(&envoy);
+    assert_eq!(plugin["allow_on_headers_stop_iteration"], true);
+    assert_eq!(plugin["failure_policy"], "FAIL_RELOAD");
+    assert_eq!(plugin["name"], "callback-guard");
+    assert_eq!(plugin["vm_config"]["vm_id"], "callback-guard");
+}
+
+#[test]
+fn envoy_accepts_the_file_with_nothing_deprecated_in_it() {
+    let output = Setup::new().without_guard().validate().unwrap();
+    let log = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{log}");
+    for line in log.lines() {
+        assert!(
+            !line.contains("[warning]") && !line.contains("eprecated"),
+            "{line}"
+        );
+    }
+}
