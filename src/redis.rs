@@ -24,9 +24,9 @@ use core::fmt;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
-use serde::de::{self, SeqAccess, Visitor};
 
 use crate::dedupe::{EventKey, Fingerprint, OwnerToken};
+use crate::json::{self, Kind, Pointer, Scratch, Selector};
 use crate::store::{ClaimAnswer, ClaimRequest, Settlement};
 
 /// What the HTTP front speaks.
@@ -52,7 +52,7 @@ pub enum OnError {
 }
 
 /// A Redis HTTP front, as configured.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone)]
 pub struct Remote {
     /// What it speaks.
     pub protocol: Protocol,
@@ -68,6 +68,8 @@ pub struct Remote {
     pub timeout_millis: u64,
     /// What becomes of a request when it does not answer.
     pub on_error: OnError,
+    /// Where its replies have what: [`Replies::of`] its protocol.
+    pub replies: Replies,
 }
 
 impl fmt::Debug for Remote {
@@ -279,7 +281,7 @@ impl Remote {
         body: &[u8],
         owner: OwnerToken,
     ) -> Result<ClaimAnswer, StoreError> {
-        match self.read(status, body, "SET")? {
+        match self.read(status, body, Command::Set)? {
             Reply::Null => Ok(ClaimAnswer::Granted),
             Reply::Text(value) => match Held::parse(&value) {
                 Some(Held::Claimed(holder)) if holder == owner => Ok(ClaimAnswer::Granted),
@@ -287,7 +289,7 @@ impl Remote {
                 Some(Held::Delivered(fingerprint)) => Ok(ClaimAnswer::Delivered(fingerprint)),
                 None => Err(StoreError::Malformed),
             },
-            Reply::Status { .. } | Reply::Number(_) => Err(StoreError::Malformed),
+            Reply::Flag(_) => Err(StoreError::Malformed),
         }
     }
 
@@ -297,10 +299,9 @@ impl Remote {
     ///
     /// Any [`StoreError`] but [`StoreError::CircuitOpen`].
     pub fn read_settle(&self, status: u16, body: &[u8]) -> Result<bool, StoreError> {
-        match self.read(status, body, "EVAL")? {
-            Reply::Number(1) => Ok(true),
-            Reply::Number(0) => Ok(false),
-            _ => Err(StoreError::Malformed),
+        match self.read(status, body, Command::Eval)? {
+            Reply::Flag(is_settled) => Ok(is_settled),
+            Reply::Null | Reply::Text(_) => Err(StoreError::Malformed),
         }
     }
 
@@ -327,7 +328,7 @@ impl Remote {
         text
     }
 
-    fn read(&self, status: u16, body: &[u8], command: &str) -> Result<Reply, StoreError> {
+    fn read(&self, status: u16, body: &[u8], command: Command) -> Result<Reply, StoreError> {
         match (status, self.protocol) {
             (200, _) | (400 | 500, Protocol::Upstash) => {}
             (401 | 403, _) => return Err(StoreError::Denied),
@@ -338,15 +339,27 @@ impl Remote {
         if body.len() > MAX_REPLY_BYTES {
             return Err(StoreError::Malformed);
         }
-        let Envelope { name, reply } =
-            serde_json::from_slice(body).map_err(|_| StoreError::Malformed)?;
-        match (self.protocol, name, reply) {
-            (Protocol::Upstash, Name::Error, Reply::Text(_))
-            | (Protocol::Webdis, _, Reply::Status { is_ok: false }) => Err(StoreError::Redis),
-            (Protocol::Upstash, Name::Result, reply) if status == 200 => Ok(reply),
-            (Protocol::Webdis, Name::Set, reply) if command == "SET" => Ok(reply),
-            (Protocol::Webdis, Name::Eval, reply) if command == "EVAL" => Ok(reply),
-            _ => Err(StoreError::Malformed),
+        let mut scratch = Scratch::default();
+        let reply =
+            json::scan(body, &self.replies.0, &mut scratch).map_err(|_| StoreError::Malformed)?;
+        match self.protocol {
+            Protocol::Upstash => match (reply.get(Replies::RESULT), reply.get(Replies::ERROR)) {
+                (None, Some(error)) if error.kind() == Kind::String => Err(StoreError::Redis),
+                (Some(result), None) if status == 200 => Reply::new(result),
+                _ => Err(StoreError::Malformed),
+            },
+            Protocol::Webdis => {
+                let slot = match command {
+                    Command::Eval => Replies::EVAL,
+                    Command::Set => Replies::SET,
+                };
+                let result = reply.get(slot).ok_or(StoreError::Malformed)?;
+                // The text of an error is not kept: it may quote a value.
+                if result.raw().starts_with(b"[false,") {
+                    return Err(StoreError::Redis);
+                }
+                Reply::new(result)
+            }
         }
     }
 }
@@ -401,104 +414,55 @@ fn number(text: &str) -> Option<u64> {
     u64::from_str_radix(text, 16).ok()
 }
 
-/// The one member of a reply's object.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-enum Name {
-    #[serde(rename = "EVAL")]
-    Eval,
-    #[serde(rename = "SET")]
-    Set,
-    #[serde(rename = "error")]
-    Error,
-    #[serde(rename = "result")]
-    Result,
-}
+/// Where a reply has what.
+#[derive(Clone, Debug)]
+pub struct Replies(Selector);
 
-struct Envelope {
-    name: Name,
-    reply: Reply,
-}
+impl Replies {
+    const EVAL: usize = 0;
+    const SET: usize = 1;
+    const RESULT: usize = 0;
+    const ERROR: usize = 1;
 
-/// What Redis said.
-enum Reply {
-    Null,
-    Number(i64),
-    /// Webdis: `[true,"OK"]` or `[false,"ERR …"]`. The text is not kept: it may quote a value.
-    Status {
-        is_ok: bool,
-    },
-    Text(String),
-}
-
-impl<'de> Deserialize<'de> for Envelope {
-    fn deserialize<D: de::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct OneMember;
-
-        impl<'de> Visitor<'de> for OneMember {
-            type Value = Envelope;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object with one member")
-            }
-
-            fn visit_map<A: de::MapAccess<'de>>(self, mut map: A) -> Result<Envelope, A::Error> {
-                let Some((name, reply)) = map.next_entry()? else {
-                    return Err(de::Error::invalid_length(0, &self));
-                };
-                match map.next_key::<Name>()? {
-                    None => Ok(Envelope { name, reply }),
-                    Some(_) => Err(de::Error::invalid_length(2, &self)),
-                }
-            }
-        }
-
-        deserializer.deserialize_map(OneMember)
+    /// As `protocol` has it.
+    #[must_use]
+    pub fn of(protocol: Protocol) -> Self {
+        let names = match protocol {
+            Protocol::Upstash => ["/result", "/error"],
+            Protocol::Webdis => ["/EVAL", "/SET"],
+        };
+        let pointers: Vec<_> = names
+            .iter()
+            .filter_map(|name| Pointer::parse(name).ok())
+            .collect();
+        Self(Selector::new(&pointers, false))
     }
 }
 
-impl<'de> Deserialize<'de> for Reply {
-    fn deserialize<D: de::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct AnyReply;
+/// The two commands that are sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Command {
+    Eval,
+    Set,
+}
 
-        impl<'de> Visitor<'de> for AnyReply {
-            type Value = Reply;
+/// What Redis said.
+#[derive(Debug)]
+enum Reply {
+    Null,
+    /// 0 and 1, told apart by their text: no script answers anything else.
+    Flag(bool),
+    Text(String),
+}
 
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a reply of Redis")
-            }
-
-            fn visit_unit<E: de::Error>(self) -> Result<Reply, E> {
-                Ok(Reply::Null)
-            }
-
-            fn visit_i64<E: de::Error>(self, number: i64) -> Result<Reply, E> {
-                Ok(Reply::Number(number))
-            }
-
-            fn visit_u64<E: de::Error>(self, number: u64) -> Result<Reply, E> {
-                i64::try_from(number)
-                    .map(Reply::Number)
-                    .map_err(|_| E::invalid_value(de::Unexpected::Unsigned(number), &self))
-            }
-
-            fn visit_str<E: de::Error>(self, text: &str) -> Result<Reply, E> {
-                Ok(Reply::Text(text.to_owned()))
-            }
-
-            fn visit_seq<A: SeqAccess<'de>>(self, mut sequence: A) -> Result<Reply, A::Error> {
-                let (Some(is_ok), Some(_)) = (
-                    sequence.next_element::<bool>()?,
-                    sequence.next_element::<String>()?,
-                ) else {
-                    return Err(de::Error::invalid_length(1, &self));
-                };
-                match sequence.next_element::<de::IgnoredAny>()? {
-                    None => Ok(Reply::Status { is_ok }),
-                    Some(_) => Err(de::Error::invalid_length(3, &self)),
-                }
-            }
+impl Reply {
+    fn new(value: json::Value<'_>) -> Result<Self, StoreError> {
+        match (value.kind(), value.raw(), value.text()) {
+            (Kind::Null, ..) => Ok(Self::Null),
+            (Kind::String, _, Some(text)) => Ok(Self::Text(text.into_owned())),
+            (_, b"0", _) => Ok(Self::Flag(false)),
+            (_, b"1", _) => Ok(Self::Flag(true)),
+            _ => Err(StoreError::Malformed),
         }
-
-        deserializer.deserialize_any(AnyReply)
     }
 }

@@ -2,7 +2,7 @@
 
 use super::raw::{RawStore, RawStoreKind};
 use super::{ConfigError, Environment, Path, within};
-use crate::redis::{OnError, Protocol, Remote};
+use crate::redis::{OnError, Protocol, Remote, Replies};
 use crate::store::{LEAST_CAPACITY, MOST_CAPACITY};
 
 /// Events that the process's own store has room for, where the configuration says nothing.
@@ -98,6 +98,7 @@ fn remote(path: &Path, raw: RawStore, environment: Environment<'_>) -> Result<Re
         key_prefix: key_prefix.into(),
         timeout_millis,
         on_error: raw.on_error.unwrap_or(OnError::Memory),
+        replies: Replies::of(protocol),
     })
 }
 

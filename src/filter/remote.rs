@@ -11,7 +11,6 @@
 //! from the root alone.
 
 use core::cell::{Cell, RefCell};
-use std::collections::HashMap;
 use std::rc::Rc;
 
 use super::host::{self, Shared};
@@ -44,13 +43,14 @@ pub(super) const MAX_HELD_RESPONSE_BYTES: usize = 16 << 10;
 pub(super) struct Line {
     root: u32,
     circuit: Cell<Circuit>,
-    calls: RefCell<HashMap<u32, Call>>,
+    calls: RefCell<Vec<Call>>,
     backlog: RefCell<Backlog>,
     errands: Cell<usize>,
 }
 
 /// A call on its way.
 struct Call {
+    token: u32,
     permit: Permit,
     purpose: Purpose,
 }
@@ -96,23 +96,16 @@ impl Line {
             .is_ok_and(|backlog| !backlog.is_empty())
     }
 
-    fn keep(&self, token: u32, call: Call) {
+    fn keep(&self, call: Call) {
         if let Ok(mut calls) = self.calls.try_borrow_mut() {
-            calls.insert(token, call);
+            calls.push(call);
         }
     }
 
-    fn take(&self, token: u32) -> Option<Call> {
-        self.calls.try_borrow_mut().ok()?.remove(&token)
-    }
-
-    fn take_of(&self, context: u32) -> Option<Call> {
+    fn take(&self, is_it: impl Fn(&Call) -> bool) -> Option<Call> {
         let mut calls = self.calls.try_borrow_mut().ok()?;
-        let (token, _) = calls
-            .iter()
-            .find(|(_, call)| call.purpose.context() == Some(context))?;
-        let token = *token;
-        calls.remove(&token)
+        let at = calls.iter().position(is_it)?;
+        Some(calls.swap_remove(at))
     }
 }
 
@@ -150,7 +143,11 @@ impl Worker {
                     request: *request,
                     holds_here,
                 };
-                line.keep(token, Call { permit, purpose });
+                line.keep(Call {
+                    token,
+                    permit,
+                    purpose,
+                });
                 None
             }
             Err(error) => Some(self.resolve(remote, guard, Err(error), holds_here, request, now)),
@@ -282,7 +279,11 @@ impl Worker {
                     is_held: Rc::clone(is_held),
                     errand,
                 };
-                line.keep(token, Call { permit, purpose });
+                line.keep(Call {
+                    token,
+                    permit,
+                    purpose,
+                });
                 return true;
             }
             self.put_off(errand.again(now));
@@ -297,7 +298,10 @@ impl Worker {
         let Some((line, remote)) = self.line() else {
             return;
         };
-        let Some(Call { permit, purpose }) = line.take(token) else {
+        let Some(Call {
+            permit, purpose, ..
+        }) = line.take(|call| call.token == token)
+        else {
             return;
         };
         let now = now();
@@ -435,7 +439,11 @@ impl Worker {
                 Ok((token, permit)) => {
                     line.errands.set(line.errands.get().saturating_add(1));
                     let purpose = Purpose::Errand(errand);
-                    line.keep(token, Call { permit, purpose });
+                    line.keep(Call {
+                        token,
+                        permit,
+                        purpose,
+                    });
                 }
                 Err(_) => self.put_off(errand.again(now)),
             }
@@ -447,7 +455,11 @@ impl Worker {
         let Some((line, remote)) = self.line() else {
             return;
         };
-        let Some(Call { permit, purpose }) = line.take_of(context) else {
+        let is_of_stream = |call: &Call| call.purpose.context() == Some(context);
+        let Some(Call {
+            permit, purpose, ..
+        }) = line.take(is_of_stream)
+        else {
             return;
         };
         let now = now();
