@@ -9,4 +9,8 @@
 )]
 
 mod basics;
+mod chaos;
+mod errors;
+mod front;
+mod load;
 mod support;

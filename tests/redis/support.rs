@@ -28,3 +28,19 @@ pub(crate) fn callback_with(id: &str, message: &str) -> Request {
         .header("x-webhook-signature", signature)
         .json(body)
 }
+
+/// A repeatable sequence of numbers: xorshift64*.
+pub(crate) struct Random(pub(crate) u64);
+
+impl Random {
+    pub(crate) fn next(&mut self) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
+    }
+
+    pub(crate) fn below(&mut self, bound: usize) -> usize {
+        usize::try_from((self.next() >> 33) % u64::try_from(bound).unwrap()).unwrap()
+    }
+}
