@@ -16,7 +16,7 @@ pub const FAILURES: u32 = 3;
 /// How long an open circuit rests before the first probe, in milliseconds.
 pub const REST_MILLIS: u64 = 500;
 /// The longest rest, in milliseconds.
-pub const LONGEST_REST_MILLIS: u64 = 8_000;
+pub const LONGEST_REST_MILLIS: u64 = 4_000;
 
 /// How calls of late have ended.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -12,6 +12,7 @@
 mod config;
 mod guard;
 mod model;
+mod redis;
 mod store;
 mod support;
 mod tidy;
