@@ -6,7 +6,7 @@ use callback_guard_harness::fleet::{Redis, TOKEN_VARIABLE, store};
 use callback_guard_harness::wait::wait_for;
 use callback_guard_harness::{Answer, Fleet, FleetSetup, Network};
 
-use crate::front::{Act, Front};
+use crate::front::{Act, Asked, Front};
 use crate::support::callback;
 
 fn fleet_before(front: &Front, protocol: &str, on_error: &str) -> Fleet {
@@ -29,74 +29,110 @@ fn wait_for_stat(fleet: &Fleet, name: &str, least: u64) {
     wait_for(name, || (fleet.stat(name).unwrap() >= least).then_some(())).unwrap();
 }
 
-/// Claims fail as `act` says; with `on_error` `memory` the event is delivered, once.
-fn check_claim_error(protocol: &str, act: Act, kind: &str) {
-    let front = Front::start(move |_| act.clone());
+/// Claims fail in each of these ways; with `on_error` `memory` each event is delivered, once.
+fn check_claim_errors(protocol: &str, rows: Vec<(Act, &str)>) {
+    let front = Front::start(healthy);
     let fleet = fleet_before(&front, protocol, "memory");
-    let first = fleet.send(0, &callback("e1")).unwrap();
-    assert_eq!(first.status, 200, "{kind}");
-    assert_eq!(first.text(), "received\n", "{kind}");
-    assert!(
-        first.took < Duration::from_secs(2),
-        "{kind}: {:?}",
-        first.took
-    );
-    assert!(
-        fleet.stat(&format!("store_errors.error.{kind}")).unwrap() >= 1,
-        "{kind}"
-    );
-    assert_eq!(
-        fleet.stat("store_fallbacks.action.memory").unwrap(),
-        1,
-        "{kind}"
-    );
-    // The process's own store knows it.
-    let again = fleet.send(0, &callback("e1")).unwrap();
-    assert_eq!(
-        again.header("x-callback-guard").as_deref(),
-        Some("duplicate"),
-        "{kind}"
-    );
-    assert_eq!(fleet.upstream.heads(), 1, "{kind}");
+    let stat = |name: &str| fleet.stat(name).unwrap();
+    for (number, (act, kind)) in rows.into_iter().enumerate() {
+        let id = format!("e{number}");
+        let errors = format!("store_errors.error.{kind}");
+        let counted = || (stat(&errors), stat("store_fallbacks.action.memory"));
+        let before = counted();
+        front.script(move |asked| match asked.body.contains("EVAL") {
+            true => healthy(asked),
+            false => act.clone(),
+        });
+        let first = fleet.send(0, &callback(&id)).unwrap();
+        assert_eq!(first.text(), "received\n", "row {number}, {kind}");
+        assert!(
+            first.took < Duration::from_secs(2),
+            "row {number}: {:?}",
+            first.took
+        );
+        assert_eq!(
+            counted(),
+            (before.0 + 1, before.1 + 1),
+            "row {number}, {kind}"
+        );
+        // The process's own store knows it.
+        let again = fleet.send(0, &callback(&id)).unwrap();
+        let code = again.header("x-callback-guard");
+        assert_eq!(code.as_deref(), Some("duplicate"), "row {number}, {kind}");
+        assert_eq!(
+            fleet.upstream.heads(),
+            2 * number + 1,
+            "row {number}, {kind}"
+        );
+        // A success in between: no circuit opens.
+        front.script(healthy);
+        let between = fleet
+            .send(0, &callback(&format!("between{number}")))
+            .unwrap();
+        assert_eq!(between.status, 200);
+    }
+    assert_eq!(stat("store_circuit_openings"), 0);
+    assert_eq!(stat("settle_failures.source.suno"), 0);
 }
 
-fn reply(status: u16, body: &str) -> Act {
+/// Grants and settles everything, in both protocols.
+fn healthy(asked: &Asked) -> Act {
+    let (name, reply) = match asked.body.contains("EVAL") {
+        true => ("EVAL", "1"),
+        false => ("SET", "null"),
+    };
+    let name = if asked.body.starts_with('[') {
+        "result"
+    } else {
+        name
+    };
+    reply_with(200, &format!("{{\"{name}\":{reply}}}"))
+}
+
+fn reply_with(status: u16, body: &str) -> Act {
     Act::Reply(status, body.to_owned())
 }
 
 #[test]
 fn errors_of_webdis() {
-    let webdis = |act, kind| check_claim_error("webdis", act, kind);
-    webdis(
-        reply(200, r#"{"SET":[false,"NOPERM no permission"]}"#),
-        "redis",
-    );
-    webdis(reply(200, "<html>"), "malformed");
-    webdis(reply(200, r#"{"GET":null}"#), "malformed");
-    webdis(reply(200, r#"{"SET":nu"#), "malformed");
-    webdis(
-        reply(200, r#"{"SET":"somebody else's value"}"#),
-        "malformed",
-    );
-    webdis(reply(200, &"x".repeat(100_000)), "malformed");
-    webdis(reply(200, ""), "malformed");
-    webdis(reply(401, ""), "denied");
-    webdis(reply(403, ""), "denied");
-    webdis(reply(503, ""), "unreachable");
-    webdis(reply(302, ""), "status");
-    webdis(Act::Truncated(r#"{"SET":"#.into()), "unreachable");
-    webdis(Act::Close, "unreachable");
-    webdis(Act::Silence, "timeout");
+    let rows = vec![
+        (
+            reply_with(200, r#"{"SET":[false,"NOPERM no permission"]}"#),
+            "redis",
+        ),
+        (reply_with(200, "<html>"), "malformed"),
+        (reply_with(200, r#"{"GET":null}"#), "malformed"),
+        (reply_with(200, r#"{"SET":nu"#), "malformed"),
+        (
+            reply_with(200, r#"{"SET":"somebody else's value"}"#),
+            "malformed",
+        ),
+        (reply_with(200, &"x".repeat(100_000)), "malformed"),
+        (reply_with(200, ""), "malformed"),
+        (reply_with(401, ""), "denied"),
+        (reply_with(403, ""), "denied"),
+        (reply_with(503, ""), "unreachable"),
+        (reply_with(302, ""), "status"),
+        (Act::Truncated(r#"{"SET":"#.into()), "unreachable"),
+        (Act::Close, "unreachable"),
+        (Act::Silence, "timeout"),
+    ];
+    check_claim_errors("webdis", rows);
 }
 
 #[test]
 fn errors_of_upstash() {
-    let upstash = |act, kind| check_claim_error("upstash", act, kind);
-    upstash(reply(400, r#"{"error":"ERR syntax error"}"#), "redis");
-    upstash(reply(401, r#"{"error":"Unauthorized"}"#), "denied");
-    upstash(reply(500, "oops"), "malformed");
-    upstash(reply(200, r#"{"result":null,"error":"x"}"#), "malformed");
-    upstash(reply(200, r#"{"result":7}"#), "malformed");
+    let rows = vec![
+        (reply_with(400, r#"{"error":"ERR syntax error"}"#), "redis"),
+        (reply_with(401, r#"{"error":"Unauthorized"}"#), "denied"),
+        (reply_with(500, "oops"), "malformed"),
+        (
+            reply_with(200, r#"{"result":null,"error":"x"}"#),
+            "malformed",
+        ),
+        (reply_with(200, r#"{"result":7}"#), "malformed"),
+    ];
+    check_claim_errors("upstash", rows);
 }
 
 #[test]

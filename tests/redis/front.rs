@@ -67,11 +67,6 @@ impl Front {
         *self.script.lock().unwrap() = Arc::new(script);
     }
 
-    pub(crate) fn reply(&self, status: u16, body: &str) {
-        let act = Act::Reply(status, body.to_owned());
-        self.script(move |_| act.clone());
-    }
-
     pub(crate) fn asked(&self) -> Vec<Asked> {
         self.asked.lock().unwrap().clone()
     }

@@ -13,4 +13,5 @@ mod chaos;
 mod errors;
 mod front;
 mod load;
+mod response;
 mod support;
