@@ -24,6 +24,7 @@ use proxy_wasm::types::{Action, ContextType};
 use serde::Serialize;
 
 use crate::backlog::Errand;
+use crate::circuit::Turn;
 use crate::dedupe::OwnerToken;
 use crate::guard::{Answer, Decision, Facts, Forward, Guard};
 use crate::json::Scratch;
@@ -69,6 +70,15 @@ struct Worker {
     is_ticking: Cell<bool>,
     /// The way to a store that many proxies share, if there is one.
     line: Option<Line>,
+}
+
+impl Drop for Worker {
+    /// An open circuit must not be counted for ever once a new configuration takes its place.
+    fn drop(&mut self) {
+        if self.line.as_ref().is_some_and(Line::is_open) {
+            self.metrics.circuit(Turn::Closed);
+        }
+    }
 }
 
 /// A request that waits for another to settle.
@@ -234,6 +244,9 @@ impl Worker {
         if guard.body_changed() {
             self.metrics.body_change(guard.source());
         }
+        if let Some(millis) = guard.held_millis() {
+            self.metrics.decision(guard.source(), millis);
+        }
         // An access log without the verdict is no reason to refuse.
         let _ = host::set_filter_state("callback_guard.verdict", verdict.as_str());
         if let Some(rejection) = guard.rejection() {
@@ -333,8 +346,14 @@ impl Worker {
         match self.store.settle(&mut Shared, &settlement, now) {
             Ok((is_settled, change)) => {
                 self.metrics.change(change);
-                if !is_settled && matches!(settlement, Settlement::Deliver { .. }) {
-                    self.metrics.settle_failure(guard.source());
+                match settlement {
+                    Settlement::Release { .. } if is_settled => {
+                        self.metrics.release(guard.source());
+                    }
+                    Settlement::Deliver { .. } if !is_settled => {
+                        self.metrics.settle_failure(guard.source());
+                    }
+                    Settlement::Release { .. } | Settlement::Deliver { .. } => {}
                 }
             }
             Err(store::Unavailable) => self.metrics.settle_failure(guard.source()),
@@ -407,6 +426,7 @@ impl Stream {
             if body.len() != self.received {
                 return guard.fault();
             }
+            worker.metrics.body(guard.source(), body.len());
             guard.on_body(&worker.policy, &body, &facts, &mut scratch)
         })
     }
@@ -435,7 +455,13 @@ impl HttpContext for Stream {
                     return guard.fault();
                 }
             }
-            guard.on_head(&worker.policy, &head, now(), ends)
+            let decision = guard.on_head(&worker.policy, &head, now(), ends);
+            if let Some(target) = guard.clean_target(&worker.policy, &head)
+                && host::set_request_target(&target).is_err()
+            {
+                return guard.fault();
+            }
+            decision
         });
         let holder = self
             .worker
@@ -480,11 +506,13 @@ impl HttpContext for Stream {
         if !guard.has_claim() && (acknowledge_as.is_none() || !guard.is_sent_on()) {
             return Action::Continue;
         }
-        let outcome = outcome();
+        let (outcome, status) = outcome();
         let is_held = worker.settle(&mut guard, outcome, Some(self));
-        if let (Outcome::Accepted, Some(status)) = (outcome, acknowledge_as) {
+        if let (Outcome::Accepted, Some(wanted)) = (outcome, acknowledge_as)
+            && u64::from(wanted) != status
+        {
             // The sender gets the upstream's own status if the host refuses.
-            let _ = host::set_response_status(&status.to_string());
+            let _ = host::set_response_status(&wanted.to_string());
         }
         // The body and the trailers have to be held too, or the headers go with them.
         if is_held {
@@ -523,7 +551,7 @@ impl HttpContext for Stream {
         worker.stop_waiting(self.context);
         worker.abandon(self.context, &guard, &self.is_held);
         if guard.has_claim() {
-            worker.settle(&mut guard, outcome(), None);
+            worker.settle(&mut guard, outcome().0, None);
         }
     }
 }
@@ -549,12 +577,12 @@ impl Stream {
     }
 }
 
-/// What became of the request, by what Envoy says of its response.
-fn outcome() -> Outcome {
+/// What became of the request, by what Envoy says of its response, and that response's status.
+fn outcome() -> (Outcome, u64) {
     let details = host::property("response\0code_details").unwrap_or_default();
     let status = host::number_property("response\0code").unwrap_or(0);
     let attempts = || host::number_property("upstream\0request_attempt_count").unwrap_or(1);
-    Outcome::new(&details, status, attempts)
+    (Outcome::new(&details, status, attempts), status)
 }
 
 /// Calls the front of a shared store. Nothing if the proxy does not take the call.

@@ -90,6 +90,10 @@ impl Line {
         }
     }
 
+    pub(super) fn is_open(&self) -> bool {
+        self.circuit.get().is_open()
+    }
+
     pub(super) fn has_errands(&self) -> bool {
         self.backlog
             .try_borrow()

@@ -6,12 +6,14 @@
     clippy::panic,
     clippy::indexing_slicing,
     clippy::as_conversions,
+    unreachable_pub,
     reason = "tests"
 )]
 
 mod config;
 mod guard;
 mod model;
+mod presets;
 mod redis;
 mod store;
 mod support;

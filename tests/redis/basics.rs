@@ -46,7 +46,7 @@ fn a_request_waits_for_another_envoy_to_settle() {
         .unwrap();
     let second = callback_guard_harness::client::begin(address(1), callback("w1")).unwrap();
     callback_guard_harness::wait::wait_for("the second to wait", || {
-        (fleet.stat("waits.source.suno").unwrap() == 1).then_some(())
+        (fleet.stat("waits_total.source.suno").unwrap() == 1).then_some(())
     })
     .unwrap();
     assert!(!second.is_finished());

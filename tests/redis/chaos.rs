@@ -318,10 +318,10 @@ impl Counts {
             named.map(|(_, value)| *value).sum()
         };
         Self {
-            errors: sum("store_errors."),
-            fallbacks: sum(&format!("store_fallbacks.action.{on_error}")),
-            openings: sum("store_circuit_openings"),
-            retries: sum("store_settle_retries"),
+            errors: sum("store_errors_total."),
+            fallbacks: sum(&format!("store_fallbacks_total.action.{on_error}")),
+            openings: sum("store_circuit_openings_total"),
+            retries: sum("store_settle_retries_total"),
         }
     }
 }

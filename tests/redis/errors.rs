@@ -36,8 +36,8 @@ fn check_claim_errors(protocol: &str, rows: Vec<(Act, &str)>) {
     let stat = |name: &str| fleet.stat(name).unwrap();
     for (number, (act, kind)) in rows.into_iter().enumerate() {
         let id = format!("e{number}");
-        let errors = format!("store_errors.error.{kind}");
-        let counted = || (stat(&errors), stat("store_fallbacks.action.memory"));
+        let errors = format!("store_errors_total.error.{kind}");
+        let counted = || (stat(&errors), stat("store_fallbacks_total.action.memory"));
         let before = counted();
         front.script(move |asked| match asked.body.contains("EVAL") {
             true => healthy(asked),
@@ -71,8 +71,8 @@ fn check_claim_errors(protocol: &str, rows: Vec<(Act, &str)>) {
             .unwrap();
         assert_eq!(between.status, 200);
     }
-    assert_eq!(stat("store_circuit_openings"), 0);
-    assert_eq!(stat("settle_failures.source.suno"), 0);
+    assert_eq!(stat("store_circuit_openings_total"), 0);
+    assert_eq!(stat("settle_failures_total.source.suno"), 0);
 }
 
 /// Grants and settles everything, in both protocols.
@@ -146,8 +146,11 @@ fn a_wrong_token_is_denied_and_counted() {
         Some("store_unavailable")
     );
     assert_eq!(refused.header("retry-after").as_deref(), Some("1"));
-    assert!(fleet.stat("store_errors.error.denied").unwrap() >= 1);
-    assert_eq!(fleet.stat("store_fallbacks.action.reject").unwrap(), 1);
+    assert!(fleet.stat("store_errors_total.error.denied").unwrap() >= 1);
+    assert_eq!(
+        fleet.stat("store_fallbacks_total.action.reject").unwrap(),
+        1
+    );
     assert_eq!(fleet.upstream.heads(), 0);
 }
 
@@ -175,7 +178,10 @@ fn upstash_claims_settles_and_releases() {
             .all(|asked| asked.authorization == "Bearer the-token")
     );
     assert!(asked.iter().all(|asked| !asked.body.contains("u1")));
-    assert_eq!(fleet.stat("store_fallbacks.action.reject").unwrap(), 0);
+    assert_eq!(
+        fleet.stat("store_fallbacks_total.action.reject").unwrap(),
+        0
+    );
 }
 
 #[test]
@@ -186,7 +192,7 @@ fn pass_forwards_unclaimed() {
         assert_eq!(fleet.send(0, &callback("p1")).unwrap().text(), "received\n");
     }
     assert_eq!(fleet.upstream.heads(), 2);
-    assert_eq!(fleet.stat("store_fallbacks.action.pass").unwrap(), 2);
+    assert_eq!(fleet.stat("store_fallbacks_total.action.pass").unwrap(), 2);
 }
 
 #[test]
@@ -226,9 +232,9 @@ fn a_failed_settle_is_retried_until_it_is_told() {
     let first = sent.finish().unwrap();
     // Held for one time-out, then sent on: the upstream has it.
     assert_eq!(first.status, 200);
-    assert_eq!(fleet.stat("store_errors.error.timeout").unwrap(), 1);
+    assert_eq!(fleet.stat("store_errors_total.error.timeout").unwrap(), 1);
     fleet.relay.set(Network::Up);
-    wait_for_stat(&fleet, "store_settle_retries", 1);
+    wait_for_stat(&fleet, "store_settle_retries_total", 1);
     wait_for("the settlement", || {
         let keys = fleet.keys().unwrap();
         let value = fleet.redis.command(&["GET", keys.first()?]).unwrap();
@@ -240,7 +246,7 @@ fn a_failed_settle_is_retried_until_it_is_told() {
         again.header("x-callback-guard").as_deref(),
         Some("duplicate")
     );
-    assert_eq!(fleet.stat("settle_failures.source.suno").unwrap(), 0);
+    assert_eq!(fleet.stat("settle_failures_total.source.suno").unwrap(), 0);
 }
 
 #[test]
@@ -264,10 +270,13 @@ fn an_outage_costs_a_few_timeouts_and_then_nothing() {
     }
     // Three to open the circuit; probes are the errands' as a rule.
     assert!((3..=6).contains(&slow), "{slow}");
-    assert_eq!(fleet.stat("store_circuit_openings").unwrap(), 1);
+    assert_eq!(fleet.stat("store_circuit_openings_total").unwrap(), 1);
     assert_eq!(fleet.stat("store_circuits_open").unwrap(), 1);
-    assert!(fleet.stat("store_errors.error.circuit_open").unwrap() >= 30);
-    assert_eq!(fleet.stat("store_fallbacks.action.memory").unwrap(), 40);
+    assert!(fleet.stat("store_errors_total.error.circuit_open").unwrap() >= 30);
+    assert_eq!(
+        fleet.stat("store_fallbacks_total.action.memory").unwrap(),
+        40
+    );
     // It closes by itself, and what was delivered meanwhile is told.
     fleet.relay.set(Network::Up);
     wait_for("the circuit to close", || {

@@ -70,7 +70,10 @@ fn check_once(envoys: usize, seed: u64) {
         .count();
     assert_eq!(duplicates, EVENTS * (COPIES - 1), "seed {seed:#x}");
     assert_eq!(fleet.keys().unwrap().len(), EVENTS);
-    assert_eq!(fleet.stat("store_fallbacks.action.memory").unwrap(), 0);
+    assert_eq!(
+        fleet.stat("store_fallbacks_total.action.memory").unwrap(),
+        0
+    );
 }
 
 /// Takes one request after another, over a connection of its own to each Envoy.

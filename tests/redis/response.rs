@@ -86,7 +86,7 @@ fn a_response_is_held_until_the_settlement_is_answered() {
             assert_eq!(fleet.upstream.heads(), 1, "{shape} {protocol:?}");
         }
     }
-    assert_eq!(fleet.stat("store_early_responses").unwrap(), 0);
+    assert_eq!(fleet.stat("store_early_responses_total").unwrap(), 0);
 }
 
 #[test]
@@ -99,7 +99,7 @@ fn a_long_response_is_let_go_before_and_counted() {
         .answer(Answer::status(200).body(vec![b'x'; 300_000]));
     let response = fleet.send(0, &callback("long")).unwrap();
     assert_eq!((response.status, response.body.len()), (200, 300_000));
-    assert_eq!(fleet.stat("store_early_responses").unwrap(), 1);
+    assert_eq!(fleet.stat("store_early_responses_total").unwrap(), 1);
     door.set(true);
     let again = fleet.send(0, &callback("long")).unwrap();
     assert_eq!(
@@ -237,7 +237,7 @@ fn a_changed_body_is_seen_by_the_other_envoy() {
         other.header("x-callback-guard").as_deref(),
         Some("body_changed")
     );
-    assert_eq!(fleet.stat("body_changes.source.suno").unwrap(), 1);
+    assert_eq!(fleet.stat("body_changes_total.source.suno").unwrap(), 1);
 }
 
 #[test]
