@@ -10,6 +10,8 @@
 
 mod basics;
 mod chaos;
+mod compare;
+mod deploy;
 mod errors;
 mod front;
 mod load;

@@ -6,7 +6,8 @@
 //! ```
 //!
 //! The relay stands where the network is: it can stop forwarding, or refuse, and be put right again.
-//! Redis and Webdis are real ones of this machine, or are installed by Debian's `apt-get`.
+//! Redis and Webdis are real ones of this machine, or are installed by Debian's `apt-get`. They run
+//! with the access lists of `deploy/redis`, so that every test proves those, too.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -34,7 +35,7 @@ use crate::{child, envoy_binary, places};
 pub const CLUSTER: &str = "redis_http";
 
 /// The credentials that Webdis asks for, as the guard's `token_env` has them.
-pub const WEBDIS_TOKEN: &str = "guard:not-a-secret";
+pub const WEBDIS_TOKEN: &str = "guard:change-me-webdis";
 
 /// The variable that the Envoys read the credentials from.
 pub const TOKEN_VARIABLE: &str = "CALLBACK_GUARD_REDIS_TOKEN";
@@ -81,6 +82,11 @@ pub fn find_servers(progress: &dyn Fn(&str)) -> Result<()> {
     }
     *found = true;
     Ok(())
+}
+
+/// The files that users start from.
+fn deploy() -> PathBuf {
+    places::repository().join("deploy/redis")
 }
 
 /// The path of a program in the `PATH`, or where Debian puts servers.
@@ -141,7 +147,7 @@ impl Drop for Server {
     }
 }
 
-/// A real `redis-server` on a free port. It writes every change to a file, so that what it had
+/// A real `redis-server` on a free port, which allows what `deploy/redis/users.acl` allows. It writes every change to a file, so that what it had
 /// acknowledged is there again after [`Redis::restart`].
 #[derive(Debug)]
 pub struct Redis(Server);
@@ -165,7 +171,13 @@ impl Redis {
     /// If it does not come up.
     pub fn restart(&mut self) -> Result<()> {
         let port = self.0.address.port().to_string();
+        let acl = self.0.directory.path().join("users.acl");
+        let users = fs::read_to_string(deploy().join("users.acl"))?;
+        fs::write(&acl, format!("{users}user harness on nopass ~* &* +@all\n"))?;
+        let acl = acl.to_string_lossy().into_owned();
         let arguments = [
+            "--aclfile",
+            &acl,
             "--port",
             &port,
             "--bind",
@@ -195,7 +207,7 @@ impl Redis {
         self.0.address
     }
 
-    /// Runs one command and returns its reply as text: strings and numbers as they are, an array as
+    /// Runs one command, with all rights, and returns its reply as text: strings and numbers as they are, an array as
     /// lines, nil as nothing.
     ///
     /// # Errors
@@ -204,12 +216,14 @@ impl Redis {
     pub fn command(&self, arguments: &[&str]) -> Result<String> {
         let mut stream = TcpStream::connect(self.0.address)?;
         stream.set_read_timeout(Some(Duration::from_secs(5)))?;
-        let mut text = format!("*{}\r\n", arguments.len());
+        let mut text = "AUTH harness -\r\n".to_owned();
+        text.push_str(&format!("*{}\r\n", arguments.len()));
         for argument in arguments {
             text.push_str(&format!("${}\r\n{argument}\r\n", argument.len()));
         }
         stream.write_all(text.as_bytes())?;
         let mut reader = std::io::BufReader::new(stream);
+        read_reply(&mut reader)?;
         read_reply(&mut reader)
     }
 }
@@ -241,8 +255,7 @@ fn read_reply(reader: &mut impl std::io::BufRead) -> Result<String> {
     }
 }
 
-/// A real `webdis` on a free port, which allows the guard's commands only, and only with
-/// [`WEBDIS_TOKEN`].
+/// A real `webdis` on a free port, with `deploy/redis/webdis.json` but for the addresses.
 #[derive(Debug)]
 pub struct Webdis {
     server: Server,
@@ -271,24 +284,13 @@ impl Webdis {
     /// If it does not come up.
     pub fn restart(&mut self) -> Result<()> {
         let directory = self.server.directory.path().to_path_buf();
-        let config = json!({
-            "redis_host": "127.0.0.1",
-            "redis_port": self.redis.port(),
-            "redis_auth": null,
-            "http_host": "127.0.0.1",
-            "http_port": self.server.address.port(),
-            "threads": 2,
-            "pool_size": 8,
-            "daemonize": false,
-            "websockets": false,
-            "database": 0,
-            "acl": [
-                { "disabled": ["*"] },
-                { "http_basic_auth": WEBDIS_TOKEN, "enabled": ["SET", "EVAL"] }
-            ],
-            "verbosity": 3,
-            "logfile": directory.join("webdis.log"),
-        });
+        let text = fs::read_to_string(deploy().join("webdis.json"))?;
+        let mut config: Value = serde_json::from_str(&text)?;
+        config["redis_host"] = "127.0.0.1".into();
+        config["redis_port"] = self.redis.port().into();
+        config["http_host"] = "127.0.0.1".into();
+        config["http_port"] = self.server.address.port().into();
+        config["logfile"] = directory.join("webdis.log").to_string_lossy().into();
         let path = directory.join("webdis.json");
         fs::write(&path, config.to_string())?;
         let path = path.to_string_lossy().into_owned();
