@@ -7,6 +7,7 @@
 mod locate;
 mod raw;
 mod signature;
+mod store;
 
 use core::fmt;
 use std::borrow::Cow;
@@ -25,10 +26,9 @@ use crate::policy::{
 };
 use crate::request::{JSON, is_json};
 use crate::scheme::{IdAt, Part, Proof, Scheme, TimestampPlace, Tolerance};
-use crate::store::{LEAST_CAPACITY, MOST_CAPACITY};
 use raw::{
     Preset, RawDedupe, RawKeyPart, RawMatch, RawPayload, RawRequirement, RawSecret,
-    RawSecretEncoding, RawSecretFormat, RawStoreKind,
+    RawSecretEncoding, RawSecretFormat,
 };
 use signature::Parameters;
 
@@ -178,18 +178,7 @@ struct Validator<'e> {
 impl Validator<'_> {
     fn policy(&self, raw: RawConfig) -> Result<Policy, ConfigError> {
         let root = Path::default();
-        let capacity = match (raw.store.kind, raw.store.capacity) {
-            (RawStoreKind::Memory, capacity) => {
-                let path = root.field("store").field("capacity");
-                within(
-                    &path,
-                    capacity.into(),
-                    LEAST_CAPACITY.into(),
-                    MOST_CAPACITY.into(),
-                )?;
-                capacity
-            }
-        };
+        let (capacity, remote) = store::compile(&root.field("store"), raw.store, self.environment)?;
         let path = root.field("sources");
         if raw.sources.is_empty() {
             return Err(ConfigError::new(
@@ -223,6 +212,7 @@ impl Validator<'_> {
             expose_reason: raw.expose_reason,
             hold_headers: raw.hold_headers,
             capacity,
+            remote,
             sources,
         })
     }
