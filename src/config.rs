@@ -481,7 +481,6 @@ fn preset(path: &Path, name: Option<&str>) -> Result<Option<Preset>, ConfigError
         }
         names.extend(preset.names);
     }
-    names.sort_unstable();
     let known = format!("`{}`", names.join("`, `"));
     Err(ConfigError::new(
         &path.field("preset"),
