@@ -10,7 +10,7 @@ mod signature;
 mod store;
 
 use core::fmt;
-use std::collections::BTreeSet;
+use std::borrow::Cow;
 
 use base64::Engine as _;
 use base64::alphabet;
@@ -60,10 +60,20 @@ pub struct ConfigError {
 }
 
 impl ConfigError {
-    fn new(path: &Path, problem: impl Into<String>) -> Self {
+    /// Out of line, as all that follows an error: there are many places that can fail, and each
+    /// copy would be carried into every VM.
+    #[cold]
+    #[inline(never)]
+    fn new<'p>(path: &Path, problem: impl Into<Cow<'p, str>>) -> Self {
+        Self::of(path, problem.into())
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn of(path: &Path, problem: Cow<'_, str>) -> Self {
         Self {
             path: path.0.clone(),
-            problem: problem.into(),
+            problem: problem.into_owned(),
         }
     }
 
@@ -90,11 +100,17 @@ impl core::error::Error for ConfigError {}
 struct Path(String);
 
 impl Path {
+    #[inline(never)]
     fn field(&self, name: &str) -> Self {
-        let dot = if self.0.is_empty() { "" } else { "." };
-        Self(format!("{}{dot}{name}", self.0))
+        let mut path = self.0.clone();
+        if !path.is_empty() {
+            path.push('.');
+        }
+        path.push_str(name);
+        Self(path)
     }
 
+    #[inline(never)]
     fn index(&self, index: usize) -> Self {
         Self(format!("{}[{index}]", self.0))
     }
@@ -458,18 +474,15 @@ fn preset(path: &Path, name: Option<&str>) -> Result<Option<Preset>, ConfigError
         return Ok(None);
     };
     let presets = presets()?;
-    let mut names = BTreeSet::new();
+    let mut names = Vec::new();
     for preset in presets {
         if preset.names.iter().any(|known| known == name) {
             return Ok(Some(preset));
         }
         names.extend(preset.names);
     }
-    let known = names
-        .into_iter()
-        .map(|name| format!("`{name}`"))
-        .collect::<Vec<_>>()
-        .join(", ");
+    names.sort_unstable();
+    let known = format!("`{}`", names.join("`, `"));
     Err(ConfigError::new(
         &path.field("preset"),
         format!("`{name}` is unknown, expected {known}"),
@@ -481,6 +494,7 @@ fn presets() -> Result<Vec<Preset>, ConfigError> {
     read(include_bytes!("presets.json"))
 }
 
+#[inline(never)]
 fn within(path: &Path, value: u64, least: u64, most: u64) -> Result<u64, ConfigError> {
     if (least..=most).contains(&value) {
         return Ok(value);
@@ -491,6 +505,7 @@ fn within(path: &Path, value: u64, least: u64, most: u64) -> Result<u64, ConfigE
     ))
 }
 
+#[inline(never)]
 fn seconds(path: &Path, name: &str, given: Option<u64>, default: u64) -> Result<u64, ConfigError> {
     within(&path.field(name), given.unwrap_or(default), 1, 86_400)
 }
