@@ -4,6 +4,7 @@
 mod check;
 mod explain;
 mod help;
+mod schema;
 mod send;
 mod sign;
 mod support;
