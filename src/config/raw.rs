@@ -6,6 +6,7 @@ use serde::Deserialize;
 
 use crate::payload::FieldType;
 use crate::policy::{HoldHeaders, Mode, OnBodyChange, OnUnknown, Unmatched};
+use crate::redis::{OnError, Protocol};
 
 /// The whole configuration.
 #[derive(Debug, Deserialize)]
@@ -46,33 +47,38 @@ fn filter() -> HoldHeaders {
     HoldHeaders::Filter
 }
 
-#[derive(Clone, Copy, Debug, Deserialize)]
+#[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub(super) struct RawStore {
+    /// `memory`: in the Envoy process; `redis`: shared by many Envoys.
     pub(super) kind: RawStoreKind,
-    #[serde(default = "capacity")]
-    pub(super) capacity: u32,
+    /// How many events the memory store has room for. Default: 100000.
+    #[cfg_attr(feature = "schema", schemars(range(min = 1000, max = 4_000_000)))]
+    pub(super) capacity: Option<u32>,
+    /// What the HTTP front of Redis speaks.
+    pub(super) protocol: Option<Protocol>,
+    /// The Envoy cluster of the HTTP front.
+    pub(super) cluster: Option<String>,
+    /// The `:authority` of requests to it.
+    pub(super) authority: Option<String>,
+    /// A variable with the token for it.
+    pub(super) token_env: Option<String>,
+    /// What keys in Redis begin with. Default: `callback-guard:`.
+    pub(super) key_prefix: Option<String>,
+    /// How long to wait for it, in milliseconds. Default: 250.
+    pub(super) timeout_milliseconds: Option<u64>,
+    /// What becomes of a request when it does not answer. Default: `memory`.
+    pub(super) on_error: Option<OnError>,
 }
 
-#[derive(Clone, Copy, Debug, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub(super) enum RawStoreKind {
+    #[default]
     Memory,
-}
-
-fn capacity() -> u32 {
-    100_000
-}
-
-impl Default for RawStore {
-    fn default() -> Self {
-        Self {
-            kind: RawStoreKind::Memory,
-            capacity: capacity(),
-        }
-    }
+    Redis,
 }
 
 /// One source.

@@ -20,10 +20,18 @@ fn troubleshooting_has_every_code_once_with_its_status() {
 
 #[test]
 fn commands_in_the_documentation_exist() {
-    for name in ["troubleshooting.md", "rotation.md", "migrating.md", "upgrading.md"] {
+    for name in [
+        "troubleshooting.md",
+        "rotation.md",
+        "migrating.md",
+        "upgrading.md",
+    ] {
         let text = doc(name);
-        let lines = text.lines().filter_map(|line| line.split_once("callback-guard "));
-        let commands = lines.filter(|(before, _)| before.trim().is_empty() || before.ends_with("one "));
+        let lines = text
+            .lines()
+            .filter_map(|line| line.split_once("callback-guard "));
+        let commands =
+            lines.filter(|(before, _)| before.trim().is_empty() || before.ends_with("one "));
         let mut count = 0;
         for (_, rest) in commands {
             let words: Vec<&str> = rest.split_whitespace().collect();

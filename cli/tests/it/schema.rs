@@ -66,6 +66,9 @@ fn what_the_parser_accepts_the_schema_accepts() {
             "acknowledge_as": 299,
         }],
     });
+    let mut redis = least();
+    redis["store"] = json!({ "kind": "redis", "protocol": "upstash", "cluster": "c", "authority": "a",
+        "token_env": "KEY", "key_prefix": "p:", "timeout_milliseconds": 100, "on_error": "reject" });
     let token = json!({ "sources": [{
         "name": "t", "match": { "path_prefix": "/t" }, "secrets": [{ "env": "KEY" }],
         "token": { "query": "token", "id": { "header": "x-id" } },
@@ -77,7 +80,7 @@ fn what_the_parser_accepts_the_schema_accepts() {
         .split_once("- name: envoy.filters.http.router")
         .unwrap();
     let own: Value = serde_json::from_str(own).unwrap();
-    for configuration in [least(), whole, token, own] {
+    for configuration in [least(), whole, redis, token, own] {
         assert_eq!(verdicts(&configuration), (true, true), "{configuration:#}");
     }
 }
