@@ -6,6 +6,8 @@
 
 mod locate;
 mod raw;
+#[cfg(feature = "schema")]
+mod schema;
 mod signature;
 mod store;
 
@@ -17,6 +19,8 @@ use base64::alphabet;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 
 pub use raw::{RawConfig, RawSource};
+#[cfg(feature = "schema")]
+pub use schema::schema;
 
 use crate::json::{Pointer, Selector};
 use crate::mac::SigningSecret;
