@@ -176,7 +176,7 @@ pub(crate) fn configuration(data: &[u8]) {
                 let (past, future) = (source.tolerance.past, source.tolerance.future);
                 assert!((1..=86_400).contains(&past) && (1..=86_400).contains(&future));
                 assert!((1..=600).contains(&source.dedupe.lease_seconds));
-                if source.scheme.timestamp.is_some() {
+                if source.scheme.timestamp().is_some() {
                     assert!(source.dedupe.window_seconds > past + future);
                 }
                 assert!(!source.dedupe.key.is_empty());
@@ -264,7 +264,7 @@ fn reference_head(given: &[(&[u8], &[u8])]) -> Option<Code> {
     let is_identity = |value: &&[u8]| value.trim_ascii().eq_ignore_ascii_case(b"identity");
     if !all("content-encoding")
         .iter()
-        .all(|value| is_identity(&value))
+        .all(|value| is_identity(value))
     {
         return Some(Code::UnsupportedContentEncoding);
     }

@@ -128,6 +128,16 @@ struct Claim {
     key: EventKey,
     fingerprint: Fingerprint,
     owner: OwnerToken,
+    terms: Terms,
+}
+
+/// What a claim holds for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Terms {
+    /// The end of its lease, or a little later: counted from the store's answer.
+    pub lease_end: UnixMillis,
+    /// Whether the process's own store granted it, because the shared one did not answer.
+    pub is_fallback: bool,
 }
 
 impl Guard {
@@ -190,6 +200,30 @@ impl Guard {
     #[must_use]
     pub fn has_claim(&self) -> bool {
         matches!(self.state, State::Claimed(_))
+    }
+
+    /// What the claim of this request holds for, if it holds one.
+    #[must_use]
+    pub fn terms(&self) -> Option<Terms> {
+        match &self.state {
+            State::Claimed(claim) => Some(claim.terms),
+            _ => None,
+        }
+    }
+
+    /// How long this request waits for another to settle, if it does.
+    #[must_use]
+    pub fn waits_until(&self) -> Option<UnixMillis> {
+        match &self.state {
+            State::Waiting(_, deadline) => Some(*deadline),
+            _ => None,
+        }
+    }
+
+    /// Whether the store has been asked and has not answered.
+    #[must_use]
+    pub fn is_asking(&self) -> bool {
+        matches!(self.state, State::Asking(..))
     }
 
     /// The head is there. `ends` if no body will follow.
@@ -257,7 +291,7 @@ impl Guard {
         };
         self.held_until(facts.now);
         let verified_id = &mut self.verified_id;
-        match authenticate(source, &pending, body, facts, scratch, verified_id) {
+        match authenticate(policy, source, &pending, body, facts, scratch, verified_id) {
             Ok(authentic) => self.claim(source, authentic, None),
             Err(rejection) => self.refuse(source.mode, rejection),
         }
@@ -277,11 +311,15 @@ impl Guard {
             owner,
         } = authentic;
         let code = match answer {
-            ClaimAnswer::Granted => {
+            ClaimAnswer::Granted | ClaimAnswer::GrantedHere => {
                 self.state = State::Claimed(Claim {
                     key,
                     fingerprint,
                     owner,
+                    terms: Terms {
+                        lease_end: now.plus_seconds(source.dedupe.lease_seconds),
+                        is_fallback: answer == ClaimAnswer::GrantedHere,
+                    },
                 });
                 return self.forward(source.mode, Code::Forwarded, Some(key));
             }
@@ -312,6 +350,10 @@ impl Guard {
                 }
             }
             ClaimAnswer::Full => Code::StoreFull,
+            ClaimAnswer::Unavailable if policy.passes_unclaimed() => {
+                self.state = State::Done;
+                return self.forward(source.mode, Code::Forwarded, Some(key));
+            }
             ClaimAnswer::Unavailable => Code::StoreUnavailable,
         };
         self.state = State::Done;
@@ -345,6 +387,7 @@ impl Guard {
             key,
             fingerprint,
             owner,
+            ..
         }) = self.state
         else {
             return None;
@@ -478,6 +521,7 @@ fn capture_headers(
 /// value from inside the body, that is parsed first, as unauthenticated bytes within fixed bounds.
 /// A token was checked with the head. The payload's own rules come last. `verified_id` is set as soon as the MAC has verified it.
 fn authenticate(
+    policy: &Policy,
     source: &Source,
     pending: &Pending,
     body: &[u8],
@@ -525,7 +569,7 @@ fn authenticate(
     let key = event_key(source, pending, document, id)?;
     Ok(Authentic {
         key,
-        fingerprint: Fingerprint::of(body, facts.salt),
+        fingerprint: policy.fingerprint(body, facts.salt),
         owner: facts.owner,
     })
 }

@@ -14,6 +14,7 @@ mod config;
 mod guard;
 mod model;
 mod presets;
+mod redis;
 mod store;
 mod support;
 mod tidy;
