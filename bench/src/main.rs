@@ -34,6 +34,7 @@ cargo bench-guard [OPTIONS]
   --only WORDS         rows whose name has one of these words, divided by commas
   --also NAME=WASM     one more build of the guard, to compare; may be given several times
   --capacity N         events that the guard's store holds (100000)
+  --remembered         instead: the same with 1,000 and with 1,000,000 events remembered
   --write              write docs/benchmarks/README.md and docs/benchmarks/cpu.svg
 
 Needs: envoy (or ENVOY_BIN), wrk. With wrk2, for latencies; nginx with njs, node, python3, for those
@@ -49,6 +50,7 @@ struct Options {
     rounds: usize,
     seconds: u64,
     quick: bool,
+    remembered: bool,
     write: bool,
     only: Vec<String>,
     also: Vec<(String, PathBuf)>,
@@ -61,16 +63,21 @@ impl Options {
             rounds: 7,
             seconds: 2,
             quick: false,
+            remembered: false,
             write: false,
             only: Vec::new(),
             also: Vec::new(),
             capacity: 100_000,
         };
         while let Some(arg) = args.next() {
-            let mut value = || args.next().with_context(|| format!("{arg}: its value is missing"));
+            let mut value = || {
+                args.next()
+                    .with_context(|| format!("{arg}: its value is missing"))
+            };
             match arg.as_str() {
                 "--help" | "-h" => return Ok(None),
                 "--quick" => options.quick = true,
+                "--remembered" => options.remembered = true,
                 "--write" => options.write = true,
                 "--rounds" => options.rounds = value()?.parse().context("--rounds")?,
                 "--seconds" => options.seconds = value()?.parse().context("--seconds")?,
@@ -78,8 +85,12 @@ impl Options {
                 "--only" => options.only = value()?.split(',').map(str::to_owned).collect(),
                 "--also" => {
                     let value = value()?;
-                    let (name, file) = value.split_once('=').context("--also: expected NAME=WASM")?;
-                    options.also.push((format!("guard {name}"), fs::canonicalize(file)?));
+                    let (name, file) = value
+                        .split_once('=')
+                        .context("--also: expected NAME=WASM")?;
+                    options
+                        .also
+                        .push((format!("guard {name}"), fs::canonicalize(file)?));
                 }
                 _ => bail!("{arg}: no such option; see --help"),
             }
@@ -130,20 +141,39 @@ fn run() -> Result<()> {
         capacity: options.capacity,
     };
 
+    if options.remembered {
+        return remembered(
+            &Workshop {
+                capacity: 1_000_000,
+                ..workshop(1)
+            },
+            &options,
+            &guard,
+            &upstream,
+        );
+    }
     let one = workshop(1);
     let setups = one_worker(&one, &options, &guard, &floor)?;
     let mut rows = measure(&one, &options, &setups, &upstream, plan)?;
     let mut latency_rate = 0;
-    if !options.quick && let Some(plain) = report::find(&rows, "plain", "new", SMALL) {
+    if !options.quick
+        && let Some(plain) = report::find(&rows, "plain", "new", SMALL)
+    {
         latency_rate = half_of(plain.per_second().middle);
         latencies(&one, &options, &setups, &mut rows, latency_rate)?;
     }
     drop(setups);
 
     let two = workshop(2);
-    let setups = vec![two.plain()?, two.floor(&floor, false)?, two.guard("guard", &guard)?];
+    let setups = vec![
+        two.plain()?,
+        two.floor(&floor, false)?,
+        two.guard("guard", &guard)?,
+    ];
     let two_rows = if options.only.is_empty() {
-        measure(&two, &options, &setups, &upstream, |_| vec![small(Kind::New)])?
+        measure(&two, &options, &setups, &upstream, |_| {
+            vec![small(Kind::New)]
+        })?
     } else {
         Vec::new()
     };
@@ -168,7 +198,10 @@ fn write(options: &Options, rows: &[Row], text: &str, machine: &str) -> Result<(
     let head = include_str!("../report.md")
         .replace("@ROUNDS@", &options.rounds.to_string())
         .replace("@SECONDS@", &options.seconds.to_string());
-    fs::write(folder.join("README.md"), head.replace("@TABLES@", text.trim_end()))?;
+    fs::write(
+        folder.join("README.md"),
+        head.replace("@TABLES@", text.trim_end()),
+    )?;
     fs::write(folder.join("cpu.svg"), report::chart(rows, machine))?;
     Ok(())
 }
@@ -176,14 +209,26 @@ fn write(options: &Options, rows: &[Row], text: &str, machine: &str) -> Result<(
 const SMALL: usize = 130;
 
 fn small(kind: Kind) -> Traffic {
-    Traffic { kind, sender: Sender::Suno, size: SMALL, is_last: false, path: None }
+    Traffic {
+        kind,
+        sender: Sender::Suno,
+        size: SMALL,
+        is_last: false,
+        path: None,
+    }
 }
 
 /// What is sent to a setup.
 fn plan(setup: &Setup) -> Vec<Traffic> {
     let new = small(Kind::New);
-    let signed = Traffic { sender: Sender::BodySigner, ..new };
-    let one_each = |kind| Traffic { is_last: true, ..small(kind) };
+    let signed = Traffic {
+        sender: Sender::BodySigner,
+        ..new
+    };
+    let one_each = |kind| Traffic {
+        is_last: true,
+        ..small(kind)
+    };
     let sizes = [4 << 10, 64 << 10, 1 << 20];
     let sized = |traffic: Traffic| sizes.map(|size| Traffic { size, ..traffic }).to_vec();
     match setup.name.as_str() {
@@ -205,7 +250,13 @@ fn plan(setup: &Setup) -> Vec<Traffic> {
         ]
         .concat(),
         "Node + Express" | "Python + FastAPI" => {
-            vec![Traffic { path: Some("/plain"), ..new }, new]
+            vec![
+                Traffic {
+                    path: Some("/plain"),
+                    ..new
+                },
+                new,
+            ]
         }
         _ => vec![new],
     }
@@ -230,7 +281,12 @@ fn label(traffic: Traffic) -> String {
     label
 }
 
-fn one_worker(workshop: &Workshop, options: &Options, guard: &Path, floor: &Path) -> Result<Vec<Setup>> {
+fn one_worker(
+    workshop: &Workshop,
+    options: &Options,
+    guard: &Path,
+    floor: &Path,
+) -> Result<Vec<Setup>> {
     type Start<'s> = (&'s str, Box<dyn Fn() -> Result<Setup> + 's>);
     let starts: Vec<Start<'_>> = vec![
         ("direct_response", Box::new(|| workshop.direct_response())),
@@ -282,22 +338,48 @@ fn measure(
     for round in 1..=options.rounds {
         eprintln!("round {round} of {}", options.rounds);
         for (setup, traffic, row) in &mut jobs {
-            row.samples.push(sample(workshop, setup, *traffic, options.seconds, upstream)?);
-            row.resident_kib = setup.processes.iter().map(|process| process.usage().resident_kib).sum();
+            row.samples.push(sample(
+                workshop,
+                setup,
+                *traffic,
+                options.seconds,
+                upstream,
+            )?);
+            row.resident_kib = setup
+                .processes
+                .iter()
+                .map(|process| process.usage().resident_kib)
+                .sum();
         }
     }
     Ok(jobs.into_iter().map(|(_, _, row)| row).collect())
 }
 
-fn sample(workshop: &Workshop, setup: &Setup, traffic: Traffic, seconds: u64, upstream: &Process) -> Result<Sample> {
+fn sample(
+    workshop: &Workshop,
+    setup: &Setup,
+    traffic: Traffic,
+    seconds: u64,
+    upstream: &Process,
+) -> Result<Sample> {
     let records = workshop.folder.join("requests");
     let count = prepare(setup, traffic, seconds, 40_000, &records)?;
     let usage = || -> Vec<u64> {
-        let own = setup.processes.iter().map(|process| process.usage().cpu_nanos);
+        let own = setup
+            .processes
+            .iter()
+            .map(|process| process.usage().cpu_nanos);
         own.chain([upstream.usage().cpu_nanos]).collect()
     };
     let before = usage();
-    let seen = load::run(Path::new("wrk"), Rate::Saturation, setup.port, CONNECTIONS, seconds, &records)?;
+    let seen = load::run(
+        Path::new("wrk"),
+        Rate::Saturation,
+        setup.port,
+        CONNECTIONS,
+        seconds,
+        &records,
+    )?;
     let after = usage();
     check(setup, traffic, &seen, count)?;
     let used: Vec<f64> = after
@@ -313,11 +395,81 @@ fn sample(workshop: &Workshop, setup: &Setup, traffic: Traffic, seconds: u64, up
         [proxy, service, upstream] => (*proxy, *service, *upstream),
         _ => bail!("{}: expected one or two processes", setup.name),
     };
-    Ok(Sample { per_second: seen.per_second(), proxy, service, upstream })
+    Ok(Sample {
+        per_second: seen.per_second(),
+        proxy,
+        service,
+        upstream,
+    })
+}
+
+/// Whether a request costs more, and how much memory it takes, when many events are remembered.
+fn remembered(
+    workshop: &Workshop,
+    options: &Options,
+    guard: &Path,
+    upstream: &Process,
+) -> Result<()> {
+    let few = Workshop {
+        capacity: 1_000,
+        folder: workshop.folder.clone(),
+        ..*workshop
+    };
+    let setups = [
+        few.guard("guard", guard)?,
+        workshop.guard("guard, many", guard)?,
+    ];
+    let [_, many] = &setups;
+    let records = workshop.folder.join("requests");
+    let resident = || {
+        many.processes
+            .iter()
+            .map(|process| process.usage().resident_kib)
+            .sum::<u64>()
+    };
+    // Warm, so that what is counted after this is the store.
+    sample(workshop, many, small(Kind::New), options.seconds, upstream)?;
+    let before = resident();
+    let mut sent = 0_u64;
+    while sent < 1_000_000 {
+        prepare(many, small(Kind::New), 10, 40_000, &records)?;
+        let seen = load::run(
+            Path::new("wrk"),
+            Rate::Saturation,
+            many.port,
+            CONNECTIONS,
+            10,
+            &records,
+        )?;
+        sent += u64::from(seen.requests);
+    }
+    println!(
+        "{sent} events sent; RSS {} KiB, before {before} KiB",
+        resident()
+    );
+    let rows = measure(workshop, options, &setups, upstream, |_| {
+        vec![small(Kind::New)]
+    })?;
+    println!("{}", report::table(&rows));
+    if let [few, many] = rows.as_slice() {
+        let added = many.added_to(few);
+        println!(
+            "many to few: {:+.1} µs ({:.1} to {:.1})",
+            added.middle, added.low, added.high
+        );
+    }
+    println!("RSS {} KiB", resident());
+    Ok(())
 }
 
 /// Writes the requests for a run, and makes sure that one of them is answered as it should be.
-fn prepare(setup: &Setup, traffic: Traffic, seconds: u64, rate: usize, records: &Path) -> Result<usize> {
+fn prepare(
+    setup: &Setup,
+    traffic: Traffic,
+    seconds: u64,
+    rate: usize,
+    records: &Path,
+) -> Result<usize> {
     // More than any proxy can take: large bodies take longer.
     let rate = (rate * 16384 / (16384 + traffic.size)).max(3000);
     let count = rate * usize::try_from(seconds)?;
@@ -337,7 +489,12 @@ fn is_refusal(setup: &Setup, traffic: Traffic) -> bool {
 }
 
 fn check(setup: &Setup, traffic: Traffic, seen: &load::Seen, count: usize) -> Result<()> {
-    let name = format!("{}, {}, {}", setup.name, label(traffic), report::bytes(traffic.size));
+    let name = format!(
+        "{}, {}, {}",
+        setup.name,
+        label(traffic),
+        report::bytes(traffic.size)
+    );
     ensure!(seen.requests > 0, "{name}: no request was answered");
     if usize::try_from(seen.requests)? > count && traffic.kind != Kind::Duplicate {
         eprintln!("{name}: the requests ran out and began again");
@@ -355,7 +512,13 @@ fn check(setup: &Setup, traffic: Traffic, seen: &load::Seen, count: usize) -> Re
 
 /// Latencies of new events at a fixed rate, without coordinated omission: counted from the time at
 /// which a request was due.
-fn latencies(workshop: &Workshop, options: &Options, setups: &[Setup], rows: &mut [Row], rate: u64) -> Result<()> {
+fn latencies(
+    workshop: &Workshop,
+    options: &Options,
+    setups: &[Setup],
+    rows: &mut [Row],
+    rate: u64,
+) -> Result<()> {
     let program = std::env::var_os("WRK2_BIN").unwrap_or_else(|| "wrk2".into());
     if Command::new(&program).arg("--version").output().is_err() {
         eprintln!("left out: latencies: wrk2 is not there");
@@ -370,7 +533,13 @@ fn latencies(workshop: &Workshop, options: &Options, setups: &[Setup], rows: &mu
                 .find(|row| row.setup == setup.name && row.traffic == "new" && row.size == SMALL);
             let Some(row) = row else { continue };
             let rate_size = usize::try_from(rate)?.saturating_mul(5) / 4;
-            let count = prepare(setup, small(Kind::New), LATENCY_SECONDS, rate_size, &records)?;
+            let count = prepare(
+                setup,
+                small(Kind::New),
+                LATENCY_SECONDS,
+                rate_size,
+                &records,
+            )?;
             let seen = load::run(
                 Path::new(&program),
                 Rate::Fixed(rate),
@@ -396,13 +565,28 @@ fn half_of(rate: f64) -> u64 {
 fn build() -> Result<(PathBuf, PathBuf)> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let status = Command::new(cargo)
-        .args(["build", "--quiet", "--release", "--target", "wasm32-wasip1", "--lib"])
-        .args(["--package", "callback-guard", "--package", "callback-guard-floor"])
+        .args([
+            "build",
+            "--quiet",
+            "--release",
+            "--target",
+            "wasm32-wasip1",
+            "--lib",
+        ])
+        .args([
+            "--package",
+            "callback-guard",
+            "--package",
+            "callback-guard-floor",
+        ])
         .status()
         .context("running cargo")?;
     ensure!(status.success(), "the filters do not build");
     let folder = std::env::current_dir()?.join("target/wasm32-wasip1/release");
-    Ok((folder.join("callback_guard.wasm"), folder.join("callback_guard_floor.wasm")))
+    Ok((
+        folder.join("callback_guard.wasm"),
+        folder.join("callback_guard_floor.wasm"),
+    ))
 }
 
 /// The machine in a few words.
@@ -410,9 +594,18 @@ fn machine() -> String {
     let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let of = |name: &str| {
         let line = info.lines().find(|line| line.starts_with(name));
-        line.and_then(|line| line.split_once(':')).map_or("?", |(_, value)| value.trim())
+        line.and_then(|line| line.split_once(':'))
+            .map_or("?", |(_, value)| value.trim())
     };
-    let cores = info.lines().filter(|line| line.starts_with("processor")).count();
+    let cores = info
+        .lines()
+        .filter(|line| line.starts_with("processor"))
+        .count();
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    format!("{} cores of {}, Linux {}", cores, of("model name"), kernel.trim())
+    format!(
+        "{} cores of {}, Linux {}",
+        cores,
+        of("model name"),
+        kernel.trim()
+    )
 }

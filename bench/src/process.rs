@@ -39,13 +39,16 @@ impl Process {
         let mut total = Usage::default();
         let mut open = vec![self.child.id()];
         while let Some(id) = open.pop() {
-            let read = |name: &str| {
-                fs::read_to_string(format!("/proc/{id}/{name}")).unwrap_or_default()
-            };
+            let read =
+                |name: &str| fs::read_to_string(format!("/proc/{id}/{name}")).unwrap_or_default();
             total.cpu_nanos += cpu_nanos(&read("stat"));
             // Children belong to the thread that has started them; here that is the first.
             let children = read(&format!("task/{id}/children"));
-            open.extend(children.split_whitespace().filter_map(|id| id.parse::<u32>().ok()));
+            open.extend(
+                children
+                    .split_whitespace()
+                    .filter_map(|id| id.parse::<u32>().ok()),
+            );
             let status = read("status");
             let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
             total.resident_kib += resident.map_or(0, first_number);
@@ -74,7 +77,11 @@ impl Drop for Process {
 /// Source: proc_pid_stat(5).
 fn cpu_nanos(stat: &str) -> u64 {
     let fields = stat.rsplit_once(") ").map_or("", |(_, fields)| fields);
-    let ticks = fields.split(' ').skip(11).take(2).filter_map(|field| field.parse::<u64>().ok());
+    let ticks = fields
+        .split(' ')
+        .skip(11)
+        .take(2)
+        .filter_map(|field| field.parse::<u64>().ok());
     ticks.sum::<u64>() * 10_000_000
 }
 

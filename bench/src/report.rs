@@ -42,7 +42,11 @@ impl Spread {
             let place = values.len().saturating_sub(1) * numerator / 4;
             values.get(place).copied().unwrap_or(f64::NAN)
         };
-        Self { low: at(1), middle: at(2), high: at(3) }
+        Self {
+            low: at(1),
+            middle: at(2),
+            high: at(3),
+        }
     }
 }
 
@@ -69,8 +73,14 @@ impl Row {
 }
 
 /// The first row of this name, traffic and size.
-pub(crate) fn find<'r>(rows: &'r [Row], setup: &str, traffic: &str, size: usize) -> Option<&'r Row> {
-    rows.iter().find(|row| row.setup == setup && row.traffic == traffic && row.size == size)
+pub(crate) fn find<'r>(
+    rows: &'r [Row],
+    setup: &str,
+    traffic: &str,
+    size: usize,
+) -> Option<&'r Row> {
+    rows.iter()
+        .find(|row| row.setup == setup && row.traffic == traffic && row.size == size)
 }
 
 /// Throughput and CPU.
@@ -86,7 +96,10 @@ pub(crate) fn table(rows: &[Row]) -> String {
             .filter(|base| !std::ptr::eq(*base, row))
             .map(|base| row.added_to(base))
             .map_or(String::new(), |added| {
-                format!("{:+.1} ({:.1} to {:.1})", added.middle, added.low, added.high)
+                format!(
+                    "{:+.1} ({:.1} to {:.1})",
+                    added.middle, added.low, added.high
+                )
             });
         // Writing to a string cannot fail.
         let _ = writeln!(
@@ -114,7 +127,12 @@ pub(crate) fn latencies(rows: &[Row], rate: u64) -> String {
     );
     for row in rows.iter().filter(|row| !row.latency.is_empty()) {
         let of = |value: fn(&Seen) -> u32| {
-            Spread::of(row.latency.iter().map(|seen| f64::from(value(seen)) / 1000.0)).middle
+            Spread::of(
+                row.latency
+                    .iter()
+                    .map(|seen| f64::from(value(seen)) / 1000.0),
+            )
+            .middle
         };
         let answered = Spread::of(row.latency.iter().map(Seen::per_second)).middle;
         let _ = writeln!(
@@ -148,7 +166,10 @@ pub(crate) fn chart(rows: &[Row], machine: &str) -> String {
             (row, row.proxy().middle, service)
         })
         .collect();
-    let most = shown.iter().map(|(_, proxy, service)| proxy + service).fold(1.0, f64::max);
+    let most = shown
+        .iter()
+        .map(|(_, proxy, service)| proxy + service)
+        .fold(1.0, f64::max);
     let scale = 460.0 / most;
     let mut y = 64;
     let mut bars = String::new();

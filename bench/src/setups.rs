@@ -45,7 +45,10 @@ pub(crate) fn free_port() -> Result<u16> {
 pub(crate) fn wait_until_open(port: u16) -> Result<()> {
     let deadline = Instant::now() + Duration::from_secs(20);
     while TcpStream::connect(("127.0.0.1", port)).is_err() {
-        ensure!(Instant::now() < deadline, "nothing listens on port {port} after 20 s");
+        ensure!(
+            Instant::now() < deadline,
+            "nothing listens on port {port} after 20 s"
+        );
         sleep(Duration::from_millis(20));
     }
     Ok(())
@@ -69,29 +72,57 @@ impl Setup {
         let mut answer = [0; 256];
         let count = stream.read(&mut answer)?;
         let text = String::from_utf8_lossy(answer.get(..count).unwrap_or_default()).into_owned();
-        let status = text.split(' ').nth(1).and_then(|status| status.parse().ok());
+        let status = text
+            .split(' ')
+            .nth(1)
+            .and_then(|status| status.parse().ok());
         status.with_context(|| format!("{}: no status in {text:?}", self.name))
     }
 }
 
 impl Workshop {
     /// Envoy with `filters` before the router.
-    fn envoy(&self, name: &str, refuses: bool, filters: &[Value], authorization: u16) -> Result<Setup> {
-        let ports = Ports { listener: free_port()?, upstream: self.upstream_port, authorization };
-        self.envoy_with(name, refuses, ports.listener, &envoy::bootstrap(ports, filters))
+    fn envoy(
+        &self,
+        name: &str,
+        refuses: bool,
+        filters: &[Value],
+        authorization: u16,
+    ) -> Result<Setup> {
+        let ports = Ports {
+            listener: free_port()?,
+            upstream: self.upstream_port,
+            authorization,
+        };
+        self.envoy_with(
+            name,
+            refuses,
+            ports.listener,
+            &envoy::bootstrap(ports, filters),
+        )
     }
 
     fn envoy_with(&self, name: &str, refuses: bool, port: u16, bootstrap: &Value) -> Result<Setup> {
         let file = name.replace(|char: char| !char.is_ascii_alphanumeric(), "-");
         let config = self.folder.join(format!("{file}.json"));
         fs::write(&config, bootstrap.to_string())?;
-        let mut command = Command::new(std::env::var_os("ENVOY_BIN").unwrap_or_else(|| "envoy".into()));
+        let mut command =
+            Command::new(std::env::var_os("ENVOY_BIN").unwrap_or_else(|| "envoy".into()));
         command.arg("-c").arg(&config);
-        command.args(["--concurrency", &self.workers.to_string(), "--disable-hot-restart"]);
+        command.args([
+            "--concurrency",
+            &self.workers.to_string(),
+            "--disable-hot-restart",
+        ]);
         command.args(["--log-level", "warning"]);
         let process = Process::start("envoy", command, &self.folder.join(format!("{file}.log")))?;
         wait_until_open(port).with_context(|| format!("starting Envoy for {name}"))?;
-        Ok(Setup { name: name.to_owned(), port, processes: vec![process], refuses })
+        Ok(Setup {
+            name: name.to_owned(),
+            port,
+            processes: vec![process],
+            refuses,
+        })
     }
 
     /// Envoy alone.
@@ -102,7 +133,11 @@ impl Workshop {
     /// Envoy that answers 401 by its route table: the least that a refusal by the head costs.
     pub(crate) fn direct_response(&self) -> Result<Setup> {
         let port = free_port()?;
-        let ports = Ports { listener: port, upstream: self.upstream_port, authorization: 9 };
+        let ports = Ports {
+            listener: port,
+            upstream: self.upstream_port,
+            authorization: 9,
+        };
         let bootstrap = envoy::direct_response(ports);
         self.envoy_with("Envoy direct_response", true, port, &bootstrap)
     }
@@ -118,7 +153,9 @@ impl Workshop {
         let configuration = if reads { json!("reads") } else { json!(null) };
         let mut filter = envoy::wasm("floor", module, &configuration);
         if !reads && let Some(config) = filter.pointer_mut("/typed_config/config") {
-            config.as_object_mut().map(|config| config.remove("configuration"));
+            config
+                .as_object_mut()
+                .map(|config| config.remove("configuration"));
         }
         self.envoy(name, false, &[filter], 9)
     }
@@ -126,7 +163,12 @@ impl Workshop {
     /// The guard.
     pub(crate) fn guard(&self, name: &str, module: &Path) -> Result<Setup> {
         let configuration = envoy::guard(self.capacity);
-        self.envoy(name, true, &[envoy::wasm("callback-guard", module, &configuration)], 9)
+        self.envoy(
+            name,
+            true,
+            &[envoy::wasm("callback-guard", module, &configuration)],
+            9,
+        )
     }
 
     /// The check as Lua in Envoy.
@@ -147,13 +189,19 @@ impl Workshop {
     /// The check in nginx with njs, in front of the same upstream.
     pub(crate) fn nginx(&self) -> Result<Setup> {
         let port = free_port()?;
-        let folder = self.folder.to_str().context("the folder's name is not UTF-8")?;
+        let folder = self
+            .folder
+            .to_str()
+            .context("the folder's name is not UTF-8")?;
         let config = include_str!("../peers/nginx.conf")
             .replace("@FOLDER@", folder)
             .replace("@PORT@", &port.to_string())
             .replace("@UPSTREAM@", &self.upstream_port.to_string())
             .replace("@WORKERS@", &self.workers.to_string());
-        fs::write(self.folder.join("guard.js"), include_str!("../peers/guard.js").replace("@KEY@", KEY))?;
+        fs::write(
+            self.folder.join("guard.js"),
+            include_str!("../peers/guard.js").replace("@KEY@", KEY),
+        )?;
         let file = self.folder.join("nginx.conf");
         fs::write(&file, config)?;
         let mut command = Command::new("nginx");
@@ -164,11 +212,16 @@ impl Workshop {
     /// The check in an application with Express. Needs `npm install --prefix target/bench/node express`.
     pub(crate) fn express(&self) -> Result<Setup> {
         let modules = Path::new("target/bench/node/node_modules");
-        ensure!(modules.is_dir(), "npm install --prefix target/bench/node express");
+        ensure!(
+            modules.is_dir(),
+            "npm install --prefix target/bench/node express"
+        );
         let port = free_port()?;
         let mut command = Command::new("node");
         command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("peers/app.js"));
-        command.env("NODE_PATH", fs::canonicalize(modules)?).env("NODE_ENV", "production");
+        command
+            .env("NODE_PATH", fs::canonicalize(modules)?)
+            .env("NODE_ENV", "production");
         command.env("KEY", KEY).env("PORT", port.to_string());
         self.application("Node + Express", command, port)
     }
@@ -192,10 +245,21 @@ impl Workshop {
     fn application(&self, name: &str, command: Command, port: u16) -> Result<Setup> {
         let file = name.replace(|char: char| !char.is_ascii_alphanumeric(), "-");
         let process = Process::start("service", command, &self.folder.join(format!("{file}.log")))?;
-        let mut setup = Setup { name: name.to_owned(), port, processes: vec![process], refuses: true };
+        let mut setup = Setup {
+            name: name.to_owned(),
+            port,
+            processes: vec![process],
+            refuses: true,
+        };
         if let Err(error) = wait_until_open(port) {
-            let [process] = setup.processes.as_mut_slice() else { bail!(error) };
-            let state = if process.is_alive() { "it runs" } else { "it has ended" };
+            let [process] = setup.processes.as_mut_slice() else {
+                bail!(error)
+            };
+            let state = if process.is_alive() {
+                "it runs"
+            } else {
+                "it has ended"
+            };
             return Err(error.context(format!("starting {name}: {state}")));
         }
         Ok(setup)

@@ -70,7 +70,11 @@ impl Traffic {
         let tail = self.tail();
         let first = self.request(&event_id(), &tail);
         writeln!(file, "{count} {} {}", first.len(), tail.len())?;
-        let distinct = if self.kind == Kind::Duplicate { 0 } else { count };
+        let distinct = if self.kind == Kind::Duplicate {
+            0
+        } else {
+            count
+        };
         for _ in 0..distinct {
             file.write_all(&self.request(&event_id(), &tail))?;
         }
@@ -93,7 +97,11 @@ impl Traffic {
     fn request(self, id: &str, tail: &[u8]) -> Vec<u8> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH);
         let timestamp = now.map_or(0, |since| since.as_secs()).to_string();
-        let key = if self.kind == Kind::Forged { "another key" } else { KEY };
+        let key = if self.kind == Kind::Forged {
+            "another key"
+        } else {
+            KEY
+        };
         let part = self.part(id);
         let (path, headers) = match self.sender {
             Sender::Suno => {
@@ -106,7 +114,14 @@ impl Traffic {
             Sender::BodySigner => {
                 let signature = sign(
                     key,
-                    &[id.as_bytes(), b".", timestamp.as_bytes(), b".", part.as_bytes(), tail],
+                    &[
+                        id.as_bytes(),
+                        b".",
+                        timestamp.as_bytes(),
+                        b".",
+                        part.as_bytes(),
+                        tail,
+                    ],
                 );
                 let headers = format!(
                     "webhook-id: {id}\r\nwebhook-timestamp: {timestamp}\r\nwebhook-signature: v1,{signature}\r\n"
@@ -114,10 +129,18 @@ impl Traffic {
                 ("/callbacks/signed-body", headers)
             }
         };
-        let headers = if self.kind == Kind::Unsigned { String::new() } else { headers };
+        let headers = if self.kind == Kind::Unsigned {
+            String::new()
+        } else {
+            headers
+        };
         let length = part.len() + tail.len();
         let path = self.path.unwrap_or(path);
-        let connection = if self.is_last { "connection: close\r\n" } else { "" };
+        let connection = if self.is_last {
+            "connection: close\r\n"
+        } else {
+            ""
+        };
         format!(
             "POST {path} HTTP/1.1\r\nhost: bench.example\r\nuser-agent: bench\r\naccept: */*\r\ncontent-type: application/json\r\n{connection}{headers}content-length: {length}\r\n\r\n{part}"
         )
@@ -139,7 +162,11 @@ impl Traffic {
     /// The rest of the body, the same in every event: tracks as the sender describes them.
     fn tail(self) -> Vec<u8> {
         let start = self.part(&event_id()).len();
-        let end: &[u8] = if self.kind == Kind::Malformed { b"]}]" } else { b"]}}" };
+        let end: &[u8] = if self.kind == Kind::Malformed {
+            b"]}]"
+        } else {
+            b"]}}"
+        };
         let track = r#"{"id":"8551662c-fb26-4ba2-a1a1-9a2bd7a1e1a1","audio_url":"https://cdn.example.com/audio/8551662c.mp3","image_url":"https://cdn.example.com/image/8551662c.jpeg","prompt":"[Verse] Night city lights shining bright\nwe run \"together\"","model_name":"chirp-v3-5","title":"Iron Man","tags":"electrifying, rock","createTime":1736139430000,"duration":198.44}"#;
         let mut tail = Vec::with_capacity(self.size);
         while start + tail.len() + track.len() + end.len() < self.size {

@@ -35,7 +35,8 @@ pub(crate) fn serve(port: u16) -> Result<()> {
 /// what the upstream answers, so it takes each event as delivered once it has let it through.
 pub(crate) fn authorize(port: u16) -> Result<()> {
     let text = envoy::guard(100_000).to_string();
-    let policy = config::parse(text.as_bytes(), &|_| None).map_err(|error| anyhow::anyhow!("{error}"))?;
+    let policy =
+        config::parse(text.as_bytes(), &|_| None).map_err(|error| anyhow::anyhow!("{error}"))?;
     let service = Arc::new(Service {
         store: Memory::new(100_000),
         policy,
@@ -70,7 +71,10 @@ struct Data {
 impl SharedData for Data {
     fn get(&mut self, key: &str) -> Result<(Option<Vec<u8>>, Option<u32>), Unavailable> {
         let found = self.values.get(key);
-        Ok((found.map(|(value, _)| value.clone()), found.map(|(_, version)| *version)))
+        Ok((
+            found.map(|(value, _)| value.clone()),
+            found.map(|(_, version)| *version),
+        ))
     }
 
     fn set(&mut self, key: &str, value: &[u8], version: u32) -> Result<Swap, Unavailable> {
@@ -79,7 +83,8 @@ impl SharedData for Data {
             return Ok(Swap::Conflict);
         }
         self.version = self.version.wrapping_add(1);
-        self.values.insert(key.to_owned(), (value.to_vec(), self.version));
+        self.values
+            .insert(key.to_owned(), (value.to_vec(), self.version));
         Ok(Swap::Done)
     }
 }
@@ -99,15 +104,25 @@ impl Service {
             (b":method", first.next().unwrap_or_default().as_bytes()),
             (b":path", first.next().unwrap_or_default().as_bytes()),
         ];
-        pairs.extend(names.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes())));
-        let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        pairs.extend(
+            names
+                .iter()
+                .map(|(name, value)| (name.as_bytes(), value.as_bytes())),
+        );
+        let since = SystemTime::now()
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .unwrap_or_default();
         let now = UnixMillis::new(u64::try_from(since.as_millis()).unwrap_or(0));
         let mut guard = Guard::new();
         if guard.on_head(&self.policy, &RequestHead::new(&pairs), now, false) != Decision::Hold {
             return false;
         }
         let owner = OwnerToken::new(self.next_owner.fetch_add(1, Ordering::Relaxed));
-        let facts = Facts { now, owner, salt: [7; 16] };
+        let facts = Facts {
+            now,
+            owner,
+            salt: [7; 16],
+        };
         let Decision::Claim(claim) = guard.on_body(&self.policy, body, &facts, scratch) else {
             return false;
         };
@@ -115,7 +130,10 @@ impl Service {
             return false;
         };
         let (answer, _) = self.store.claim(&mut *data, &claim, now);
-        if !matches!(guard.on_store(&self.policy, answer, now), Decision::Forward(_)) {
+        if !matches!(
+            guard.on_store(&self.policy, answer, now),
+            Decision::Forward(_)
+        ) {
             return false;
         }
         guard
@@ -151,7 +169,9 @@ fn answer_all(mut stream: TcpStream, mut answer: impl FnMut(&[u8], &[u8]) -> &'s
             request.clear();
         }
         match stream.read(&mut part) {
-            Ok(count) if count > 0 => request.extend_from_slice(part.get(..count).unwrap_or_default()),
+            Ok(count) if count > 0 => {
+                request.extend_from_slice(part.get(..count).unwrap_or_default())
+            }
             _ => return,
         }
     }
@@ -160,7 +180,10 @@ fn answer_all(mut stream: TcpStream, mut answer: impl FnMut(&[u8], &[u8]) -> &'s
 fn find_head_end(bytes: &[u8]) -> Option<usize> {
     // Heads here are small; a body is not searched.
     let start = bytes.get(..bytes.len().min(4096))?;
-    start.windows(4).position(|four| four == b"\r\n\r\n").map(|at| at + 4)
+    start
+        .windows(4)
+        .position(|four| four == b"\r\n\r\n")
+        .map(|at| at + 4)
 }
 
 fn content_length(head: &[u8]) -> usize {
