@@ -26,7 +26,9 @@ use crate::policy::{
     HeaderRole, InFlight, KeyPart, Mode, OnBodyChange, OnUnknown, Policy, Source, Unmatched,
 };
 use crate::request::{MediaType, Occurrence, RequestHead};
-use crate::scheme::{Credentials, IdAt, Material, Part, Timestamp, TimestampPlace};
+use crate::scheme::{
+    Credentials, IdAt, Material, Part, Proof, SignatureRule, Signed, Timestamp, TimestampPlace,
+};
 use crate::store::{ClaimAnswer, ClaimRequest, Settlement};
 use crate::time::UnixMillis;
 use crate::verdict::{Code, Rejection};
@@ -88,6 +90,8 @@ pub struct Guard {
     rejection: Option<Rejection>,
     body_changed: bool,
     is_sent_on: bool,
+    held_since: Option<UnixMillis>,
+    held_millis: Option<u64>,
 }
 
 #[derive(Debug, Default)]
@@ -124,6 +128,16 @@ struct Claim {
     key: EventKey,
     fingerprint: Fingerprint,
     owner: OwnerToken,
+    terms: Terms,
+}
+
+/// What a claim holds for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Terms {
+    /// The end of its lease, or a little later: counted from the store's answer.
+    pub lease_end: UnixMillis,
+    /// Whether the process's own store granted it, because the shared one did not answer.
+    pub is_fallback: bool,
 }
 
 impl Guard {
@@ -157,6 +171,13 @@ impl Guard {
         self.body_changed
     }
 
+    /// How long the head has been held for its body, and for the claim of another request, in
+    /// milliseconds. Nothing before the body is whole: a refusal by the head takes no time.
+    #[must_use]
+    pub fn held_millis(&self) -> Option<u64> {
+        self.held_millis
+    }
+
     /// The message id, once the MAC has verified it.
     #[must_use]
     pub fn verified_id(&self) -> Option<&MessageId> {
@@ -179,6 +200,30 @@ impl Guard {
     #[must_use]
     pub fn has_claim(&self) -> bool {
         matches!(self.state, State::Claimed(_))
+    }
+
+    /// What the claim of this request holds for, if it holds one.
+    #[must_use]
+    pub fn terms(&self) -> Option<Terms> {
+        match &self.state {
+            State::Claimed(claim) => Some(claim.terms),
+            _ => None,
+        }
+    }
+
+    /// How long this request waits for another to settle, if it does.
+    #[must_use]
+    pub fn waits_until(&self) -> Option<UnixMillis> {
+        match &self.state {
+            State::Waiting(_, deadline) => Some(*deadline),
+            _ => None,
+        }
+    }
+
+    /// Whether the store has been asked and has not answered.
+    #[must_use]
+    pub fn is_asking(&self) -> bool {
+        matches!(self.state, State::Asking(..))
     }
 
     /// The head is there. `ends` if no body will follow.
@@ -205,8 +250,19 @@ impl Guard {
             Ok(_) if ends => self.refuse(source.mode, Rejection::new(Code::BodyEmpty)),
             Ok(pending) => {
                 self.state = State::Held(pending);
+                self.held_since = Some(now);
                 Decision::Hold
             }
+        }
+    }
+
+    /// Path and query that may go on from here, if they are not those that came: they held a token,
+    /// which neither the upstream nor the access log may see, whatever becomes of the request.
+    #[must_use]
+    pub fn clean_target(&self, policy: &Policy, head: &RequestHead<'_>) -> Option<Vec<u8>> {
+        match &self.policy_of(policy)?.scheme.proof {
+            Proof::Token(at) => at.clean(head.target()),
+            Proof::Signature(_) => None,
         }
     }
 
@@ -233,8 +289,9 @@ impl Guard {
         let (State::Held(pending), Some(source)) = (state, self.policy_of(policy)) else {
             return self.fault();
         };
+        self.held_until(facts.now);
         let verified_id = &mut self.verified_id;
-        match authenticate(source, &pending, body, facts, scratch, verified_id) {
+        match authenticate(policy, source, &pending, body, facts, scratch, verified_id) {
             Ok(authentic) => self.claim(source, authentic, None),
             Err(rejection) => self.refuse(source.mode, rejection),
         }
@@ -247,17 +304,22 @@ impl Guard {
         else {
             return self.fault();
         };
+        self.held_until(now);
         let Authentic {
             key,
             fingerprint,
             owner,
         } = authentic;
         let code = match answer {
-            ClaimAnswer::Granted => {
+            ClaimAnswer::Granted | ClaimAnswer::GrantedHere => {
                 self.state = State::Claimed(Claim {
                     key,
                     fingerprint,
                     owner,
+                    terms: Terms {
+                        lease_end: now.plus_seconds(source.dedupe.lease_seconds),
+                        is_fallback: answer == ClaimAnswer::GrantedHere,
+                    },
                 });
                 return self.forward(source.mode, Code::Forwarded, Some(key));
             }
@@ -265,7 +327,9 @@ impl Guard {
                 if let (Mode::Enforce, InFlight::Wait { seconds }) =
                     (source.mode, source.dedupe.in_flight)
                 {
-                    let deadline = deadline.unwrap_or(now.plus_seconds(seconds));
+                    // The clock may have stepped back since the wait began.
+                    let latest = now.plus_seconds(seconds);
+                    let deadline = deadline.map_or(latest, |deadline| deadline.min(latest));
                     if now < deadline {
                         self.state = State::Waiting(authentic, deadline);
                         return Decision::Wait;
@@ -286,6 +350,10 @@ impl Guard {
                 }
             }
             ClaimAnswer::Full => Code::StoreFull,
+            ClaimAnswer::Unavailable if policy.passes_unclaimed() => {
+                self.state = State::Done;
+                return self.forward(source.mode, Code::Forwarded, Some(key));
+            }
             ClaimAnswer::Unavailable => Code::StoreUnavailable,
         };
         self.state = State::Done;
@@ -319,6 +387,7 @@ impl Guard {
             key,
             fingerprint,
             owner,
+            ..
         }) = self.state
         else {
             return None;
@@ -356,6 +425,10 @@ impl Guard {
             Mode::Enforce,
             Rejection::because(Code::InternalError, "the request could not be read"),
         )
+    }
+
+    fn held_until(&mut self, now: UnixMillis) {
+        self.held_millis = self.held_since.map(|since| now.millis_since(since));
     }
 
     fn claim(
@@ -406,8 +479,10 @@ fn check_head(
     let media_type = head.check_media_type(&source.media_types)?;
     head.check_content_encoding()?;
     head.check_declared_length(limit(source))?;
-    let credentials = source.scheme.read_head(head)?;
-    if let Some(timestamp) = credentials.timestamp() {
+    let credentials = source.scheme.read_head(head, &source.secrets)?;
+    if let Credentials::Signed(signed) = &credentials
+        && let Some(timestamp) = signed.timestamp()
+    {
         source.tolerance.check(timestamp, now)?;
     }
     let headers = capture_headers(source, head)?;
@@ -444,8 +519,9 @@ fn capture_headers(
 ///
 /// Where the scheme signs the body, the MAC comes first, over the received bytes. Where it signs a
 /// value from inside the body, that is parsed first, as unauthenticated bytes within fixed bounds.
-/// The payload's own rules come last. `verified_id` is set as soon as the MAC has verified it.
+/// A token was checked with the head. The payload's own rules come last. `verified_id` is set as soon as the MAC has verified it.
 fn authenticate(
+    policy: &Policy,
     source: &Source,
     pending: &Pending,
     body: &[u8],
@@ -459,28 +535,41 @@ fn authenticate(
     if body.is_empty() {
         return Err(Rejection::new(Code::BodyEmpty));
     }
-    let signs_body = source.scheme.signs_body();
-    if signs_body {
+    let signature = match (&source.scheme.proof, &pending.credentials) {
+        (Proof::Signature(rule), Credentials::Signed(signed)) => Some((rule, signed)),
+        (Proof::Token(_), Credentials::Token(_)) => None,
+        _ => return Err(Rejection::new(Code::InternalError)),
+    };
+    if let Some((rule, signed)) = signature
+        && rule.signs_body()
+    {
         // An id in the message is a header here: the configuration sees to that.
-        check_mac(source, pending, body, header_id(source, pending), &[])?;
+        let id = header_id(source, pending);
+        check_mac(source, rule, signed, &pending.headers, body, id, &[])?;
     }
     let document = match pending.media_type {
         MediaType::Json => Some(json::scan(body, &source.selector, scratch).map_err(refuse_json)?),
-        MediaType::Other => None,
+        MediaType::Other => {
+            refuse_hidden_json(body)?;
+            None
+        }
     };
     let document = document.as_ref();
     let id = message_id(source, pending, body, document)?;
-    if !signs_body {
-        let texts = message_texts(source, document);
+    if let Some((rule, signed)) = signature
+        && !rule.signs_body()
+    {
+        let texts = message_texts(source, rule, document);
         let values: Vec<Option<&[u8]>> = texts.iter().map(Option::as_deref).collect();
-        check_mac(source, pending, body, Some(id.as_str().as_bytes()), &values)?;
+        let id = Some(id.as_str().as_bytes());
+        check_mac(source, rule, signed, &pending.headers, body, id, &values)?;
     }
     let id = verified_id.insert(id);
     check_payload(source, document, facts.now)?;
     let key = event_key(source, pending, document, id)?;
     Ok(Authentic {
         key,
-        fingerprint: Fingerprint::of(body, facts.salt),
+        fingerprint: policy.fingerprint(body, facts.salt),
         owner: facts.owner,
     })
 }
@@ -501,23 +590,37 @@ fn refuse_json(error: JsonError) -> Rejection {
     }
 }
 
+/// The content type is not signed. If it could turn JSON into something else, a replay would get
+/// around the id in the body and the payload's rules: so a body that begins like an object is JSON.
+fn refuse_hidden_json(body: &[u8]) -> Result<(), Rejection> {
+    if body.trim_ascii_start().starts_with(b"{") {
+        return Err(Rejection::because(
+            Code::UnsupportedMediaType,
+            "the body is JSON, and its content type is not",
+        ));
+    }
+    Ok(())
+}
+
 fn check_mac(
     source: &Source,
-    pending: &Pending,
+    rule: &SignatureRule,
+    signed: &Signed,
+    headers: &[Option<Box<[u8]>>],
     body: &[u8],
     id: Option<&[u8]>,
     values: &[Option<&[u8]>],
 ) -> Result<(), Rejection> {
     let material = Material {
         body: Some(body),
-        headers: &pending.headers,
+        headers,
         id,
-        timestamp: pending.credentials.timestamp().map(Timestamp::as_bytes),
+        timestamp: signed.timestamp().map(Timestamp::as_bytes),
         values,
     };
-    let (parts, length) = source.scheme.message(&material)?;
+    let (parts, length) = rule.message(&material)?;
     let parts = parts.get(..length).unwrap_or_default();
-    match mac::verify(&source.secrets, parts, pending.credentials.signatures()) {
+    match mac::verify(&source.secrets, parts, signed.signatures()) {
         Some(_) => Ok(()),
         None => Err(Rejection::new(Code::SignatureMismatch)),
     }
@@ -526,10 +629,14 @@ fn check_mac(
 /// The values at JSON pointers that the message is made of; nothing where it is made of none.
 fn message_texts<'d>(
     source: &Source,
+    rule: &SignatureRule,
     document: Option<&Document<'d, '_>>,
 ) -> Vec<Option<Cow<'d, [u8]>>> {
-    let is_pointer = |part: &Part| matches!(part, Part::Pointer(_));
-    if !source.scheme.message.iter().any(is_pointer) {
+    if !rule
+        .message
+        .iter()
+        .any(|piece| matches!(piece.part, Part::Pointer(_)))
+    {
         return Vec::new();
     }
     (0..source.pointers.len())
@@ -545,7 +652,7 @@ fn message_texts<'d>(
 fn header_id<'p>(source: &Source, pending: &'p Pending) -> Option<&'p [u8]> {
     match source.scheme.id {
         IdAt::Header(index) => pending.headers.get(index).and_then(Option::as_deref),
-        IdAt::BodyDigest | IdAt::Pointers(_) => None,
+        IdAt::BodyDigest | IdAt::Pointers { .. } => None,
     }
 }
 
@@ -558,15 +665,26 @@ fn message_id(
     let rule = identity::Rule {
         in_message: source.scheme.signs_id(),
     };
+    let missing = |or_body_digest: bool| {
+        if or_body_digest {
+            return Ok(MessageId::digest(&Sha256::digest(body).into()));
+        }
+        Err(Rejection::new(Code::IdMissing))
+    };
     match &source.scheme.id {
-        IdAt::BodyDigest => Ok(MessageId::digest(&Sha256::digest(body).into())),
+        IdAt::BodyDigest => missing(true),
         IdAt::Header(index) => {
             let value = pending.headers.get(*index).and_then(Option::as_deref);
             let value = value.ok_or(Rejection::new(Code::IdMissing))?;
             MessageId::parse_bytes(value, rule)
         }
-        IdAt::Pointers(slots) => {
-            let document = document.ok_or(Rejection::new(Code::IdMissing))?;
+        IdAt::Pointers {
+            slots,
+            or_body_digest,
+        } => {
+            let Some(document) = document else {
+                return missing(*or_body_digest);
+            };
             let mut first: Option<Cow<'_, str>> = None;
             let mut is_ambiguous = false;
             for value in slots.clone().filter_map(|slot| document.get(slot)) {
@@ -583,7 +701,9 @@ fn message_id(
                     Some(first) => is_ambiguous |= *first != text,
                 }
             }
-            let first = first.ok_or(Rejection::new(Code::IdMissing))?;
+            let Some(first) = first else {
+                return missing(*or_body_digest);
+            };
             if is_ambiguous {
                 return Err(Rejection::new(Code::IdAmbiguous));
             }
@@ -597,7 +717,7 @@ fn check_payload(
     document: Option<&Document<'_, '_>>,
     now: UnixMillis,
 ) -> Result<(), Rejection> {
-    let place = source.scheme.timestamp.as_ref();
+    let place = source.scheme.timestamp();
     if let Some((TimestampPlace::Pointer(slot), unit)) = place.map(|at| (&at.place, at.unit)) {
         let value = document
             .and_then(|document| document.get(*slot))

@@ -70,6 +70,8 @@ pub enum ClaimAnswer {
     Delivered(Fingerprint),
     /// There is no room beside live claims.
     Full,
+    /// The store did not answer; the process's own store has granted the claim instead.
+    GrantedHere,
     /// The store did not answer.
     Unavailable,
 }
@@ -145,6 +147,7 @@ impl Memory {
             match bucket.claim(&request.key, request.owner, lease_end, SLOTS, now) {
                 Claimed::Granted => (ClaimAnswer::Granted, true),
                 Claimed::ByAnother => (ClaimAnswer::ClaimedByAnother, false),
+                Claimed::ByAnotherFromAhead => (ClaimAnswer::ClaimedByAnother, true),
                 Claimed::Delivered(fingerprint) => (ClaimAnswer::Delivered(fingerprint), false),
                 Claimed::Full => (ClaimAnswer::Full, false),
             }

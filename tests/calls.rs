@@ -16,7 +16,10 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use callback_guard::mac::SigningSecret;
 use callback_guard::pairs;
-use wasmi::{Caller, Config, Engine, ExternType, Instance, Linker, Memory, Module, Store, Val};
+use wasmi::{
+    Caller, CompilationMode, Config, Engine, ExternType, Instance, Linker, Memory, Module, Store,
+    Val,
+};
 
 const NOW: &str = "1769670760";
 const KEY: &str = "test-webhook-hmac-key";
@@ -143,6 +146,8 @@ impl Filter {
         let path = callback_guard_harness::wasm::module(&|_| {}).unwrap();
         let mut config = Config::default();
         config.consume_fuel(true);
+        // Else the translation of a function is counted with its first use.
+        config.compilation_mode(CompilationMode::Eager);
         let engine = Engine::new(&config);
         let module = Module::new(&engine, &std::fs::read(path).unwrap()).unwrap();
         let mut linker = Linker::<Host>::new(&engine);

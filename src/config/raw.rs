@@ -1,9 +1,12 @@
 //! The shape of the configuration text: field names, types and defaults. Unknown fields are errors.
 
+use std::collections::BTreeMap;
+
 use serde::Deserialize;
 
 use crate::payload::FieldType;
 use crate::policy::{HoldHeaders, Mode, OnBodyChange, OnUnknown, Unmatched};
+use crate::redis::{OnError, Protocol};
 
 /// The whole configuration.
 #[derive(Debug, Deserialize)]
@@ -38,31 +41,26 @@ fn filter() -> HoldHeaders {
     HoldHeaders::Filter
 }
 
-#[derive(Clone, Copy, Debug, Deserialize)]
+#[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RawStore {
     pub(super) kind: RawStoreKind,
-    #[serde(default = "capacity")]
-    pub(super) capacity: u32,
+    pub(super) capacity: Option<u32>,
+    pub(super) protocol: Option<Protocol>,
+    pub(super) cluster: Option<String>,
+    pub(super) authority: Option<String>,
+    pub(super) token_env: Option<String>,
+    pub(super) key_prefix: Option<String>,
+    pub(super) timeout_milliseconds: Option<u64>,
+    pub(super) on_error: Option<OnError>,
 }
 
-#[derive(Clone, Copy, Debug, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum RawStoreKind {
+    #[default]
     Memory,
-}
-
-fn capacity() -> u32 {
-    100_000
-}
-
-impl Default for RawStore {
-    fn default() -> Self {
-        Self {
-            kind: RawStoreKind::Memory,
-            capacity: capacity(),
-        }
-    }
+    Redis,
 }
 
 /// One source.
@@ -75,7 +73,11 @@ pub struct RawSource {
     pub(super) mode: Option<Mode>,
     pub(super) preset: Option<String>,
     pub(super) signature: Option<RawSignature>,
+    pub(super) token: Option<RawToken>,
+    #[serde(default)]
+    pub(super) parameters: BTreeMap<String, String>,
     pub(super) secrets: Vec<RawSecret>,
+    pub(super) content_types: Option<Vec<String>>,
     pub(super) tolerance_seconds: Option<u64>,
     pub(super) future_tolerance_seconds: Option<u64>,
     pub(super) max_body_bytes: Option<u64>,
@@ -100,8 +102,8 @@ pub(super) struct RawMatch {
 pub(super) struct RawSecret {
     pub(super) env: Option<String>,
     pub(super) value: Option<String>,
-    #[serde(default)]
-    pub(super) encoding: RawSecretEncoding,
+    pub(super) encoding: Option<RawSecretEncoding>,
+    pub(super) prefix: Option<String>,
     #[serde(default)]
     pub(super) optional: bool,
 }
@@ -198,6 +200,17 @@ pub(super) struct RawSignature {
     pub(super) id: Option<RawId>,
 }
 
+/// A shared token, by its place.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawToken {
+    pub(super) header: Option<String>,
+    #[serde(default)]
+    pub(super) path_segment: bool,
+    pub(super) query: Option<String>,
+    pub(super) id: Option<RawId>,
+}
+
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RawPart {
@@ -207,6 +220,7 @@ pub(super) struct RawPart {
     #[serde(default)]
     pub(super) id: bool,
     pub(super) literal: Option<String>,
+    pub(super) parameter: Option<String>,
     pub(super) pointer: Option<String>,
     #[serde(default)]
     pub(super) timestamp: bool,
@@ -266,6 +280,8 @@ pub(super) enum RawUnit {
 pub(super) struct RawId {
     pub(super) header: Option<String>,
     pub(super) pointers: Option<Vec<String>>,
+    #[serde(default)]
+    pub(super) or_body_digest: bool,
 }
 
 /// A named scheme, with what goes with it.
@@ -277,10 +293,26 @@ pub(super) struct Preset {
     pub(super) sender: String,
     #[allow(dead_code, reason = "for the reader of the table")]
     pub(super) source: String,
-    pub(super) signature: RawSignature,
+    pub(super) signature: Option<RawSignature>,
+    pub(super) token: Option<RawToken>,
+    #[serde(default)]
+    pub(super) secret: RawSecretFormat,
+    #[serde(default)]
+    pub(super) content_types: Vec<String>,
+    pub(super) tolerance_seconds: Option<u64>,
+    pub(super) future_tolerance_seconds: Option<u64>,
     #[serde(default)]
     pub(super) required: Vec<RawRequirement>,
     #[serde(default)]
     pub(super) key: Vec<RawKeyPart>,
     pub(super) acknowledge_as: Option<u16>,
+}
+
+/// How a sender writes its secrets.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawSecretFormat {
+    #[serde(default)]
+    pub(super) encoding: RawSecretEncoding,
+    pub(super) prefix: Option<String>,
 }

@@ -164,6 +164,23 @@ pub(super) fn resume_request() -> Result<(), Refused> {
     check(unsafe { proxy_continue_stream(0) })
 }
 
+/// Lets a held response go on.
+pub(super) fn resume_response() -> Result<(), Refused> {
+    // SAFETY: no address is handed over.
+    check(unsafe { proxy_continue_stream(1) })
+}
+
+/// The header pairs of the reply to a call-out, serialised.
+pub(super) fn call_header_pairs() -> Result<Vec<u8>, Refused> {
+    // SAFETY: the addresses come from `bytes_from`.
+    bytes_from(|data, size| unsafe { proxy_get_header_map_pairs(6, data, size) })
+}
+
+/// At most `size` bytes of the reply to a call-out.
+pub(super) fn call_body(size: usize) -> Result<Vec<u8>, Refused> {
+    buffer(4, size)
+}
+
 /// The configuration of the plugin.
 pub(super) fn plugin_configuration() -> Result<Vec<u8>, Refused> {
     buffer(7, usize::MAX)
@@ -202,6 +219,15 @@ pub(super) fn add_request_header(name: &str, value: &[u8]) -> Result<(), Refused
 pub(super) fn remove_request_header(name: &[u8]) -> Result<(), Refused> {
     // SAFETY: address and size are those of a live slice.
     check(unsafe { proxy_remove_header_map_value(0, name.as_ptr(), name.len()) })
+}
+
+/// Sets path and query of the request.
+pub(super) fn set_request_target(target: &[u8]) -> Result<(), Refused> {
+    let name = ":path";
+    // SAFETY: addresses and sizes are those of live slices.
+    check(unsafe {
+        proxy_replace_header_map_value(0, name.as_ptr(), name.len(), target.as_ptr(), target.len())
+    })
 }
 
 /// Sets the response's status.
@@ -261,6 +287,7 @@ pub(super) fn send_reply(
 pub(super) enum MetricKind {
     Counter,
     Gauge,
+    Histogram,
 }
 
 /// The number of the metric `name`, which is made if it is not there.
@@ -268,6 +295,7 @@ pub(super) fn define_metric(kind: MetricKind, name: &str) -> Option<u32> {
     let kind = match kind {
         MetricKind::Counter => 0,
         MetricKind::Gauge => 1,
+        MetricKind::Histogram => 2,
     };
     let mut id = 0;
     // SAFETY: address and size are those of a live string, and the other of a live number.
@@ -281,7 +309,7 @@ pub(super) fn increment_metric(id: u32, by: i64) {
     unsafe { proxy_increment_metric(id, by) };
 }
 
-/// Sets a gauge.
+/// Sets a gauge, or puts a value into a histogram.
 pub(super) fn record_metric(id: u32, value: u64) {
     // SAFETY: no address is handed over. A metric that the host does not take is no reason to fail.
     unsafe { proxy_record_metric(id, value) };

@@ -13,6 +13,8 @@
 mod config;
 mod guard;
 mod model;
+mod presets;
+mod redis;
 mod store;
 mod support;
 mod tidy;
