@@ -602,10 +602,6 @@ fn machine() -> String {
         .filter(|line| line.starts_with("processor"))
         .count();
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    format!(
-        "{} cores of {}, Linux {}",
-        cores,
-        of("model name"),
-        kernel.trim()
-    )
+    let release = kernel.trim().split('-').next().unwrap_or_default();
+    format!("{cores} cores of {}, Linux {release}", of("model name"))
 }
