@@ -266,7 +266,7 @@ fn reference_head(given: &[(&[u8], &[u8])]) -> Option<Code> {
     let is_identity = |value: &&[u8]| value.trim_ascii().eq_ignore_ascii_case(b"identity");
     if !all("content-encoding")
         .iter()
-        .all(|value| is_identity(value))
+        .all(is_identity)
     {
         return Some(Code::UnsupportedContentEncoding);
     }
