@@ -98,3 +98,23 @@ fn the_configuration_of_envoy_yaml_is_accepted() {
     let policy = callback_guard::config::parse(text.as_bytes(), &environment).unwrap();
     assert_eq!(policy.sources.len(), 1);
 }
+
+#[test]
+fn the_readme_has_every_preset() {
+    let readme = readme();
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/presets.json");
+    let presets: serde_json::Value =
+        serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+    for name in presets
+        .as_array()
+        .unwrap()
+        .iter()
+        .flat_map(|preset| preset["names"].as_array().unwrap())
+    {
+        let name = name.as_str().unwrap();
+        assert!(
+            readme.contains(&format!("`{name}`")),
+            "the README has no preset {name}"
+        );
+    }
+}
