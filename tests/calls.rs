@@ -149,7 +149,7 @@ impl Filter {
         // Else the translation of a function is counted with its first use.
         config.compilation_mode(CompilationMode::Eager);
         let engine = Engine::new(&config);
-        let module = Module::new(&engine, &std::fs::read(path).unwrap()).unwrap();
+        let module = Module::new(&engine, std::fs::read(path).unwrap()).unwrap();
         let mut linker = Linker::<Host>::new(&engine);
         for import in module.imports() {
             let ExternType::Func(kind) = import.ty() else {
