@@ -19,6 +19,7 @@ use sha2::{Digest, Sha256};
 
 use crate::dedupe::{EventKey, Fingerprint, KeyBuilder, OwnerToken};
 use crate::identity::{self, MessageId};
+use crate::inspector::Notes;
 use crate::json::{self, Document, JsonError, Kind, Scratch};
 use crate::mac;
 use crate::outcome::Outcome;
@@ -88,6 +89,8 @@ pub struct Guard {
     rejection: Option<Rejection>,
     body_changed: bool,
     is_sent_on: bool,
+    /// For the inspector; none where it is off.
+    notes: Option<Box<Notes>>,
 }
 
 #[derive(Debug, Default)]
@@ -163,6 +166,23 @@ impl Guard {
         self.verified_id.as_ref()
     }
 
+    /// What the inspector shows of the request; nothing where it is off.
+    #[must_use]
+    pub fn notes(&self) -> Option<&Notes> {
+        self.notes.as_deref()
+    }
+
+    /// As [`Guard::notes`], to add to them.
+    pub fn notes_mut(&mut self) -> Option<&mut Notes> {
+        self.notes.as_deref_mut()
+    }
+
+    /// The request was not for the guard to judge and is answered: what still comes of it is none
+    /// of its business.
+    pub fn stand_aside(&mut self) {
+        self.state = State::Done;
+    }
+
     /// Whether there is nothing left to decide: the request has been answered or sent on.
     #[must_use]
     pub fn is_decided(&self) -> bool {
@@ -190,6 +210,10 @@ impl Guard {
         ends: bool,
     ) -> Decision {
         self.source = policy.source_of(head);
+        let inspector = policy.inspector.as_ref();
+        if inspector.is_some_and(|inspector| inspector.records) {
+            self.notes = Some(Box::default());
+        }
         let Some(source) = self.source.and_then(|index| policy.sources.get(index)) else {
             self.state = State::Done;
             return match policy.unmatched {
@@ -200,7 +224,7 @@ impl Guard {
                 Unmatched::Reject => self.refuse(Mode::Enforce, Rejection::new(Code::NoSource)),
             };
         };
-        match check_head(source, head, now) {
+        match check_head(source, head, now, self.notes.as_deref_mut()) {
             Err(rejection) => self.refuse(source.mode, rejection),
             Ok(_) if ends => self.refuse(source.mode, Rejection::new(Code::BodyEmpty)),
             Ok(pending) => {
@@ -212,6 +236,9 @@ impl Guard {
 
     /// `received` bytes of the body are there, in all, and more will come.
     pub fn on_partial_body(&mut self, policy: &Policy, received: usize) -> Decision {
+        if let Some(notes) = &mut self.notes {
+            notes.body_bytes = Some(received);
+        }
         match (&self.state, self.source(), self.policy_of(policy)) {
             (State::Held(_), Some(_), Some(source)) if received > source.max_body_bytes => {
                 self.refuse(source.mode, Rejection::too_large(limit(source)))
@@ -233,8 +260,12 @@ impl Guard {
         let (State::Held(pending), Some(source)) = (state, self.policy_of(policy)) else {
             return self.fault();
         };
+        if let Some(notes) = &mut self.notes {
+            notes.body_bytes = Some(body.len());
+        }
+        let notes = self.notes.as_deref_mut();
         let verified_id = &mut self.verified_id;
-        match authenticate(source, &pending, body, facts, scratch, verified_id) {
+        match authenticate(source, &pending, body, facts, scratch, verified_id, notes) {
             Ok(authentic) => self.claim(source, authentic, None),
             Err(rejection) => self.refuse(source.mode, rejection),
         }
@@ -401,6 +432,7 @@ fn check_head(
     source: &Source,
     head: &RequestHead<'_>,
     now: UnixMillis,
+    notes: Option<&mut Notes>,
 ) -> Result<Pending, Rejection> {
     head.check_method()?;
     let media_type = head.check_media_type(&source.media_types)?;
@@ -408,6 +440,9 @@ fn check_head(
     head.check_declared_length(limit(source))?;
     let credentials = source.scheme.read_head(head)?;
     if let Some(timestamp) = credentials.timestamp() {
+        if let Some(notes) = notes {
+            notes.age_seconds = timestamp.age_seconds(now);
+        }
         source.tolerance.check(timestamp, now)?;
     }
     let headers = capture_headers(source, head)?;
@@ -452,6 +487,7 @@ fn authenticate(
     facts: &Facts,
     scratch: &mut Scratch,
     verified_id: &mut Option<MessageId>,
+    mut notes: Option<&mut Notes>,
 ) -> Result<Authentic, Rejection> {
     if body.len() > source.max_body_bytes {
         return Err(Rejection::too_large(limit(source)));
@@ -476,8 +512,14 @@ fn authenticate(
         check_mac(source, pending, body, Some(id.as_str().as_bytes()), &values)?;
     }
     let id = verified_id.insert(id);
+    if let Some(notes) = notes.as_deref_mut() {
+        note_stage(source, document, notes);
+    }
     check_payload(source, document, facts.now)?;
     let key = event_key(source, pending, document, id)?;
+    if let Some(notes) = notes {
+        notes.key = key.to_hex();
+    }
     Ok(Authentic {
         key,
         fingerprint: Fingerprint::of(body, facts.salt),
@@ -666,6 +708,18 @@ fn event_key(
         ));
     }
     Ok(builder.finish())
+}
+
+/// For the inspector: what of the payload tells one event of an id from the next.
+fn note_stage(source: &Source, document: Option<&Document<'_, '_>>, notes: &mut Notes) {
+    for part in &source.dedupe.key {
+        if let KeyPart::Pointer(slot) = part
+            && let Some(value) = document.and_then(|document| document.get(*slot))
+            && matches!(value.kind(), Kind::String | Kind::Number { .. })
+        {
+            notes.add_stage(&value.bytes());
+        }
+    }
 }
 
 fn limit(source: &Source) -> u64 {

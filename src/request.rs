@@ -66,6 +66,12 @@ impl<'a> RequestHead<'a> {
         head
     }
 
+    /// The method.
+    #[must_use]
+    pub fn method(&self) -> &'a [u8] {
+        self.method
+    }
+
     /// The path as it came, up to the query.
     #[must_use]
     pub fn path(&self) -> &'a [u8] {

@@ -19,6 +19,7 @@ pub struct RawConfig {
     pub(super) hold_headers: HoldHeaders,
     #[serde(default)]
     pub(super) store: RawStore,
+    pub(super) inspector: Option<RawInspector>,
     pub(super) sources: Vec<RawSource>,
 }
 
@@ -63,6 +64,19 @@ impl Default for RawStore {
             capacity: capacity(),
         }
     }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawInspector {
+    pub(super) path: Option<String>,
+    #[serde(default = "events")]
+    pub(super) events: u32,
+    pub(super) token_env: Option<String>,
+}
+
+fn events() -> u32 {
+    200
 }
 
 /// One source.

@@ -15,6 +15,7 @@ mod configuration;
 mod dedupe;
 mod deliver;
 mod hold;
+mod inspector;
 mod observe;
 mod refuse;
 mod support;
