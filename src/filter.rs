@@ -30,7 +30,7 @@ use crate::request::RequestHead;
 use crate::store::{self, Memory, Settlement};
 use crate::time::UnixMillis;
 use crate::verdict::{Code, Rejection};
-use crate::{config, inspector, pairs};
+use crate::{config, pairs};
 use host::Shared;
 use metrics::Metrics;
 
@@ -226,7 +226,7 @@ impl Worker {
     }
 
     /// Lets the inspector answer, if the request is for it.
-    fn inspect(&self, head: &RequestHead<'_>) -> Option<inspector::Reply> {
+    fn inspect(&self, head: &RequestHead<'_>) -> Option<Reply> {
         self.policy
             .inspector
             .as_ref()?
@@ -399,7 +399,7 @@ impl HttpContext for Stream {
             let head = RequestHead::new(&pairs);
             if let Some(answer) = worker.inspect(&head) {
                 guard.stand_aside();
-                reply_inspected(&answer);
+                reply(&answer);
                 is_inspected = true;
                 return Decision::Hold;
             }
@@ -511,18 +511,6 @@ fn reply(reply: &Reply) {
     let headers = pairs::encode(&reply.headers);
     if host::send_reply(reply.status, &reply.details, &headers, &reply.body).is_err() {
         // The request stays paused and ends with the proxy's own timeout: it is not forwarded.
-        log::error!("callback-guard: the host does not take a reply");
-    }
-}
-
-fn reply_inspected(reply: &inspector::Reply) {
-    let headers: Vec<(&str, &str)> = reply
-        .headers
-        .iter()
-        .map(|(name, value)| (*name, &**value))
-        .collect();
-    let headers = pairs::encode(&headers);
-    if host::send_reply(reply.status, inspector::DETAILS, &headers, &reply.body).is_err() {
         log::error!("callback-guard: the host does not take a reply");
     }
 }

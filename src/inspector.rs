@@ -17,9 +17,9 @@
 //! | 29..37 | bytes of the body |
 //! | then | source, verdict, id, stage, key, detail: each a byte with its length, and UTF-8 |
 //!
-//! Numbers are little endian. The number of the last event of a ring has a key of its own, which is
-//! moved on by compare-and-swap; who loses [`TRIES`] times in a row leaves the event out. Nobody
-//! ever waits here.
+//! Numbers are little endian. The number of the last event of a ring has a key of its own, with the
+//! number of slots that its writer has; it is moved on by compare-and-swap, and who loses [`TRIES`]
+//! times in a row leaves the event out. Nobody ever waits here.
 //!
 //! What is kept holds no payload, no secret and no signature: the id only once the MAC has verified
 //! it, and of the payload short words that the dedupe key is made of, such as `complete`.
@@ -31,13 +31,11 @@
 
 use core::fmt::Write as _;
 
-use serde::Serialize;
-use sha2::{Digest as _, Sha256};
-
 use crate::guard::Guard;
 use crate::mac::{self, Signature, SigningSecret};
 use crate::outcome::Outcome;
 use crate::policy::Policy;
+use crate::reply::Reply;
 use crate::request::{Occurrence, RequestHead};
 use crate::store::{ABSENT, SharedData, Swap, Unavailable};
 use crate::time::UnixMillis;
@@ -161,7 +159,7 @@ pub struct Kept {
 }
 
 /// One decision.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Event<'e> {
     /// Whether the MAC was verified.
     pub verified: bool,
@@ -269,7 +267,8 @@ impl<'e> Event<'e> {
 
 const FORMAT: u8 = 1;
 
-fn name(verified: bool, slot: u64) -> String {
+fn slot_name(verified: bool, number: u64, slots: u32) -> String {
+    let slot = number.checked_rem(u64::from(slots)).unwrap_or(0);
     let mut name = String::with_capacity(24);
     // Writing to a `String` cannot fail.
     let _ = write!(name, "{}/{slot:x}", ring(verified));
@@ -292,6 +291,8 @@ fn number(bytes: Option<&[u8]>) -> u64 {
 
 impl Inspector {
     /// Keeps the decision on `guard`, made at `now`.
+    #[cold]
+    #[inline(never)]
     pub fn keep(
         &self,
         shared: &mut impl SharedData,
@@ -335,10 +336,14 @@ impl Inspector {
             let (last, version) = shared.get(ring(verified)).ok()?;
             let number = number(last.as_deref()).wrapping_add(1);
             let version = version.unwrap_or(ABSENT);
-            match shared.set(ring(verified), &number.to_le_bytes(), version) {
+            let mut last = [0; 12];
+            let (left, right) = last.split_at_mut(8);
+            left.copy_from_slice(&number.to_le_bytes());
+            right.copy_from_slice(&self.events.to_le_bytes());
+            match shared.set(ring(verified), &last, version) {
                 Ok(Swap::Done) => {
                     let bytes = Event { number, ..*event }.encode();
-                    let name = name(verified, self.slot(number));
+                    let name = slot_name(verified, number, self.events);
                     shared.set(&name, &bytes, ANY).ok()?;
                     return Some(Kept { verified, number });
                 }
@@ -350,6 +355,8 @@ impl Inspector {
     }
 
     /// Notes what became of a request that was sent on, unless its slot has gone to another event.
+    #[cold]
+    #[inline(never)]
     pub fn answered(
         &self,
         shared: &mut impl SharedData,
@@ -357,7 +364,7 @@ impl Inspector {
         outcome: Outcome,
         status: u64,
     ) {
-        let name = name(kept.verified, self.slot(kept.number));
+        let name = slot_name(kept.verified, kept.number, self.events);
         for _ in 0..TRIES {
             let Ok((Some(mut bytes), Some(version))) = shared.get(&name) else {
                 return;
@@ -379,56 +386,69 @@ impl Inspector {
         }
     }
 
-    fn slot(&self, number: u64) -> u64 {
-        number.checked_rem(u64::from(self.events)).unwrap_or(0)
+    /// The last events of one ring, the newest first, as bytes; and the number of the last.
+    ///
+    /// The slots are those of the plugin that wrote last: it need not be this one.
+    fn read(&self, shared: &mut impl SharedData, verified: bool) -> (Vec<Vec<u8>>, u64) {
+        let mut slots = Vec::new();
+        let head = shared.get(ring(verified)).ok().and_then(|(head, _)| head);
+        let last = number(head.as_deref());
+        let written = head
+            .as_deref()
+            .and_then(|head| head.get(8..)?.first_chunk());
+        let written = written.map_or(0, |events| u32::from_le_bytes(*events));
+        let mut next = last;
+        for _ in 0..self.events.min(written) {
+            let name = slot_name(verified, next, written);
+            if let Ok((Some(bytes), _)) = shared.get(&name)
+                && number(bytes.get(5..)) == next
+            {
+                slots.push(bytes);
+            }
+            next = next.saturating_sub(1);
+        }
+        (slots, last)
     }
 
-    /// The last events, as JSON, the newest first.
-    ///
-    /// Reads every slot that any configuration may have written, so that it does not matter which
-    /// number of events the plugin has that writes.
+    /// The last events of both rings, as JSON, the newest first.
     fn listing(&self, shared: &mut impl SharedData, now: UnixMillis) -> String {
-        let mut slots = Vec::new();
-        let mut recorded = [0; 2];
-        for (verified, recorded) in [true, false].into_iter().zip(&mut recorded) {
-            if let Ok((last, _)) = shared.get(ring(verified)) {
-                *recorded = number(last.as_deref());
-            }
-            if *recorded == 0 {
-                continue;
-            }
-            for slot in 0..u64::from(MOST_EVENTS) {
-                if let Ok((Some(bytes), _)) = shared.get(&name(verified, slot)) {
-                    slots.push((verified, bytes));
-                }
-            }
-        }
-        let mut events: Vec<Event<'_>> = slots
+        let (verified, last_verified) = self.read(shared, true);
+        let (other, last_other) = self.read(shared, false);
+        let mut verified = verified
             .iter()
-            .filter_map(|(verified, bytes)| Event::decode(*verified, bytes))
-            .collect();
-        events.sort_unstable_by_key(|event| core::cmp::Reverse((event.time_unix_ms, event.number)));
-        let mut left = [self.events; 2];
-        events.retain(|event| {
-            let [verified, other] = &mut left;
-            let left = if event.verified { verified } else { other };
-            let is_kept = *left > 0;
-            *left = left.saturating_sub(1);
-            is_kept
-        });
-        let [verified, other] = recorded;
-        let listing = Listing {
-            now_unix_ms: now.as_millis(),
-            kept: self.events,
-            recorded_verified: verified,
-            recorded_other: other,
-            events,
-        };
-        // Texts and numbers: this cannot fail.
-        serde_json::to_string(&listing).unwrap_or_default()
+            .filter_map(|bytes| Event::decode(true, bytes))
+            .peekable();
+        let mut other = other
+            .iter()
+            .filter_map(|bytes| Event::decode(false, bytes))
+            .peekable();
+        let mut json = Json::default();
+        json.number("now_unix_ms", Some(now.as_millis()));
+        json.number("kept", Some(self.events.into()));
+        json.number("recorded_verified", Some(last_verified));
+        json.number("recorded_other", Some(last_other));
+        json.name("events");
+        json.text.push('[');
+        loop {
+            let takes_verified = match (verified.peek(), other.peek()) {
+                (Some(left), Some(right)) => left.time_unix_ms >= right.time_unix_ms,
+                (left, _) => left.is_some(),
+            };
+            let event = if takes_verified {
+                verified.next()
+            } else {
+                other.next()
+            };
+            let Some(event) = event else { break };
+            json.event(&event);
+        }
+        json.text.push_str("]}");
+        json.text
     }
 
     /// The answer to a request to the inspector; nothing if it is not one.
+    #[cold]
+    #[inline(never)]
     pub fn answer(
         &self,
         shared: &mut impl SharedData,
@@ -442,10 +462,11 @@ impl Inspector {
             return None;
         }
         if head.method() != b"GET" {
-            return Some(Reply::problem(405, "Method Not Allowed", ("allow", "GET")));
+            return Some(reply(405, ("allow", "GET"), METHOD_NOT_ALLOWED.to_owned()));
         }
         if is_page {
-            return Some(page());
+            let policy = ("content-security-policy", PAGE_POLICY);
+            return Some(reply(200, policy, PAGE.to_owned()));
         }
         let token = match head.occurrence(b"authorization") {
             Occurrence::Once(value) => bearer(value),
@@ -453,10 +474,10 @@ impl Inspector {
         };
         if !token.is_some_and(|token| place.token.is(token)) {
             let challenge = ("www-authenticate", "Bearer realm=\"callback-guard\"");
-            return Some(Reply::problem(401, "Unauthorized", challenge));
+            return Some(reply(401, challenge, UNAUTHORIZED.to_owned()));
         }
-        let body = self.listing(shared, now);
-        Some(Reply::new(200, ("content-type", "application/json"), body))
+        let vary = ("vary", "authorization");
+        Some(reply(200, vary, self.listing(shared, now)))
     }
 }
 
@@ -468,32 +489,122 @@ fn bearer(value: &[u8]) -> Option<&[u8]> {
         .then(|| token.trim_ascii())
 }
 
-#[derive(Serialize)]
-struct Listing<'l> {
-    now_unix_ms: u64,
-    kept: u32,
-    recorded_verified: u64,
-    recorded_other: u64,
-    events: Vec<Event<'l>>,
+/// JSON text as it is written: what stands open is closed by whoever opened it.
+#[derive(Default)]
+struct Json {
+    text: String,
 }
 
-/// What the inspector answers.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Reply {
-    /// The HTTP status.
-    pub status: u16,
-    /// Names and values.
-    pub headers: Vec<(&'static str, String)>,
-    /// The body.
-    pub body: String,
+impl Json {
+    /// Begins a member; the first one its object, too.
+    fn name(&mut self, name: &str) {
+        let is_first = self.text.is_empty() || self.text.ends_with(['[', '}']);
+        if self.text.ends_with('}') {
+            self.text.push(',');
+        }
+        self.text.push(if is_first { '{' } else { ',' });
+        self.string(name);
+        self.text.push(':');
+    }
+
+    #[inline(never)]
+    fn raw(&mut self, name: &str, value: &str) {
+        self.name(name);
+        self.text.push_str(value);
+    }
+
+    fn flag(&mut self, name: &str, value: bool) {
+        self.raw(name, if value { "true" } else { "false" });
+    }
+
+    #[inline(never)]
+    fn number(&mut self, name: &str, value: Option<u64>) {
+        self.name(name);
+        // Writing to a `String` cannot fail.
+        let _ = match value {
+            Some(value) => write!(self.text, "{value}"),
+            None => self.text.write_str("null"),
+        };
+    }
+
+    /// A member with a text; null if it is empty.
+    #[inline(never)]
+    fn text(&mut self, name: &str, value: &str) {
+        self.name(name);
+        if value.is_empty() {
+            self.text.push_str("null");
+        } else {
+            self.string(value);
+        }
+    }
+
+    /// A string. Source: RFC 8259, 7; the rest above ASCII stays as it is.
+    #[inline(never)]
+    fn string(&mut self, value: &str) {
+        self.text.push('"');
+        for char in value.chars() {
+            let is_plain = char >= ' ' && !matches!(char, '"' | '\\' | '<' | '\u{7f}');
+            if is_plain {
+                self.text.push(char);
+            } else {
+                let _ = write!(self.text, "\\u{:04x}", u32::from(char));
+            }
+        }
+        self.text.push('"');
+    }
+
+    fn event(&mut self, event: &Event<'_>) {
+        self.flag("verified", event.verified);
+        self.number("number", Some(event.number));
+        self.number("time_unix_ms", Some(event.time_unix_ms));
+        self.text("source", event.source);
+        self.text("verdict", event.verdict);
+        self.text("detail", event.detail);
+        self.flag("sent_on", event.sent_on);
+        self.text("id", event.id);
+        self.text("stage", event.stage);
+        self.text("key", event.key);
+        match event.age_seconds {
+            Some(age) if age < 0 => {
+                self.raw("age_seconds", "-");
+                let _ = write!(self.text, "{}", age.unsigned_abs());
+            }
+            age => self.number("age_seconds", age.map(i64::unsigned_abs)),
+        }
+        self.number("body_bytes", event.body_bytes);
+        self.text("outcome", event.outcome.unwrap_or(""));
+        self.number("upstream_status", event.upstream_status.map(u64::from));
+        self.text.push('}');
+    }
 }
 
-/// For `%RESPONSE_CODE_DETAILS%`.
-pub const DETAILS: &str = "callback_guard:inspector";
+/// The page; it holds no data.
+pub const PAGE: &str = include_str!("inspector/page.html");
 
-impl Reply {
-    fn new(status: u16, header: (&'static str, &str), body: String) -> Self {
-        let headers = [
+/// The page's own style and script, by their hashes, and nothing else. A test says what they are.
+///
+/// Source: CSP Level 3; Trusted Types.
+const PAGE_POLICY: &str = "default-src 'none'; \
+    script-src 'sha256-SCRIPT'; \
+    style-src 'sha256-STYLE'; \
+    connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; \
+    frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'";
+
+const METHOD_NOT_ALLOWED: &str =
+    r#"{"type":"about:blank","title":"Method Not Allowed","status":405}"#;
+const UNAUTHORIZED: &str = r#"{"type":"about:blank","title":"Unauthorized","status":401}"#;
+
+fn reply(status: u16, header: (&'static str, &'static str), body: String) -> Reply {
+    let is_page = header.0 == "content-security-policy";
+    let kind = match status {
+        200 if is_page => "text/html; charset=utf-8",
+        200 => "application/json",
+        _ => "application/problem+json",
+    };
+    Reply {
+        status,
+        headers: vec![
+            ("content-type", kind),
             header,
             ("cache-control", "no-store"),
             ("cross-origin-opener-policy", "same-origin"),
@@ -501,47 +612,8 @@ impl Reply {
             ("referrer-policy", "no-referrer"),
             ("x-content-type-options", "nosniff"),
             ("x-frame-options", "DENY"),
-        ];
-        Self {
-            status,
-            headers: headers.map(|(name, value)| (name, value.to_owned())).into(),
-            body,
-        }
+        ],
+        body,
+        details: "callback_guard:inspector".to_owned(),
     }
-
-    fn problem(status: u16, title: &str, header: (&'static str, &str)) -> Self {
-        let body =
-            format!("{{\"type\":\"about:blank\",\"title\":\"{title}\",\"status\":{status}}}");
-        let mut reply = Self::new(status, header, body);
-        let kind = "application/problem+json".to_owned();
-        reply.headers.push(("content-type", kind));
-        reply
-    }
-}
-
-const PAGE: &str = include_str!("inspector/page.html");
-
-/// The page. Its policy allows its own style and script, by their hashes, and nothing else.
-///
-/// Source: CSP Level 3; Trusted Types.
-fn page() -> Reply {
-    use base64::Engine as _;
-    let hash = |begin: &str, end: &str| {
-        let inside = PAGE
-            .split_once(begin)
-            .and_then(|(_, rest)| rest.split_once(end))
-            .map_or("", |(inside, _)| inside);
-        base64::engine::general_purpose::STANDARD.encode(Sha256::digest(inside))
-    };
-    let policy = format!(
-        "default-src 'none'; script-src 'sha256-{}'; style-src 'sha256-{}'; connect-src 'self'; \
-         img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; \
-         require-trusted-types-for 'script'; trusted-types 'none'",
-        hash("<script>", "</script>"),
-        hash("<style>", "</style>"),
-    );
-    let kind = ("content-type", "text/html; charset=utf-8");
-    let mut reply = Reply::new(200, kind, PAGE.to_owned());
-    reply.headers.push(("content-security-policy", policy));
-    reply
 }
