@@ -7,7 +7,9 @@ RUN rustup target add wasm32-wasip1
 WORKDIR /callback-guard
 COPY Cargo.toml Cargo.lock ./
 COPY src src
-# Members of the workspace, not built here: `--locked` wants to know them.
+# The rest of the workspace, not built here: cargo wants to know it.
+COPY bench bench
+COPY benches benches
 COPY cli cli
 COPY tests/harness tests/harness
 RUN --mount=type=cache,target=/usr/local/cargo/registry \

@@ -24,13 +24,14 @@ use crate::payload::{HostPattern, Requirement, UrlRule, is_host};
 use crate::policy::{
     CapturedHeader, Dedupe, HeaderRole, InFlight, KeyPart, Mode, PathRule, Policy, Route, Source,
 };
-use crate::request::JSON;
-use crate::scheme::Tolerance;
+use crate::request::{JSON, is_json};
+use crate::scheme::{IdAt, Part, Proof, Scheme, TimestampPlace, Tolerance};
 use crate::store::{LEAST_CAPACITY, MOST_CAPACITY};
 use raw::{
     Preset, RawDedupe, RawInspector, RawKeyPart, RawMatch, RawPayload, RawRequirement, RawSecret,
-    RawSecretEncoding, RawStoreKind,
+    RawSecretEncoding, RawSecretFormat, RawStoreKind,
 };
+use signature::Parameters;
 
 /// Accepted age of a timestamp, in seconds, where the configuration gives none.
 ///
@@ -307,34 +308,62 @@ impl Validator<'_> {
             let problem = "expected 1 to 32 characters of a-z, 0-9, `_` and `-`";
             return Err(ConfigError::new(&name_path, problem));
         }
-        let preset = preset(path, &raw)?;
+        let route = route(&path.field("match"), raw.route)?;
+        let preset = preset(path, raw.preset.as_deref())?;
         let mut fields = Fields::default();
-        let signature_path = path.field("signature");
-        let scheme = match (&raw.signature, &preset) {
-            (Some(_), Some(_)) => {
-                let problem = "stands beside `preset`, expected one of the two";
-                return Err(ConfigError::new(&signature_path, problem));
+        let mut parameters = Parameters::new(path.field("parameters"), &raw.parameters);
+        let scheme = match (&preset, &raw.signature, &raw.token) {
+            (None, Some(signature), None) => {
+                let path = path.field("signature");
+                signature::compile(&path, signature, &mut parameters, &mut fields)?
             }
-            (Some(signature), None) => signature::compile(&signature_path, signature, &mut fields)?,
-            (None, Some(preset)) => {
-                signature::compile(&path.field("preset"), &preset.signature, &mut fields)?
+            (None, None, Some(token)) => {
+                let path = path.field("token");
+                signature::compile_token(&path, token, None, &route.path, &mut fields)?
             }
-            (None, None) => {
-                return Err(ConfigError::new(path, "expected `preset` or `signature`"));
+            (Some(preset), None, token) => {
+                let preset_path = path.field("preset");
+                match (&preset.signature, &preset.token, token) {
+                    (Some(signature), _, None) => {
+                        signature::compile(&preset_path, signature, &mut parameters, &mut fields)?
+                    }
+                    (None, Some(usual), token) => signature::compile_token(
+                        &token.as_ref().map_or(preset_path, |_| path.field("token")),
+                        token.as_ref().unwrap_or(usual),
+                        usual.id.as_ref(),
+                        &route.path,
+                        &mut fields,
+                    )?,
+                    _ => {
+                        let problem =
+                            "stands beside a preset that is signed, expected one of the two";
+                        return Err(ConfigError::new(&path.field("token"), problem));
+                    }
+                }
+            }
+            (None, None, None) => {
+                let problem = "expected `preset`, `signature` or `token`";
+                return Err(ConfigError::new(path, problem));
+            }
+            (_, Some(_), _) => {
+                let problem = "stands beside `preset` or `token`, expected one of the three";
+                return Err(ConfigError::new(&path.field("signature"), problem));
             }
         };
+        parameters.check_all_used()?;
         let preset = preset.unwrap_or_default();
         let tolerance = Tolerance {
             past: seconds(
                 path,
                 "tolerance_seconds",
-                raw.tolerance_seconds,
+                raw.tolerance_seconds.or(preset.tolerance_seconds),
                 TOLERANCE_SECONDS,
             )?,
             future: seconds(
                 path,
                 "future_tolerance_seconds",
-                raw.future_tolerance_seconds,
+                raw.future_tolerance_seconds
+                    .or(preset.future_tolerance_seconds),
                 FUTURE_TOLERANCE_SECONDS,
             )?,
         };
@@ -359,18 +388,22 @@ impl Validator<'_> {
         } = raw.payload;
         let required = required.as_ref().unwrap_or(&preset.required);
         let required = requirements(&payload_path.field("required"), required, &mut fields)?;
+        let media_types = media_types(path, raw.content_types.as_ref(), &preset)?;
         let urls = match allowed_url_hosts {
             Some(hosts) => Some(url_rule(&payload_path.field("allowed_url_hosts"), &hosts)?),
             None => None,
         };
+        if !media_types.iter().all(|kind| is_json(kind.as_bytes())) {
+            check_without_json(path, &scheme, &dedupe, &required, urls.is_some())?;
+        }
         Ok(Source {
             mode: raw.mode.unwrap_or(mode),
-            route: route(&path.field("match"), raw.route)?,
+            route,
             scheme,
-            secrets: self.secrets(&path.field("secrets"), &raw.secrets)?,
+            secrets: self.secrets(&path.field("secrets"), &raw.secrets, &preset.secret)?,
             tolerance,
             max_body_bytes: usize::try_from(max_body_bytes).unwrap_or(usize::MAX),
-            media_types: vec![JSON.into()],
+            media_types,
             headers: fields.headers,
             selector: Selector::new(&fields.pointers, urls.is_some()),
             pointers: fields.pointers,
@@ -382,14 +415,19 @@ impl Validator<'_> {
         })
     }
 
-    fn secrets(&self, path: &Path, raw: &[RawSecret]) -> Result<Vec<SigningSecret>, ConfigError> {
+    fn secrets(
+        &self,
+        path: &Path,
+        raw: &[RawSecret],
+        usual: &RawSecretFormat,
+    ) -> Result<Vec<SigningSecret>, ConfigError> {
         if raw.len() > MAX_SECRETS {
             let problem = format!("there are {}, expected at most {MAX_SECRETS}", raw.len());
             return Err(ConfigError::new(path, problem));
         }
         let mut secrets = Vec::with_capacity(raw.len());
         for (index, secret) in raw.iter().enumerate() {
-            secrets.extend(self.secret(&path.index(index), secret)?);
+            secrets.extend(self.secret(&path.index(index), secret, usual)?);
         }
         if secrets.is_empty() {
             let problem = if raw.is_empty() {
@@ -402,7 +440,12 @@ impl Validator<'_> {
         Ok(secrets)
     }
 
-    fn secret(&self, path: &Path, raw: &RawSecret) -> Result<Option<SigningSecret>, ConfigError> {
+    fn secret(
+        &self,
+        path: &Path,
+        raw: &RawSecret,
+        usual: &RawSecretFormat,
+    ) -> Result<Option<SigningSecret>, ConfigError> {
         let (path, text) = match (&raw.env, &raw.value) {
             (Some(name), None) => {
                 let path = path.field("env");
@@ -429,16 +472,23 @@ impl Validator<'_> {
         if text.ends_with(b"\n") || text.ends_with(b"\r") {
             return Err(ConfigError::new(&path, "the secret ends with a line break"));
         }
-        let key = match raw.encoding {
-            RawSecretEncoding::Utf8 => Some(text),
-            RawSecretEncoding::Hex => hex::decode(&text).ok(),
-            RawSecretEncoding::Base64 => KEY_BASE64.decode(&text).ok(),
+        // Who says how a secret is written says all of it.
+        let (encoding, prefix) = match (raw.encoding, &raw.prefix) {
+            (None, None) => (usual.encoding, usual.prefix.as_deref()),
+            (encoding, prefix) => (encoding.unwrap_or_default(), prefix.as_deref()),
+        };
+        // The senders' own libraries take secrets with and without it.
+        let prefix = prefix.unwrap_or_default().as_bytes();
+        let text = text.strip_prefix(prefix).unwrap_or(&text);
+        let key = match encoding {
+            RawSecretEncoding::Utf8 => Some(text.to_vec()),
+            RawSecretEncoding::Hex => hex::decode(text).ok(),
+            RawSecretEncoding::Base64 => KEY_BASE64.decode(text).ok(),
         };
         let Some(key) = key else {
-            let encoding = raw.encoding.name();
             return Err(ConfigError::new(
                 &path,
-                format!("the secret is not valid {encoding}"),
+                format!("the secret is not valid {}", encoding.name()),
             ));
         };
         match SigningSecret::new(&key) {
@@ -502,14 +552,14 @@ fn header_name(path: &Path, name: &str) -> Result<Box<str>, ConfigError> {
     Ok(name.to_ascii_lowercase().into())
 }
 
-fn preset(path: &Path, raw: &RawSource) -> Result<Option<Preset>, ConfigError> {
-    let Some(name) = &raw.preset else {
+fn preset(path: &Path, name: Option<&str>) -> Result<Option<Preset>, ConfigError> {
+    let Some(name) = name else {
         return Ok(None);
     };
     let presets = presets()?;
     let mut names = BTreeSet::new();
     for preset in presets {
-        if preset.names.contains(name) {
+        if preset.names.iter().any(|known| known == name) {
             return Ok(Some(preset));
         }
         names.extend(preset.names);
@@ -609,6 +659,91 @@ fn url_rule(path: &Path, hosts: &[String]) -> Result<UrlRule, ConfigError> {
         hosts: patterns,
         pointer: "".into(),
     })
+}
+
+/// The media types that a source accepts, in lower case.
+fn media_types(
+    path: &Path,
+    given: Option<&Vec<String>>,
+    preset: &Preset,
+) -> Result<Vec<Box<str>>, ConfigError> {
+    let path = path.field("content_types");
+    let types = match given {
+        Some(types) if types.is_empty() => {
+            let problem = "is empty, expected at least one media type";
+            return Err(ConfigError::new(&path, problem));
+        }
+        Some(types) => types,
+        None if preset.content_types.is_empty() => return Ok(vec![JSON.into()]),
+        None => &preset.content_types,
+    };
+    let mut accepted = Vec::with_capacity(types.len());
+    for (index, text) in types.iter().enumerate() {
+        let is_token = |part: &str| {
+            !part.is_empty()
+                && part
+                    .bytes()
+                    .all(|byte| byte.is_ascii_alphanumeric() || b"!#$&-^_.+".contains(&byte))
+        };
+        match text.split_once('/') {
+            Some((kind, subtype)) if is_token(kind) && is_token(subtype) => {
+                accepted.push(text.to_ascii_lowercase().into());
+            }
+            _ => {
+                let problem =
+                    "expected a media type such as `application/json`, without parameters";
+                return Err(ConfigError::new(&path.index(index), problem));
+            }
+        }
+    }
+    Ok(accepted)
+}
+
+/// Refuses rules that read JSON where bodies may come that are none: they would be passed by.
+fn check_without_json(
+    path: &Path,
+    scheme: &Scheme,
+    dedupe: &Dedupe,
+    required: &[Requirement],
+    checks_urls: bool,
+) -> Result<(), ConfigError> {
+    let in_message = match &scheme.proof {
+        Proof::Signature(rule) => rule
+            .message
+            .iter()
+            .any(|piece| matches!(piece.part, Part::Pointer(_))),
+        Proof::Token(_) => false,
+    };
+    let id = matches!(
+        scheme.id,
+        IdAt::Pointers {
+            or_body_digest: false,
+            ..
+        }
+    );
+    let timestamp = scheme
+        .timestamp()
+        .is_some_and(|at| matches!(at.place, TimestampPlace::Pointer(_)));
+    let key = dedupe
+        .key
+        .iter()
+        .any(|part| matches!(part, KeyPart::Pointer(_)));
+    for (reads, what) in [
+        (in_message, "`message`"),
+        (id, "`id`"),
+        (timestamp, "`timestamp`"),
+        (key, "`dedupe.key`"),
+        (!required.is_empty(), "`payload.required`"),
+        (checks_urls, "`payload.allowed_url_hosts`"),
+    ] {
+        if reads {
+            return Err(ConfigError::new(
+                &path.field("content_types"),
+                format!("holds a type that is not JSON, in which {what} finds nothing"),
+            ));
+        }
+    }
+    Ok(())
 }
 
 fn dedupe(

@@ -146,6 +146,10 @@ type Tag = [u8; 16];
 
 const RECORD: usize = 32;
 
+/// By how many seconds a lease may outlast a later one before the clock must have stepped back.
+/// Workers read one clock, but not at the same moment; this keeps them from writing for nothing.
+const CLOCK_SLACK_SECONDS: u64 = 1;
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Record {
     tag: Tag,
@@ -198,6 +202,9 @@ pub enum Claimed {
     Granted,
     /// Another request holds it. Nothing to write.
     ByAnother,
+    /// Another request holds it, under a lease from a time when the clock was ahead; that ends at
+    /// the asker's lease end instead. The bucket has to be written back.
+    ByAnotherFromAhead,
     /// It was delivered, to a body with this fingerprint. Nothing to write.
     Delivered(Fingerprint),
     /// Every record is a live claim. Nothing to write.
@@ -260,7 +267,9 @@ impl Bucket {
     /// Claims the event `key` for `owner` until `lease_end`, in a bucket of at most `slots` records.
     ///
     /// A record whose lease or window has ended counts as absent. Where the bucket has no room the
-    /// oldest delivered record makes some; a live claim never does.
+    /// oldest delivered record makes some; a live claim never does. A claim of another that would
+    /// outlive the asker's was made before the clock stepped back: its lease is cut to the asker's,
+    /// or the event would be out of reach for as long as the step.
     pub fn claim(
         &mut self,
         key: &EventKey,
@@ -270,10 +279,15 @@ impl Bucket {
         now: UnixMillis,
     ) -> Claimed {
         let tag = key.tag();
-        if let Some((_, record)) = self.find(&tag)
+        if let Some((at, mut record)) = self.find(&tag)
             && record.until > now
         {
             return match record.state {
+                State::Claimed(_) if record.until > lease_end.plus_seconds(CLOCK_SLACK_SECONDS) => {
+                    record.until = lease_end;
+                    self.replace(at, &record);
+                    Claimed::ByAnotherFromAhead
+                }
                 State::Claimed(_) => Claimed::ByAnother,
                 State::Delivered(fingerprint) => Claimed::Delivered(fingerprint),
             };
@@ -378,6 +392,13 @@ impl Bucket {
     fn append(&mut self, record: &Record) {
         self.count(record.state, 1);
         self.bytes.extend_from_slice(&record.encode());
+    }
+
+    fn replace(&mut self, at: usize, record: &Record) {
+        let (records, _) = self.bytes.as_chunks_mut::<RECORD>();
+        if let Some(place) = records.get_mut(at) {
+            *place = record.encode();
+        }
     }
 
     fn remove(&mut self, at: usize) {

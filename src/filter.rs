@@ -211,6 +211,9 @@ impl Worker {
         if guard.body_changed() {
             self.metrics.body_change(guard.source());
         }
+        if let Some(millis) = guard.held_millis() {
+            self.metrics.decision(guard.source(), millis);
+        }
         // An access log without the verdict is no reason to refuse.
         let _ = host::set_filter_state("callback_guard.verdict", verdict.as_str());
         if let Some(rejection) = guard.rejection() {
@@ -240,8 +243,8 @@ impl Worker {
             && let Some(notes) = guard.notes_mut()
             && let Some(kept) = notes.kept.take()
         {
-            let status = host::number_property("response\0code").unwrap_or(0);
-            inspector.answered(&mut Shared, kept, outcome(), status);
+            let (outcome, status) = outcome();
+            inspector.answered(&mut Shared, kept, outcome, status);
         }
     }
 
@@ -316,8 +319,14 @@ impl Worker {
         match self.store.settle(&mut Shared, &settlement, now()) {
             Ok((is_settled, change)) => {
                 self.metrics.change(change);
-                if !is_settled && matches!(settlement, Settlement::Deliver { .. }) {
-                    self.metrics.settle_failure(guard.source());
+                match settlement {
+                    Settlement::Release { .. } if is_settled => {
+                        self.metrics.release(guard.source());
+                    }
+                    Settlement::Deliver { .. } if !is_settled => {
+                        self.metrics.settle_failure(guard.source());
+                    }
+                    Settlement::Release { .. } | Settlement::Deliver { .. } => {}
                 }
             }
             Err(store::Unavailable) => self.metrics.settle_failure(guard.source()),
@@ -379,6 +388,7 @@ impl Stream {
             if body.len() != self.received {
                 return guard.fault();
             }
+            worker.metrics.body(guard.source(), body.len());
             guard.on_body(&worker.policy, &body, &facts, &mut scratch)
         })
     }
@@ -408,7 +418,13 @@ impl HttpContext for Stream {
                     return guard.fault();
                 }
             }
-            guard.on_head(&worker.policy, &head, now(), ends)
+            let decision = guard.on_head(&worker.policy, &head, now(), ends);
+            if let Some(target) = guard.clean_target(&worker.policy, &head)
+                && host::set_request_target(&target).is_err()
+            {
+                return guard.fault();
+            }
+            decision
         });
         if is_inspected {
             return Action::Pause;
@@ -457,11 +473,13 @@ impl HttpContext for Stream {
         if !guard.has_claim() && (acknowledge_as.is_none() || !guard.is_sent_on()) {
             return Action::Continue;
         }
-        let outcome = outcome();
+        let (outcome, status) = outcome();
         worker.settle(&mut guard, outcome);
-        if let (Outcome::Accepted, Some(status)) = (outcome, acknowledge_as) {
+        if let (Outcome::Accepted, Some(wanted)) = (outcome, acknowledge_as)
+            && u64::from(wanted) != status
+        {
             // The sender gets the upstream's own status if the host refuses.
-            let _ = host::set_response_status(&status.to_string());
+            let _ = host::set_response_status(&wanted.to_string());
         }
         Action::Continue
     }
@@ -473,7 +491,7 @@ impl HttpContext for Stream {
         worker.stop_waiting(self.context);
         worker.note_answer(&mut guard);
         if guard.has_claim() {
-            worker.settle(&mut guard, outcome());
+            worker.settle(&mut guard, outcome().0);
         }
     }
 }
@@ -499,12 +517,12 @@ impl Stream {
     }
 }
 
-/// What became of the request, by what Envoy says of its response.
-fn outcome() -> Outcome {
+/// What became of the request, by what Envoy says of its response, and that response's status.
+fn outcome() -> (Outcome, u64) {
     let details = host::property("response\0code_details").unwrap_or_default();
     let status = host::number_property("response\0code").unwrap_or(0);
     let attempts = || host::number_property("upstream\0request_attempt_count").unwrap_or(1);
-    Outcome::new(&details, status, attempts)
+    (Outcome::new(&details, status, attempts), status)
 }
 
 fn reply(reply: &Reply) {

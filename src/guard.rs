@@ -27,7 +27,9 @@ use crate::policy::{
     HeaderRole, InFlight, KeyPart, Mode, OnBodyChange, OnUnknown, Policy, Source, Unmatched,
 };
 use crate::request::{MediaType, Occurrence, RequestHead};
-use crate::scheme::{Credentials, IdAt, Material, Part, Timestamp, TimestampPlace};
+use crate::scheme::{
+    Credentials, IdAt, Material, Part, Proof, SignatureRule, Signed, Timestamp, TimestampPlace,
+};
 use crate::store::{ClaimAnswer, ClaimRequest, Settlement};
 use crate::time::UnixMillis;
 use crate::verdict::{Code, Rejection};
@@ -91,6 +93,8 @@ pub struct Guard {
     is_sent_on: bool,
     /// For the inspector; none where it is off.
     notes: Option<Box<Notes>>,
+    held_since: Option<UnixMillis>,
+    held_millis: Option<u64>,
 }
 
 #[derive(Debug, Default)]
@@ -158,6 +162,13 @@ impl Guard {
     #[must_use]
     pub fn body_changed(&self) -> bool {
         self.body_changed
+    }
+
+    /// How long the head has been held for its body, and for the claim of another request, in
+    /// milliseconds. Nothing before the body is whole: a refusal by the head takes no time.
+    #[must_use]
+    pub fn held_millis(&self) -> Option<u64> {
+        self.held_millis
     }
 
     /// The message id, once the MAC has verified it.
@@ -229,8 +240,19 @@ impl Guard {
             Ok(_) if ends => self.refuse(source.mode, Rejection::new(Code::BodyEmpty)),
             Ok(pending) => {
                 self.state = State::Held(pending);
+                self.held_since = Some(now);
                 Decision::Hold
             }
+        }
+    }
+
+    /// Path and query that may go on from here, if they are not those that came: they held a token,
+    /// which neither the upstream nor the access log may see, whatever becomes of the request.
+    #[must_use]
+    pub fn clean_target(&self, policy: &Policy, head: &RequestHead<'_>) -> Option<Vec<u8>> {
+        match &self.policy_of(policy)?.scheme.proof {
+            Proof::Token(at) => at.clean(head.target()),
+            Proof::Signature(_) => None,
         }
     }
 
@@ -263,6 +285,7 @@ impl Guard {
         if let Some(notes) = &mut self.notes {
             notes.body_bytes = Some(body.len());
         }
+        self.held_until(facts.now);
         let notes = self.notes.as_deref_mut();
         let verified_id = &mut self.verified_id;
         match authenticate(source, &pending, body, facts, scratch, verified_id, notes) {
@@ -278,6 +301,7 @@ impl Guard {
         else {
             return self.fault();
         };
+        self.held_until(now);
         let Authentic {
             key,
             fingerprint,
@@ -296,7 +320,9 @@ impl Guard {
                 if let (Mode::Enforce, InFlight::Wait { seconds }) =
                     (source.mode, source.dedupe.in_flight)
                 {
-                    let deadline = deadline.unwrap_or(now.plus_seconds(seconds));
+                    // The clock may have stepped back since the wait began.
+                    let latest = now.plus_seconds(seconds);
+                    let deadline = deadline.map_or(latest, |deadline| deadline.min(latest));
                     if now < deadline {
                         self.state = State::Waiting(authentic, deadline);
                         return Decision::Wait;
@@ -389,6 +415,10 @@ impl Guard {
         )
     }
 
+    fn held_until(&mut self, now: UnixMillis) {
+        self.held_millis = self.held_since.map(|since| now.millis_since(since));
+    }
+
     fn claim(
         &mut self,
         source: &Source,
@@ -438,8 +468,10 @@ fn check_head(
     let media_type = head.check_media_type(&source.media_types)?;
     head.check_content_encoding()?;
     head.check_declared_length(limit(source))?;
-    let credentials = source.scheme.read_head(head)?;
-    if let Some(timestamp) = credentials.timestamp() {
+    let credentials = source.scheme.read_head(head, &source.secrets)?;
+    if let Credentials::Signed(signed) = &credentials
+        && let Some(timestamp) = signed.timestamp()
+    {
         if let Some(notes) = notes {
             notes.age_seconds = timestamp.age_seconds(now);
         }
@@ -479,7 +511,7 @@ fn capture_headers(
 ///
 /// Where the scheme signs the body, the MAC comes first, over the received bytes. Where it signs a
 /// value from inside the body, that is parsed first, as unauthenticated bytes within fixed bounds.
-/// The payload's own rules come last. `verified_id` is set as soon as the MAC has verified it.
+/// A token was checked with the head. The payload's own rules come last. `verified_id` is set as soon as the MAC has verified it.
 fn authenticate(
     source: &Source,
     pending: &Pending,
@@ -495,21 +527,34 @@ fn authenticate(
     if body.is_empty() {
         return Err(Rejection::new(Code::BodyEmpty));
     }
-    let signs_body = source.scheme.signs_body();
-    if signs_body {
+    let signature = match (&source.scheme.proof, &pending.credentials) {
+        (Proof::Signature(rule), Credentials::Signed(signed)) => Some((rule, signed)),
+        (Proof::Token(_), Credentials::Token(_)) => None,
+        _ => return Err(Rejection::new(Code::InternalError)),
+    };
+    if let Some((rule, signed)) = signature
+        && rule.signs_body()
+    {
         // An id in the message is a header here: the configuration sees to that.
-        check_mac(source, pending, body, header_id(source, pending), &[])?;
+        let id = header_id(source, pending);
+        check_mac(source, rule, signed, &pending.headers, body, id, &[])?;
     }
     let document = match pending.media_type {
         MediaType::Json => Some(json::scan(body, &source.selector, scratch).map_err(refuse_json)?),
-        MediaType::Other => None,
+        MediaType::Other => {
+            refuse_hidden_json(body)?;
+            None
+        }
     };
     let document = document.as_ref();
     let id = message_id(source, pending, body, document)?;
-    if !signs_body {
-        let texts = message_texts(source, document);
+    if let Some((rule, signed)) = signature
+        && !rule.signs_body()
+    {
+        let texts = message_texts(source, rule, document);
         let values: Vec<Option<&[u8]>> = texts.iter().map(Option::as_deref).collect();
-        check_mac(source, pending, body, Some(id.as_str().as_bytes()), &values)?;
+        let id = Some(id.as_str().as_bytes());
+        check_mac(source, rule, signed, &pending.headers, body, id, &values)?;
     }
     let id = verified_id.insert(id);
     if let Some(notes) = notes.as_deref_mut() {
@@ -543,23 +588,37 @@ fn refuse_json(error: JsonError) -> Rejection {
     }
 }
 
+/// The content type is not signed. If it could turn JSON into something else, a replay would get
+/// around the id in the body and the payload's rules: so a body that begins like an object is JSON.
+fn refuse_hidden_json(body: &[u8]) -> Result<(), Rejection> {
+    if body.trim_ascii_start().starts_with(b"{") {
+        return Err(Rejection::because(
+            Code::UnsupportedMediaType,
+            "the body is JSON, and its content type is not",
+        ));
+    }
+    Ok(())
+}
+
 fn check_mac(
     source: &Source,
-    pending: &Pending,
+    rule: &SignatureRule,
+    signed: &Signed,
+    headers: &[Option<Box<[u8]>>],
     body: &[u8],
     id: Option<&[u8]>,
     values: &[Option<&[u8]>],
 ) -> Result<(), Rejection> {
     let material = Material {
         body: Some(body),
-        headers: &pending.headers,
+        headers,
         id,
-        timestamp: pending.credentials.timestamp().map(Timestamp::as_bytes),
+        timestamp: signed.timestamp().map(Timestamp::as_bytes),
         values,
     };
-    let (parts, length) = source.scheme.message(&material)?;
+    let (parts, length) = rule.message(&material)?;
     let parts = parts.get(..length).unwrap_or_default();
-    match mac::verify(&source.secrets, parts, pending.credentials.signatures()) {
+    match mac::verify(&source.secrets, parts, signed.signatures()) {
         Some(_) => Ok(()),
         None => Err(Rejection::new(Code::SignatureMismatch)),
     }
@@ -568,10 +627,14 @@ fn check_mac(
 /// The values at JSON pointers that the message is made of; nothing where it is made of none.
 fn message_texts<'d>(
     source: &Source,
+    rule: &SignatureRule,
     document: Option<&Document<'d, '_>>,
 ) -> Vec<Option<Cow<'d, [u8]>>> {
-    let is_pointer = |part: &Part| matches!(part, Part::Pointer(_));
-    if !source.scheme.message.iter().any(is_pointer) {
+    if !rule
+        .message
+        .iter()
+        .any(|piece| matches!(piece.part, Part::Pointer(_)))
+    {
         return Vec::new();
     }
     (0..source.pointers.len())
@@ -587,7 +650,7 @@ fn message_texts<'d>(
 fn header_id<'p>(source: &Source, pending: &'p Pending) -> Option<&'p [u8]> {
     match source.scheme.id {
         IdAt::Header(index) => pending.headers.get(index).and_then(Option::as_deref),
-        IdAt::BodyDigest | IdAt::Pointers(_) => None,
+        IdAt::BodyDigest | IdAt::Pointers { .. } => None,
     }
 }
 
@@ -600,15 +663,26 @@ fn message_id(
     let rule = identity::Rule {
         in_message: source.scheme.signs_id(),
     };
+    let missing = |or_body_digest: bool| {
+        if or_body_digest {
+            return Ok(MessageId::digest(&Sha256::digest(body).into()));
+        }
+        Err(Rejection::new(Code::IdMissing))
+    };
     match &source.scheme.id {
-        IdAt::BodyDigest => Ok(MessageId::digest(&Sha256::digest(body).into())),
+        IdAt::BodyDigest => missing(true),
         IdAt::Header(index) => {
             let value = pending.headers.get(*index).and_then(Option::as_deref);
             let value = value.ok_or(Rejection::new(Code::IdMissing))?;
             MessageId::parse_bytes(value, rule)
         }
-        IdAt::Pointers(slots) => {
-            let document = document.ok_or(Rejection::new(Code::IdMissing))?;
+        IdAt::Pointers {
+            slots,
+            or_body_digest,
+        } => {
+            let Some(document) = document else {
+                return missing(*or_body_digest);
+            };
             let mut first: Option<Cow<'_, str>> = None;
             let mut is_ambiguous = false;
             for value in slots.clone().filter_map(|slot| document.get(slot)) {
@@ -625,7 +699,9 @@ fn message_id(
                     Some(first) => is_ambiguous |= *first != text,
                 }
             }
-            let first = first.ok_or(Rejection::new(Code::IdMissing))?;
+            let Some(first) = first else {
+                return missing(*or_body_digest);
+            };
             if is_ambiguous {
                 return Err(Rejection::new(Code::IdAmbiguous));
             }
@@ -639,7 +715,7 @@ fn check_payload(
     document: Option<&Document<'_, '_>>,
     now: UnixMillis,
 ) -> Result<(), Rejection> {
-    let place = source.scheme.timestamp.as_ref();
+    let place = source.scheme.timestamp();
     if let Some((TimestampPlace::Pointer(slot), unit)) = place.map(|at| (&at.place, at.unit)) {
         let value = document
             .and_then(|document| document.get(*slot))

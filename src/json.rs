@@ -519,14 +519,12 @@ impl Scanner<'_> {
 
 /// Whether the strings under this key are URLs.
 fn names_urls(key: &[u8]) -> bool {
-    let ends_in = |suffix: &[u8]| {
-        let tail = key
-            .len()
-            .checked_sub(suffix.len())
-            .and_then(|start| key.get(start..));
-        tail.is_some_and(|tail| tail.eq_ignore_ascii_case(suffix))
-    };
-    ends_in(b"url") || ends_in(b"urls") || key == b"images"
+    matches!(
+        key,
+        [.., b'u' | b'U', b'r' | b'R', b'l' | b'L']
+            | [.., b'u' | b'U', b'r' | b'R', b'l' | b'L', b's' | b'S']
+            | b"images"
+    )
 }
 
 #[cold]

@@ -54,4 +54,5 @@ pub mod scheme;
 pub mod signer;
 pub mod store;
 pub mod time;
+pub mod token;
 pub mod verdict;

@@ -16,6 +16,7 @@ pub type Signature = [u8; 32];
 #[derive(Clone)]
 pub struct SigningSecret {
     keyed: Hmac<Sha256>,
+    key: Box<[u8]>,
 }
 
 impl SigningSecret {
@@ -25,7 +26,23 @@ impl SigningSecret {
         if key.is_empty() {
             return None;
         }
-        Hmac::new_from_slice(key).ok().map(|keyed| Self { keyed })
+        Hmac::new_from_slice(key).ok().map(|keyed| Self {
+            keyed,
+            key: key.into(),
+        })
+    }
+
+    /// Whether `token` is this secret itself, in a time that does not tell where they differ.
+    ///
+    /// The MACs of both under the secret are compared, so that the length does not show either.
+    #[must_use]
+    pub fn is(&self, token: &[u8]) -> bool {
+        self.compute(&[token]) == self.compute(&[&self.key])
+    }
+
+    /// The key, for those who sign: it must never be shown.
+    pub(crate) fn reveal(&self) -> &[u8] {
+        &self.key
     }
 
     /// The MAC of the concatenation of `parts`.

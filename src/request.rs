@@ -72,6 +72,12 @@ impl<'a> RequestHead<'a> {
         self.method
     }
 
+    /// Path and query as they came.
+    #[must_use]
+    pub fn target(&self) -> &'a [u8] {
+        self.target
+    }
+
     /// The path as it came, up to the query.
     #[must_use]
     pub fn path(&self) -> &'a [u8] {
@@ -222,7 +228,8 @@ fn is_own(name: &[u8]) -> bool {
     name.len() >= OWN_PREFIX.len() && name.iter().zip(OWN_PREFIX).all(|(a, b)| plain(*a) == *b)
 }
 
-fn is_json(essence: &[u8]) -> bool {
+/// Whether a media type, without parameters, is JSON.
+pub(crate) fn is_json(essence: &[u8]) -> bool {
     if essence.eq_ignore_ascii_case(JSON.as_bytes()) {
         return true;
     }

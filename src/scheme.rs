@@ -1,16 +1,18 @@
 //! A signature scheme as data: where a sender puts signature, timestamp and id, and what it signs.
 //!
 //! One small language holds every sender whose rule is HMAC-SHA256 over header values, JSON values,
-//! literals and the body. The presets are texts in that language; no code knows a sender by name.
+//! literals and the body, or who sends a shared token. The presets are texts in that language; no
+//! code knows a sender by name.
 
 use core::ops::Range;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
-use crate::mac::Signature;
+use crate::mac::{Signature, SigningSecret};
 use crate::request::{Occurrence, RequestHead};
 use crate::time::UnixMillis;
+use crate::token::{TokenAt, TokenProof};
 use crate::verdict::{Code, Rejection};
 
 /// The most parts that a message may have.
@@ -19,17 +21,43 @@ pub const MAX_PARTS: usize = 8;
 /// The most signatures that are tried for one request. DocuSign, who sends most, sends up to 100.
 pub const MAX_SIGNATURES: usize = 100;
 
-/// How a sender authenticates its callbacks.
+/// How a sender authenticates its callbacks, and where it says what they are about.
 #[derive(Clone, Debug)]
 pub struct Scheme {
+    /// What shows that a callback is the sender's.
+    pub proof: Proof,
+    /// Where the message id is.
+    pub id: IdAt,
+}
+
+/// What shows that a callback is the sender's.
+#[derive(Clone, Debug)]
+pub enum Proof {
+    /// A signature over parts of the callback.
+    Signature(SignatureRule),
+    /// A shared token that comes along.
+    Token(TokenAt),
+}
+
+/// What is signed, and how.
+#[derive(Clone, Debug)]
+pub struct SignatureRule {
     /// The signed message: its parts in order, at most [`MAX_PARTS`].
-    pub message: Vec<Part>,
+    pub message: Vec<Piece>,
     /// Where the signature is.
     pub value: SignatureAt,
     /// Where the timestamp is, if the sender sends one.
     pub timestamp: Option<TimestampAt>,
-    /// Where the message id is.
-    pub id: IdAt,
+}
+
+/// A part of the signed message in its place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Piece {
+    /// The part.
+    pub part: Part,
+    /// The byte that its value must not hold: it begins the literal that ends the value, or ends
+    /// the one that begins it. Otherwise the same message could be cut in two ways.
+    pub separator: Option<u8>,
 }
 
 /// One part of the signed message.
@@ -131,19 +159,33 @@ pub enum IdAt {
     BodyDigest,
     /// A captured header, by its place in the source's list.
     Header(usize),
-    /// The JSON pointers of these slots: the first present, and all present ones equal.
-    Pointers(Range<usize>),
+    /// JSON pointers: the first present, and all present ones equal.
+    Pointers {
+        /// Their slots.
+        slots: Range<usize>,
+        /// Whether the SHA-256 of the body stands for one that is missing.
+        or_body_digest: bool,
+    },
 }
 
 /// What the head of a request says, decoded: all that is needed of it once the body is there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Credentials {
+    /// Signatures that are still to be checked.
+    Signed(Signed),
+    /// A token that has been checked.
+    Token(TokenProof),
+}
+
+/// Signatures and timestamp of a request, decoded.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Credentials {
+pub struct Signed {
     first: Signature,
     more: Vec<Signature>,
     timestamp: Option<Timestamp>,
 }
 
-impl Credentials {
+impl Signed {
     /// Every signature that the sender offers; at least one.
     pub fn signatures(&self) -> impl Iterator<Item = &Signature> + Clone {
         core::iter::once(&self.first).chain(&self.more)
@@ -248,16 +290,49 @@ impl Tolerance {
 }
 
 impl Scheme {
+    /// The timestamp's place, if the sender sends one.
+    #[must_use]
+    pub fn timestamp(&self) -> Option<&TimestampAt> {
+        match &self.proof {
+            Proof::Signature(rule) => rule.timestamp.as_ref(),
+            Proof::Token(_) => None,
+        }
+    }
+
+    /// Whether the signed message holds the message id.
+    #[must_use]
+    pub fn signs_id(&self) -> bool {
+        matches!(&self.proof, Proof::Signature(rule) if rule.holds(&Part::Id))
+    }
+
+    /// Reads the head: signatures and timestamp are decoded, a token is checked at once.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`SignatureRule::read_head`] or of [`TokenAt::check`].
+    pub fn read_head(
+        &self,
+        head: &RequestHead<'_>,
+        secrets: &[SigningSecret],
+    ) -> Result<Credentials, Rejection> {
+        match &self.proof {
+            Proof::Signature(rule) => rule.read_head(head).map(Credentials::Signed),
+            Proof::Token(at) => at.check(head, secrets).map(Credentials::Token),
+        }
+    }
+}
+
+impl SignatureRule {
+    /// Whether `part` is in the message.
+    #[must_use]
+    pub fn holds(&self, part: &Part) -> bool {
+        self.message.iter().any(|piece| piece.part == *part)
+    }
+
     /// Whether the message holds the body itself: then the MAC is checked before anything is parsed.
     #[must_use]
     pub fn signs_body(&self) -> bool {
-        self.message.contains(&Part::Body)
-    }
-
-    /// Whether the message holds the message id.
-    #[must_use]
-    pub fn signs_id(&self) -> bool {
-        self.message.contains(&Part::Id)
+        self.holds(&Part::Body)
     }
 
     /// Reads signature and timestamp from the head: both there, once each, and well formed.
@@ -266,7 +341,7 @@ impl Scheme {
     ///
     /// In this order: `signature_missing`, `timestamp_missing`, `signature_ambiguous`,
     /// `timestamp_ambiguous`, `signature_malformed`, `timestamp_malformed`.
-    pub fn read_head(&self, head: &RequestHead<'_>) -> Result<Credentials, Rejection> {
+    pub fn read_head(&self, head: &RequestHead<'_>) -> Result<Signed, Rejection> {
         let value = self.value.occurrence(head);
         let stamp = match self.timestamp.as_ref().map(|at| (&at.place, at.unit)) {
             Some((TimestampPlace::Header(name), unit)) => {
@@ -291,25 +366,26 @@ impl Scheme {
         if is(Occurrence::Several) {
             return Err(Rejection::new(Code::TimestampAmbiguous));
         }
-        let mut credentials = self.value.decode(head, value)?;
+        let mut signed = self.value.decode(head, value)?;
         if let Some((Occurrence::Once(text), unit)) = stamp {
-            credentials.timestamp = Some(Timestamp::parse(text, unit)?);
+            signed.timestamp = Some(Timestamp::parse(text, unit)?);
         }
-        Ok(credentials)
+        Ok(signed)
     }
 
     /// The parts of the signed message as bytes, in order.
     ///
     /// # Errors
     ///
-    /// [`Code::InternalError`] if a part is not there, which the configuration has ruled out.
+    /// [`Code::IdMalformed`] or [`Code::SignatureMalformed`] if a part holds the separator that ends
+    /// it; [`Code::InternalError`] if one is not there, which the configuration has ruled out.
     pub fn message<'m>(
         &'m self,
         material: &Material<'m>,
     ) -> Result<([&'m [u8]; MAX_PARTS], usize), Rejection> {
         let mut parts: [&[u8]; MAX_PARTS] = [b""; MAX_PARTS];
-        for (slot, part) in parts.iter_mut().zip(&self.message) {
-            let bytes = match part {
+        for (slot, piece) in parts.iter_mut().zip(&self.message) {
+            let bytes = match &piece.part {
                 Part::Body => material.body,
                 Part::Header(index) => material.headers.get(*index).and_then(Option::as_deref),
                 Part::Id => material.id,
@@ -317,10 +393,21 @@ impl Scheme {
                 Part::Pointer(slot) => material.values.get(*slot).copied().flatten(),
                 Part::Timestamp => material.timestamp,
             };
-            *slot = bytes.ok_or(Rejection::because(
+            let bytes = bytes.ok_or(Rejection::because(
                 Code::InternalError,
                 "a part of the message is gone",
             ))?;
+            if piece.separator.is_some_and(|byte| bytes.contains(&byte)) {
+                let code = match piece.part {
+                    Part::Id => Code::IdMalformed,
+                    _ => Code::SignatureMalformed,
+                };
+                return Err(Rejection::because(
+                    code,
+                    "a part of the message holds the separator that ends it",
+                ));
+            }
+            *slot = bytes;
         }
         Ok((parts, self.message.len()))
     }
@@ -362,11 +449,7 @@ impl SignatureAt {
         (1..=MAX_SIGNATURES).map(|number| format!("{}{number}", self.header))
     }
 
-    fn decode(
-        &self,
-        head: &RequestHead<'_>,
-        value: Occurrence<'_>,
-    ) -> Result<Credentials, Rejection> {
+    fn decode(&self, head: &RequestHead<'_>, value: Occurrence<'_>) -> Result<Signed, Rejection> {
         let malformed = || Rejection::new(Code::SignatureMalformed);
         let Occurrence::Once(value) = value else {
             return Err(malformed());
@@ -395,12 +478,12 @@ impl SignatureAt {
 
     /// Decodes what decodes; nothing if nothing does. An entry that does not is no signature of
     /// ours, and no error beside one that is: senders put other versions beside it.
-    fn collect<'a>(&self, texts: impl Iterator<Item = &'a [u8]>) -> Option<Credentials> {
+    fn collect<'a>(&self, texts: impl Iterator<Item = &'a [u8]>) -> Option<Signed> {
         let mut found = texts
             .filter_map(|text| self.encoding.decode(text))
             .take(MAX_SIGNATURES);
         let first = found.next()?;
-        Some(Credentials {
+        Some(Signed {
             first,
             more: found.collect(),
             timestamp: None,

@@ -4,21 +4,34 @@
 use crate::json::{self, Kind, Scratch};
 use crate::mac::SigningSecret;
 use crate::policy::Source;
-use crate::scheme::{Form, IdAt, Material, Part, TimestampPlace, Unit};
+use crate::scheme::{Form, IdAt, Material, Part, Proof, TimestampPlace, Unit};
 use crate::time::UnixMillis;
+use crate::token::TokenAt;
 use crate::verdict::Rejection;
 
 /// Header names and values, in the order in which they are written.
 pub type Headers = Vec<(String, String)>;
 
+/// `target` (path and query) as the sender of `source` calls it: with the token in it, where the
+/// source has a token that belongs there.
+#[must_use]
+pub fn target(source: &Source, secret: &SigningSecret, target: &str) -> String {
+    match &source.scheme.proof {
+        Proof::Signature(_) => target.to_owned(),
+        Proof::Token(at) => at.put(target, secret.reveal()),
+    }
+}
+
 /// The headers that make `body` a genuine callback of `source`, signed at `now` under `secret`.
 ///
 /// `id` is for schemes that carry the message id in a header; where it is inside the body, the
-/// body's own is signed.
+/// body's own is signed. A token that belongs into the path or the query is put there by
+/// [`target`].
 ///
 /// # Errors
 ///
-/// The [`Rejection`] that the guard would make: a body without an id where the scheme signs one.
+/// The [`Rejection`] that the guard would make: a body without an id where the scheme signs one, an
+/// id that holds a separator of the message.
 pub fn sign(
     source: &Source,
     secret: &SigningSecret,
@@ -36,10 +49,16 @@ pub fn sign(
             headers.push((header.name.to_string(), id.to_owned()));
         }
     }
-    let unit = scheme
-        .timestamp
-        .as_ref()
-        .map_or(Unit::Seconds, |at| at.unit);
+    let rule = match &scheme.proof {
+        Proof::Signature(rule) => rule,
+        Proof::Token(TokenAt::Header(name)) => {
+            let token = String::from_utf8_lossy(secret.reveal()).into_owned();
+            headers.push((name.to_string(), token));
+            return Ok(headers);
+        }
+        Proof::Token(_) => return Ok(headers),
+    };
+    let unit = rule.timestamp.as_ref().map_or(Unit::Seconds, |at| at.unit);
     let timestamp = match unit {
         Unit::Seconds => now.as_seconds().to_string(),
         Unit::Milliseconds => now.as_millis().to_string(),
@@ -47,17 +66,17 @@ pub fn sign(
     let mut scratch = Scratch::default();
     let mut values = vec![None; source.pointers.len()];
     let mut message_id = Some(id.as_bytes().to_vec());
-    let reads_body = scheme
+    let reads_body = rule
         .message
         .iter()
-        .any(|part| matches!(part, Part::Pointer(_) | Part::Id));
+        .any(|piece| matches!(piece.part, Part::Pointer(_) | Part::Id));
     if reads_body && let Ok(document) = json::scan(body, &source.selector, &mut scratch) {
         for (slot, value) in values.iter_mut().enumerate() {
             *value = document
                 .get(slot)
                 .map(|value| (value.kind(), value.bytes().into_owned()));
         }
-        if let IdAt::Pointers(slots) = &scheme.id {
+        if let IdAt::Pointers { slots, .. } = &scheme.id {
             let present = values
                 .get(slots.clone())
                 .unwrap_or_default()
@@ -80,10 +99,10 @@ pub fn sign(
         timestamp: Some(timestamp.as_bytes()),
         values: &values,
     };
-    let (parts, length) = scheme.message(&material)?;
+    let (parts, length) = rule.message(&material)?;
     let mac = secret.sign(parts.get(..length).unwrap_or_default());
-    let text = scheme.value.encoding.encode(&mac);
-    let at_header = match scheme.timestamp.as_ref().map(|at| &at.place) {
+    let text = rule.value.encoding.encode(&mac);
+    let at_header = match rule.timestamp.as_ref().map(|at| &at.place) {
         Some(TimestampPlace::Header(name)) => {
             headers.push((name.to_string(), timestamp.clone()));
             None
@@ -91,8 +110,8 @@ pub fn sign(
         Some(TimestampPlace::Field(key)) => Some(key),
         Some(TimestampPlace::Pointer(_)) | None => None,
     };
-    let name = &scheme.value.header;
-    headers.push(match &scheme.value.form {
+    let name = &rule.value.header;
+    headers.push(match &rule.value.form {
         Form::Whole { prefix } | Form::Entries { prefix, .. } => {
             (name.to_string(), format!("{prefix}{text}"))
         }

@@ -145,6 +145,7 @@ impl Memory {
             match bucket.claim(&request.key, request.owner, lease_end, SLOTS, now) {
                 Claimed::Granted => (ClaimAnswer::Granted, true),
                 Claimed::ByAnother => (ClaimAnswer::ClaimedByAnother, false),
+                Claimed::ByAnotherFromAhead => (ClaimAnswer::ClaimedByAnother, true),
                 Claimed::Delivered(fingerprint) => (ClaimAnswer::Delivered(fingerprint), false),
                 Claimed::Full => (ClaimAnswer::Full, false),
             }

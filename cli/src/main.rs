@@ -4,10 +4,12 @@
 //! request is refused, it asks the filter's own code.
 
 mod body;
+mod capture;
 mod check;
 mod curl;
 mod demo;
 mod envoy;
+mod explain;
 mod http;
 mod samples;
 mod send;
@@ -41,6 +43,7 @@ struct Args {
 enum Command {
     Check(check::CheckArgs),
     Demo(demo::DemoArgs),
+    Explain(explain::ExplainArgs),
     Send(send::SendArgs),
     Sign(sign::SignArgs),
 }
@@ -49,6 +52,7 @@ fn main() -> ExitCode {
     let result = match Args::parse().command {
         Command::Check(args) => check::run(&args),
         Command::Demo(args) => demo::run(&args),
+        Command::Explain(args) => explain::run(&args),
         Command::Send(args) => send::run(&args),
         Command::Sign(args) => sign::run(&args),
     };

@@ -126,7 +126,23 @@ impl SecretArgs {
         }
     }
 
-    fn read_or_default(&self) -> anyhow::Result<Vec<u8>> {
+    /// The option that names a secret, if one does.
+    pub(crate) fn name(&self) -> Option<&'static str> {
+        let file = self.secret_file.as_ref().map(|_| "--secret-file");
+        file.or(self.secret_env.as_ref().map(|_| "--secret-env"))
+    }
+
+    /// What the secret is called in messages.
+    pub(crate) fn label(&self) -> String {
+        match (&self.secret_file, &self.secret_env) {
+            (Some(file), _) => file.display().to_string(),
+            (None, Some(name)) => name.clone(),
+            (None, None) => DEFAULT_VARIABLE.to_owned(),
+        }
+    }
+
+    /// The secret that was named, or the default variable's.
+    pub(crate) fn read_or_default(&self) -> anyhow::Result<Vec<u8>> {
         match self.read()? {
             Some(secret) => Ok(secret),
             None => variable(DEFAULT_VARIABLE),

@@ -1,5 +1,7 @@
 //! The shape of the configuration text: field names, types and defaults. Unknown fields are errors.
 
+use std::collections::BTreeMap;
+
 use serde::Deserialize;
 
 use crate::payload::FieldType;
@@ -89,7 +91,11 @@ pub struct RawSource {
     pub(super) mode: Option<Mode>,
     pub(super) preset: Option<String>,
     pub(super) signature: Option<RawSignature>,
+    pub(super) token: Option<RawToken>,
+    #[serde(default)]
+    pub(super) parameters: BTreeMap<String, String>,
     pub(super) secrets: Vec<RawSecret>,
+    pub(super) content_types: Option<Vec<String>>,
     pub(super) tolerance_seconds: Option<u64>,
     pub(super) future_tolerance_seconds: Option<u64>,
     pub(super) max_body_bytes: Option<u64>,
@@ -114,8 +120,8 @@ pub(super) struct RawMatch {
 pub(super) struct RawSecret {
     pub(super) env: Option<String>,
     pub(super) value: Option<String>,
-    #[serde(default)]
-    pub(super) encoding: RawSecretEncoding,
+    pub(super) encoding: Option<RawSecretEncoding>,
+    pub(super) prefix: Option<String>,
     #[serde(default)]
     pub(super) optional: bool,
 }
@@ -212,6 +218,17 @@ pub(super) struct RawSignature {
     pub(super) id: Option<RawId>,
 }
 
+/// A shared token, by its place.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawToken {
+    pub(super) header: Option<String>,
+    #[serde(default)]
+    pub(super) path_segment: bool,
+    pub(super) query: Option<String>,
+    pub(super) id: Option<RawId>,
+}
+
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RawPart {
@@ -221,6 +238,7 @@ pub(super) struct RawPart {
     #[serde(default)]
     pub(super) id: bool,
     pub(super) literal: Option<String>,
+    pub(super) parameter: Option<String>,
     pub(super) pointer: Option<String>,
     #[serde(default)]
     pub(super) timestamp: bool,
@@ -280,6 +298,8 @@ pub(super) enum RawUnit {
 pub(super) struct RawId {
     pub(super) header: Option<String>,
     pub(super) pointers: Option<Vec<String>>,
+    #[serde(default)]
+    pub(super) or_body_digest: bool,
 }
 
 /// A named scheme, with what goes with it.
@@ -291,10 +311,26 @@ pub(super) struct Preset {
     pub(super) sender: String,
     #[allow(dead_code, reason = "for the reader of the table")]
     pub(super) source: String,
-    pub(super) signature: RawSignature,
+    pub(super) signature: Option<RawSignature>,
+    pub(super) token: Option<RawToken>,
+    #[serde(default)]
+    pub(super) secret: RawSecretFormat,
+    #[serde(default)]
+    pub(super) content_types: Vec<String>,
+    pub(super) tolerance_seconds: Option<u64>,
+    pub(super) future_tolerance_seconds: Option<u64>,
     #[serde(default)]
     pub(super) required: Vec<RawRequirement>,
     #[serde(default)]
     pub(super) key: Vec<RawKeyPart>,
     pub(super) acknowledge_as: Option<u16>,
+}
+
+/// How a sender writes its secrets.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawSecretFormat {
+    #[serde(default)]
+    pub(super) encoding: RawSecretEncoding,
+    pub(super) prefix: Option<String>,
 }

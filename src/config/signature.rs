@@ -1,17 +1,101 @@
 //! From the words of `sources[].signature` to a [`Scheme`], with everything refused that would not
 //! protect.
 
-use super::raw::{RawEncoding, RawId, RawPart, RawSeparator, RawSignature, RawTimestamp, RawUnit};
-use super::{ConfigError, Fields, Path, header_name};
-use crate::policy::HeaderRole;
-use crate::scheme::{
-    Encoding, Form, IdAt, MAX_PARTS, Part, Scheme, SignatureAt, TimestampAt, TimestampPlace, Unit,
+use std::collections::BTreeMap;
+
+use super::raw::{
+    RawEncoding, RawId, RawPart, RawSeparator, RawSignature, RawTimestamp, RawToken, RawUnit,
 };
+use super::{ConfigError, Fields, Path, header_name};
+use crate::policy::{HeaderRole, PathRule};
+use crate::scheme::{
+    Encoding, Form, IdAt, MAX_PARTS, Part, Piece, Proof, Scheme, SignatureAt, SignatureRule,
+    TimestampAt, TimestampPlace, Unit,
+};
+use crate::token::TokenAt;
+
+/// Values that the configuration gives to a preset, each with whether it was used.
+pub(super) struct Parameters<'p> {
+    path: Path,
+    values: BTreeMap<&'p str, (&'p str, bool)>,
+}
+
+impl<'p> Parameters<'p> {
+    pub(super) fn new(path: Path, values: &'p BTreeMap<String, String>) -> Self {
+        let values = values
+            .iter()
+            .map(|(name, value)| (name.as_str(), (value.as_str(), false)))
+            .collect();
+        Self { path, values }
+    }
+
+    fn take(&mut self, name: &str) -> Result<&'p str, ConfigError> {
+        let path = self.path.field(name);
+        match self.values.get_mut(name) {
+            None => Err(ConfigError::new(&path, "is missing")),
+            Some(("", _)) => Err(ConfigError::new(&path, "is empty")),
+            Some((value, is_used)) => {
+                *is_used = true;
+                Ok(value)
+            }
+        }
+    }
+
+    /// Refuses what nobody asked for: a value that its author believes to be part of the message.
+    pub(super) fn check_all_used(&self) -> Result<(), ConfigError> {
+        match self.values.iter().find(|(_, (_, is_used))| !is_used) {
+            None => Ok(()),
+            Some((name, _)) => Err(ConfigError::new(
+                &self.path.field(name),
+                "is no parameter of this scheme",
+            )),
+        }
+    }
+}
+
+/// Compiles the rule of a shared token; `sent` says where the id is if `raw` does not.
+pub(super) fn compile_token(
+    path: &Path,
+    raw: &RawToken,
+    sent: Option<&RawId>,
+    route: &PathRule,
+    fields: &mut Fields,
+) -> Result<Scheme, ConfigError> {
+    let at = match (&raw.header, &raw.query, raw.path_segment) {
+        (Some(name), None, false) => TokenAt::Header(header_name(&path.field("header"), name)?),
+        (None, Some(name), false) => {
+            let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
+            if name.is_empty() || !name.bytes().all(is_plain) {
+                let problem = "expected a name of letters, digits, `-`, `.`, `_` and `~`";
+                return Err(ConfigError::new(&path.field("query"), problem));
+            }
+            TokenAt::Query(name.as_str().into())
+        }
+        (None, None, true) => match route {
+            PathRule::Prefix(prefix) => TokenAt::PathSegment {
+                below: prefix.len(),
+            },
+            PathRule::Exact(_) => {
+                let problem = "is the last segment below `match.path_prefix`, and there is none";
+                return Err(ConfigError::new(&path.field("path_segment"), problem));
+            }
+        },
+        _ => {
+            let problem = "expected one of `header`, `query` and `path_segment`";
+            return Err(ConfigError::new(path, problem));
+        }
+    };
+    Ok(Scheme {
+        proof: Proof::Token(at),
+        id: id(&path.field("id"), raw.id.as_ref().or(sent), fields)?,
+    })
+}
 
 /// Compiles and checks a scheme.
 pub(super) fn compile(
     path: &Path,
     raw: &RawSignature,
+    parameters: &mut Parameters<'_>,
     fields: &mut Fields,
 ) -> Result<Scheme, ConfigError> {
     let value = value(&path.field("value"), raw)?;
@@ -30,23 +114,30 @@ pub(super) fn compile(
         );
         return Err(ConfigError::new(&message_path, problem));
     }
-    let mut message = Vec::with_capacity(raw.message.len());
+    let mut parts = Vec::with_capacity(raw.message.len());
     for (index, part) in raw.message.iter().enumerate() {
-        message.push(self::part(&message_path.index(index), part, fields)?);
+        let path = message_path.index(index);
+        parts.push(self::part(&path, part, parameters, fields)?);
     }
-    let scheme = Scheme {
-        message,
-        value,
-        timestamp,
+    check_safety(path, &parts, timestamp.as_ref(), &id)?;
+    Ok(Scheme {
+        proof: Proof::Signature(SignatureRule {
+            message: pieces(&message_path, parts)?,
+            value,
+            timestamp,
+        }),
         id,
-    };
-    check_safety(path, &scheme)?;
-    Ok(scheme)
+    })
 }
 
 /// Refuses what authenticates nothing.
-fn check_safety(path: &Path, scheme: &Scheme) -> Result<(), ConfigError> {
-    let has = |part: &Part| scheme.message.contains(part);
+fn check_safety(
+    path: &Path,
+    parts: &[Part],
+    timestamp: Option<&TimestampAt>,
+    id: &IdAt,
+) -> Result<(), ConfigError> {
+    let has = |part: &Part| parts.contains(part);
     let message = path.field("message");
     let fail = |path: &Path, problem: &str| Err(ConfigError::new(path, problem));
     if !has(&Part::Body) && !has(&Part::Id) {
@@ -55,11 +146,8 @@ fn check_safety(path: &Path, scheme: &Scheme) -> Result<(), ConfigError> {
             "covers neither the body nor the id, so it authenticates nothing",
         );
     }
-    let points = scheme
-        .message
-        .iter()
-        .any(|part| matches!(part, Part::Pointer(_)))
-        || (has(&Part::Id) && matches!(scheme.id, IdAt::Pointers(_)));
+    let points = parts.iter().any(|part| matches!(part, Part::Pointer(_)))
+        || (has(&Part::Id) && matches!(id, IdAt::Pointers { .. }));
     if has(&Part::Body) && points {
         return fail(
             &message,
@@ -67,16 +155,28 @@ fn check_safety(path: &Path, scheme: &Scheme) -> Result<(), ConfigError> {
              parsed, and covers the value already",
         );
     }
-    if has(&Part::Id) && scheme.id == IdAt::BodyDigest {
+    if has(&Part::Id) && *id == IdAt::BodyDigest {
         return fail(&message, "holds the id, but `id` says no place for it");
     }
-    match &scheme.timestamp {
-        None if has(&Part::Timestamp) => {
-            return fail(
-                &message,
-                "holds the timestamp, but `timestamp` says no place for it",
-            );
-        }
+    if !has(&Part::Body)
+        && matches!(
+            id,
+            IdAt::Pointers {
+                or_body_digest: true,
+                ..
+            }
+        )
+    {
+        return fail(
+            &path.field("id").field("or_body_digest"),
+            "needs a signed body, or whoever changes the body makes a new id",
+        );
+    }
+    match timestamp {
+        None if has(&Part::Timestamp) => fail(
+            &message,
+            "holds the timestamp, but `timestamp` says no place for it",
+        ),
         Some(TimestampAt {
             place: TimestampPlace::Pointer(_),
             ..
@@ -90,47 +190,93 @@ fn check_safety(path: &Path, scheme: &Scheme) -> Result<(), ConfigError> {
                     "is inside the body, which is not signed, so it proves no freshness",
                 );
             }
+            Ok(())
         }
-        Some(_) if !has(&Part::Timestamp) => {
-            return fail(
-                &path.field("timestamp"),
-                "is not part of the message, so it proves no freshness",
-            );
-        }
-        None if !has(&Part::Body) => {
-            return fail(
-                path,
-                "has neither a timestamp nor the body in its message, so one captured signature \
-                 would be good for ever",
-            );
-        }
-        _ => {}
+        Some(_) if !has(&Part::Timestamp) => fail(
+            &path.field("timestamp"),
+            "is not part of the message, so it proves no freshness",
+        ),
+        None if !has(&Part::Body) => fail(
+            path,
+            "has neither a timestamp nor the body in its message, so one captured signature \
+             would be good for ever",
+        ),
+        _ => Ok(()),
     }
-    // Two parts of free length side by side could be cut in two places.
-    let is_free = |part: &Part| !matches!(part, Part::Literal(_) | Part::Timestamp);
-    for pair in scheme.message.windows(2) {
-        if let [left, right] = pair
-            && is_free(left)
-            && is_free(right)
-        {
-            return fail(
-                &message,
-                "has two parts of free length side by side, expected a literal between them",
-            );
-        }
-    }
-    Ok(())
 }
 
-fn part(path: &Path, raw: &RawPart, fields: &mut Fields) -> Result<Part, ConfigError> {
+/// Gives every part the separator that it must not hold, so that a message can be cut in one way
+/// only, or refuses the message.
+///
+/// One part may hold anything: the body, or else the last of free length. Seen from there outwards,
+/// every other part of free length must end at a literal, and must not hold its nearest byte: then
+/// the first such byte from the outside is the cut.
+fn pieces(path: &Path, parts: Vec<Part>) -> Result<Vec<Piece>, ConfigError> {
+    let is_free = |part: &Part| !matches!(part, Part::Literal(_) | Part::Timestamp);
+    let anything = parts
+        .iter()
+        .position(|part| *part == Part::Body)
+        .or_else(|| parts.iter().rposition(is_free));
+    let mut pieces = Vec::with_capacity(parts.len());
+    for (index, part) in parts.iter().enumerate() {
+        let separator = match anything {
+            Some(anything) if is_free(part) && index != anything => {
+                let neighbour = if index < anything {
+                    parts.get(index + 1).and_then(|part| match part {
+                        Part::Literal(bytes) => bytes.first(),
+                        _ => None,
+                    })
+                } else {
+                    index
+                        .checked_sub(1)
+                        .and_then(|before| parts.get(before))
+                        .and_then(|part| match part {
+                            Part::Literal(bytes) => bytes.last(),
+                            _ => None,
+                        })
+                };
+                let Some(byte) = neighbour else {
+                    return Err(ConfigError::new(
+                        path,
+                        "has two parts of free length with no literal between that ends one, so it could be \
+                         cut in two ways",
+                    ));
+                };
+                Some(*byte)
+            }
+            _ => None,
+        };
+        pieces.push(Piece {
+            part: part.clone(),
+            separator,
+        });
+    }
+    Ok(pieces)
+}
+
+fn part(
+    path: &Path,
+    raw: &RawPart,
+    parameters: &mut Parameters<'_>,
+    fields: &mut Fields,
+) -> Result<Part, ConfigError> {
     let RawPart {
         body,
         header,
         id,
         literal,
+        parameter,
         pointer,
         timestamp,
     } = raw;
+    let literal = match (literal, parameter) {
+        (None, Some(name)) => Some(parameters.take(name)?),
+        (Some(_), Some(_)) => {
+            let problem = "expected `literal` or `parameter`, one of the two";
+            return Err(ConfigError::new(path, problem));
+        }
+        (literal, None) => literal.as_deref(),
+    };
     match (body, header, id, literal, pointer, timestamp) {
         (true, None, false, None, None, false) => Ok(Part::Body),
         (false, Some(name), false, None, None, false) => Ok(Part::Header(fields.header(
@@ -151,7 +297,7 @@ fn part(path: &Path, raw: &RawPart, fields: &mut Fields) -> Result<Part, ConfigE
         (false, None, false, None, None, true) => Ok(Part::Timestamp),
         _ => Err(ConfigError::new(
             path,
-            "expected one of `literal`, `header`, `pointer`, `id`, `timestamp` and `body`",
+            "expected one of `literal`, `parameter`, `header`, `pointer`, `id`, `timestamp` and `body`",
         )),
     }
 }
@@ -234,7 +380,7 @@ fn id(path: &Path, raw: Option<&RawId>, fields: &mut Fields) -> Result<IdAt, Con
         return Ok(IdAt::BodyDigest);
     };
     match (&raw.header, &raw.pointers) {
-        (Some(name), None) => Ok(IdAt::Header(fields.header(
+        (Some(name), None) if !raw.or_body_digest => Ok(IdAt::Header(fields.header(
             &path.field("header"),
             name,
             HeaderRole::Id,
@@ -248,11 +394,14 @@ fn id(path: &Path, raw: Option<&RawId>, fields: &mut Fields) -> Result<IdAt, Con
                     return Err(ConfigError::new(&path, "is there twice"));
                 }
             }
-            Ok(IdAt::Pointers(start..fields.pointers.len()))
+            Ok(IdAt::Pointers {
+                slots: start..fields.pointers.len(),
+                or_body_digest: raw.or_body_digest,
+            })
         }
         _ => Err(ConfigError::new(
             path,
-            "expected `header` or `pointers`, one of the two",
+            "expected `header` or `pointers`, one of the two; `or_body_digest` goes with `pointers`",
         )),
     }
 }

@@ -204,6 +204,15 @@ pub(super) fn remove_request_header(name: &[u8]) -> Result<(), Refused> {
     check(unsafe { proxy_remove_header_map_value(0, name.as_ptr(), name.len()) })
 }
 
+/// Sets path and query of the request.
+pub(super) fn set_request_target(target: &[u8]) -> Result<(), Refused> {
+    let name = ":path";
+    // SAFETY: addresses and sizes are those of live slices.
+    check(unsafe {
+        proxy_replace_header_map_value(0, name.as_ptr(), name.len(), target.as_ptr(), target.len())
+    })
+}
+
 /// Sets the response's status.
 pub(super) fn set_response_status(status: &str) -> Result<(), Refused> {
     let name = ":status";
@@ -261,6 +270,7 @@ pub(super) fn send_reply(
 pub(super) enum MetricKind {
     Counter,
     Gauge,
+    Histogram,
 }
 
 /// The number of the metric `name`, which is made if it is not there.
@@ -268,6 +278,7 @@ pub(super) fn define_metric(kind: MetricKind, name: &str) -> Option<u32> {
     let kind = match kind {
         MetricKind::Counter => 0,
         MetricKind::Gauge => 1,
+        MetricKind::Histogram => 2,
     };
     let mut id = 0;
     // SAFETY: address and size are those of a live string, and the other of a live number.
@@ -281,7 +292,7 @@ pub(super) fn increment_metric(id: u32, by: i64) {
     unsafe { proxy_increment_metric(id, by) };
 }
 
-/// Sets a gauge.
+/// Sets a gauge, or puts a value into a histogram.
 pub(super) fn record_metric(id: u32, value: u64) {
     // SAFETY: no address is handed over. A metric that the host does not take is no reason to fail.
     unsafe { proxy_record_metric(id, value) };

@@ -1,10 +1,10 @@
-//! The guard's metrics. The ABI knows no labels, so they stand in the name; `stats_tags` in
-//! `envoy.yaml` makes labels of them.
+//! The guard's metrics: `docs/metrics.md` says what each is for. The ABI knows no labels, so they
+//! stand in the name; `stats_tags` in `envoy.yaml` makes labels of them.
 
 use super::host::{self, MetricKind};
 use crate::dedupe::Change;
 use crate::outcome::Outcome;
-use crate::policy::Policy;
+use crate::policy::{Mode, Policy, Source};
 use crate::verdict::Code;
 
 /// What stands for the source of a request that matched none. No source can have this name.
@@ -23,48 +23,63 @@ pub(super) struct Metrics {
 
 struct SourceMetrics {
     verdicts: Vec<Option<u32>>,
+    body_bytes: Option<u32>,
     body_changes: Option<u32>,
-    waits: Option<u32>,
-    settle_failures: Option<u32>,
+    decision_milliseconds: Option<u32>,
     outcomes: [Option<u32>; 4],
+    releases: Option<u32>,
+    settle_failures: Option<u32>,
+    waits: Option<u32>,
 }
 
 impl Metrics {
     pub(super) fn define(policy: &Policy) -> Self {
         let counter = |name: &str| host::define_metric(MetricKind::Counter, name);
         let gauge = |name: &str| host::define_metric(MetricKind::Gauge, name);
+        let histogram = |name: &str| host::define_metric(MetricKind::Histogram, name);
         let verdicts = |source: &str| {
             let name = |code: &Code| {
                 counter(&format!(
-                    "callback_guard.requests.source.{source}.verdict.{code}"
+                    "callback_guard.requests_total.source.{source}.verdict.{code}"
                 ))
             };
             Code::ALL.iter().map(name).collect()
         };
-        let source = |source: &str| SourceMetrics {
-            verdicts: verdicts(source),
-            body_changes: counter(&format!("callback_guard.body_changes.source.{source}")),
-            waits: counter(&format!("callback_guard.waits.source.{source}")),
-            settle_failures: counter(&format!("callback_guard.settle_failures.source.{source}")),
-            outcomes: ["accepted", "refused", "not_reached", "unknown"].map(|outcome| {
-                counter(&format!(
-                    "callback_guard.outcomes.source.{source}.outcome.{outcome}"
-                ))
-            }),
+        let source = |source: &Source| {
+            let name = &source.name;
+            record(
+                gauge(&format!("callback_guard.enforcing.source.{name}")),
+                u64::from(source.mode == Mode::Enforce),
+            );
+            SourceMetrics {
+                verdicts: verdicts(name),
+                body_bytes: histogram(&format!("callback_guard.body_bytes.source.{name}")),
+                body_changes: counter(&format!("callback_guard.body_changes_total.source.{name}")),
+                decision_milliseconds: histogram(&format!(
+                    "callback_guard.decision_milliseconds.source.{name}"
+                )),
+                outcomes: ["accepted", "refused", "not_reached", "unknown"].map(|outcome| {
+                    counter(&format!(
+                        "callback_guard.outcomes_total.source.{name}.outcome.{outcome}"
+                    ))
+                }),
+                releases: counter(&format!("callback_guard.releases_total.source.{name}")),
+                settle_failures: counter(&format!(
+                    "callback_guard.settle_failures_total.source.{name}"
+                )),
+                waits: counter(&format!("callback_guard.waits_total.source.{name}")),
+            }
         };
-        if let Some(capacity) = gauge("callback_guard.store_capacity") {
-            host::record_metric(capacity, u64::from(policy.capacity));
-        }
+        record(
+            gauge("callback_guard.store_capacity"),
+            u64::from(policy.capacity),
+        );
         Self {
-            sources: policy
-                .sources
-                .iter()
-                .map(|configured| source(&configured.name))
-                .collect(),
+            sources: policy.sources.iter().map(source).collect(),
             unmatched: verdicts(NO_SOURCE),
             claims: gauge("callback_guard.store_claims"),
             delivered: gauge("callback_guard.store_delivered"),
-            evictions: counter("callback_guard.store_evictions"),
+            evictions: counter("callback_guard.store_evictions_total"),
         }
     }
 
@@ -84,6 +99,27 @@ impl Metrics {
             self.source(source).and_then(|source| source.body_changes),
             1,
         );
+    }
+
+    /// How long the body is that was read, in bytes.
+    pub(super) fn body(&self, source: Option<usize>, bytes: usize) {
+        record(
+            self.source(source).and_then(|source| source.body_bytes),
+            u64::try_from(bytes).unwrap_or(u64::MAX),
+        );
+    }
+
+    /// How long the head of a request waited for the decision, in milliseconds.
+    pub(super) fn decision(&self, source: Option<usize>, millis: u64) {
+        record(
+            self.source(source)
+                .and_then(|source| source.decision_milliseconds),
+            millis,
+        );
+    }
+
+    pub(super) fn release(&self, source: Option<usize>) {
+        add(self.source(source).and_then(|source| source.releases), 1);
     }
 
     pub(super) fn wait(&self, source: Option<usize>) {
@@ -128,5 +164,11 @@ fn add(metric: Option<u32>, by: i64) {
         && by != 0
     {
         host::increment_metric(id, by);
+    }
+}
+
+fn record(metric: Option<u32>, value: u64) {
+    if let Some(id) = metric {
+        host::record_metric(id, value);
     }
 }

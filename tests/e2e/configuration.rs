@@ -52,10 +52,3 @@ fn what_was_delivered_is_known_after_a_reload() {
     guarded.upstream.answer(Answer::status(200));
     assert_eq!(guarded.send(&signed(&event("after").1)).status, 200);
 }
-
-#[test]
-fn the_module_is_within_its_budget() {
-    let module = callback_guard_harness::wasm::module(&|_| {}).unwrap();
-    let size = std::fs::metadata(module).unwrap().len();
-    assert!(size <= 500_000, "{size} bytes");
-}

@@ -60,7 +60,7 @@ fn requests_that_wait_on_other_workers_get_the_answer_of_the_first() {
     guarded.upstream.answer(Answer::status(200).when(&gate));
     let request = signed(&event("wait").1);
     let waiting: Vec<_> = (0..16).map(|_| guarded.begin(&request)).collect();
-    guarded.wait_for_stat("wasmcustom.callback_guard.waits.source.suno", 15);
+    guarded.wait_for_stat("wasmcustom.callback_guard.waits_total.source.suno", 15);
     assert_eq!(guarded.upstream.heads(), 1);
     gate.open();
     let mut duplicates = 0;
@@ -81,7 +81,7 @@ fn a_request_that_waits_is_delivered_when_the_first_fails() {
         .answer_in_turn([Answer::status(500).when(&gate), Answer::status(200)]);
     let request = signed(&event("takeover").1);
     let waiting: Vec<_> = (0..3).map(|_| guarded.begin(&request)).collect();
-    guarded.wait_for_stat("wasmcustom.callback_guard.waits.source.suno", 2);
+    guarded.wait_for_stat("wasmcustom.callback_guard.waits_total.source.suno", 2);
     gate.open();
     let mut statuses: Vec<u16> = waiting
         .into_iter()
@@ -131,7 +131,7 @@ fn in_flight_is_rejected_at_once_if_so_configured() {
         .unwrap();
     assert_eq!(guarded.send(&request).status, 409);
     assert_eq!(
-        guarded.stat("wasmcustom.callback_guard.waits.source.suno"),
+        guarded.stat("wasmcustom.callback_guard.waits_total.source.suno"),
         0
     );
     gate.open();
@@ -152,7 +152,7 @@ fn a_waiting_request_whose_sender_leaves_claims_nothing() {
         .wait_until("the first", |records| records.len() == 1)
         .unwrap();
     let second = guarded.begin(&request);
-    guarded.wait_for_stat("wasmcustom.callback_guard.waits.source.suno", 1);
+    guarded.wait_for_stat("wasmcustom.callback_guard.waits_total.source.suno", 1);
     second.abort();
     guarded.wait_for_access_log(1);
     gate.open();
@@ -243,6 +243,37 @@ fn a_sender_that_leaves_before_the_answer_comes_again() {
 }
 
 #[test]
+fn a_claim_whose_outcome_is_unknown_can_be_held() {
+    let guarded = Guarded::builder()
+        .on_unknown("hold")
+        .in_flight("reject")
+        .route_timeout(Duration::from_secs(1))
+        .start();
+    let never = Gate::new();
+    for (name, answer, status) in [
+        ("resets", Answer::reset(), 503),
+        ("hangs", Answer::status(200).when(&never), 504),
+    ] {
+        guarded.upstream.answer(answer);
+        let request = signed(&event("hold").1);
+        assert_eq!(guarded.send(&request).status, status, "{name}");
+        let response = guarded.send(&request);
+        assert_eq!(
+            response.header("x-callback-guard").as_deref(),
+            Some("in_flight"),
+            "{name}"
+        );
+    }
+    // What the upstream itself refuses is known.
+    guarded
+        .upstream
+        .answer_in_turn([Answer::status(504), Answer::status(200)]);
+    let request = signed(&event("known").1);
+    assert_eq!(guarded.send(&request).status, 504);
+    assert_eq!(guarded.send(&request).status, 200);
+}
+
+#[test]
 fn an_answer_that_breaks_off_after_2xx_counts_as_delivered() {
     let guarded = Guarded::start();
     guarded.upstream.answer(Answer::cut_short(200).body("half"));
@@ -277,7 +308,7 @@ fn a_changed_body_is_counted_and_treated_as_configured() {
             (status, code)
         );
         assert_eq!(
-            guarded.stat("wasmcustom.callback_guard.body_changes.source.suno"),
+            guarded.stat("wasmcustom.callback_guard.body_changes_total.source.suno"),
             1
         );
     }
@@ -325,7 +356,10 @@ fn a_full_store_refuses_and_keeps_its_claims() {
         .inspect(|response| assert_eq!(response.status, 503))
         .count();
     assert!(full > 0, "1600 claims in a store for 1000");
-    assert_eq!(guarded.stat("wasmcustom.callback_guard.store_evictions"), 0);
+    assert_eq!(
+        guarded.stat("wasmcustom.callback_guard.store_evictions_total"),
+        0
+    );
     assert_eq!(
         guarded.stat("wasmcustom.callback_guard.store_claims"),
         1600 - full as u64

@@ -60,7 +60,7 @@ fn a_request_waits_there_too() {
         .wait_until("the first", |records| records.len() == 1)
         .unwrap();
     let second = guarded.begin(&request);
-    guarded.wait_for_stat("wasmcustom.callback_guard.waits.source.suno", 1);
+    guarded.wait_for_stat("wasmcustom.callback_guard.waits_total.source.suno", 1);
     gate.open();
     assert_eq!(first.finish().unwrap().status, 500);
     assert_eq!(second.finish().unwrap().status, 200);

@@ -16,6 +16,7 @@ mod dedupe;
 mod deliver;
 mod hold;
 mod inspector;
+mod measures;
 mod observe;
 mod refuse;
 mod support;

@@ -14,11 +14,11 @@ fn verdicts_are_counted_with_labels() {
     guarded.send(&signed(&body).path("/elsewhere"));
     let metrics = guarded.envoy.prometheus().unwrap();
     for line in [
-        r#"callback_guard_requests{source="suno",verdict="forwarded"} 1"#,
-        r#"callback_guard_requests{source="suno",verdict="duplicate"} 1"#,
-        r#"callback_guard_requests{source="suno",verdict="signature_missing"} 1"#,
-        r#"callback_guard_requests{source="*",verdict="no_source"} 1"#,
-        r#"callback_guard_requests{source="suno",verdict="timestamp_too_old"} 0"#,
+        r#"callback_guard_requests_total{source="suno",verdict="forwarded"} 1"#,
+        r#"callback_guard_requests_total{source="suno",verdict="duplicate"} 1"#,
+        r#"callback_guard_requests_total{source="suno",verdict="signature_missing"} 1"#,
+        r#"callback_guard_requests_total{source="*",verdict="no_source"} 1"#,
+        r#"callback_guard_requests_total{source="suno",verdict="timestamp_too_old"} 0"#,
     ] {
         assert!(
             metrics.lines().any(|given| given == line),

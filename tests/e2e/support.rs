@@ -59,7 +59,7 @@ impl Guarded {
     #[track_caller]
     pub fn requests(&self, source: &str, verdict: &str) -> u64 {
         self.stat(&format!(
-            "wasmcustom.callback_guard.requests.source.{source}.verdict.{verdict}"
+            "wasmcustom.callback_guard.requests_total.source.{source}.verdict.{verdict}"
         ))
     }
 

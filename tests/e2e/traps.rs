@@ -94,7 +94,7 @@ fn a_request_is_sent_on_once() {
         .wait_until("the first", |records| records.len() == 1)
         .unwrap();
     let second = guarded.begin(&request);
-    guarded.wait_for_stat("wasmcustom.callback_guard.waits.source.suno", 1);
+    guarded.wait_for_stat("wasmcustom.callback_guard.waits_total.source.suno", 1);
     gate.open();
     assert_eq!(first.finish().unwrap().status, 500);
     assert_eq!(second.finish().unwrap().status, 200);
@@ -130,7 +130,7 @@ fn envoys_own_504_releases_the_claim() {
     assert_eq!(guarded.send(&request).status, 504);
     assert_eq!(guarded.send(&request).header("x-callback-guard"), None);
     assert_eq!(
-        guarded.stat("wasmcustom.callback_guard.outcomes.source.suno.outcome.unknown"),
+        guarded.stat("wasmcustom.callback_guard.outcomes_total.source.suno.outcome.unknown"),
         1
     );
 }

@@ -339,26 +339,243 @@ fn schemes_that_protect_nothing_are_refused() {
             s["message"] = json!([{ "header": "x-a" }, { "body": true }]);
             s.as_object_mut().unwrap().remove("timestamp");
         }),
-        "sources[0].signature.message: has two parts of free length side by side, expected a \
-         literal between them",
+        "sources[0].signature.message: has two parts of free length with no literal between that \
+         ends one, so it could be cut in two ways",
     );
     refused(
         scheme(|s| s["message"] = json!([{ "body": true, "id": true }])),
-        "sources[0].signature.message[0]: expected one of `literal`, `header`, `pointer`, `id`, \
-         `timestamp` and `body`",
+        "sources[0].signature.message[0]: expected one of `literal`, `parameter`, `header`, \
+         `pointer`, `id`, `timestamp` and `body`",
     );
     refused(
         |c| c["sources"][0]["signature"] = signature(),
-        "sources[0].signature: stands beside `preset`, expected one of the two",
+        "sources[0].signature: stands beside `preset` or `token`, expected one of the three",
     );
     refused(
         |c| drop(c["sources"][0].as_object_mut().unwrap().remove("preset")),
-        "sources[0]: expected `preset` or `signature`",
+        "sources[0]: expected `preset`, `signature` or `token`",
     );
     refused(
         source("preset", json!("acme")),
-        "sources[0].preset: `acme` is unknown, expected `kie`, `suno`",
+        "sources[0].preset: `acme` is unknown, expected `docusign`, `elevenlabs`, `github`, \
+         `gitlab`, `gitlab-token`, `kie`, `linear`, `mux`, `paddle`, `pagerduty`, `replicate`, \
+         `shopify`, `slack`, `square`, `standard-webhooks`, `stripe`, `suno`, `sunoapi-token`, \
+         `svix`, `typeform`, `zoom`",
     );
+}
+
+#[test]
+fn messages_that_could_be_cut_in_two_ways_are_refused() {
+    let ambiguous = "sources[0].signature.message: has two parts of free length with no literal \
+                     between that ends one, so it could be cut in two ways";
+    let header = json!({ "header": "x-a" });
+    let other = json!({ "header": "x-b" });
+    let (body, time, dot) = (
+        json!({ "body": true }),
+        json!({ "timestamp": true }),
+        json!({ "literal": "." }),
+    );
+    for message in [
+        json!([time, dot, header, body]),
+        json!([header, time, body]),
+        json!([header, time, dot, body]),
+        json!([body, time, header]),
+        json!([body, dot, time, header]),
+        json!([header, other, dot, time, dot, body]),
+    ] {
+        refused(scheme(|s| s["message"] = message), ambiguous);
+    }
+    for message in [
+        json!([time, dot, body]),
+        json!([time, body]),
+        json!([body, time]),
+        json!([header, dot, time, dot, body]),
+        json!([header, dot, other, dot, time, body]),
+        json!([body, time, dot, header]),
+        json!([header, dot, body, time, dot, other]),
+    ] {
+        accepted(scheme(|s| s["message"] = message));
+    }
+}
+
+#[test]
+fn an_id_that_gives_way_to_the_body_needs_a_signed_body() {
+    accepted(scheme(|s| s["id"]["or_body_digest"] = json!(true)));
+    refused(
+        scheme(|s| {
+            s["message"] = json!([{ "id": true }, { "literal": "." }, { "timestamp": true }]);
+            s["id"]["or_body_digest"] = json!(true);
+        }),
+        "sources[0].signature.id.or_body_digest: needs a signed body, or whoever changes the body \
+         makes a new id",
+    );
+    refused(
+        scheme(|s| s["id"] = json!({ "header": "x-id", "or_body_digest": true })),
+        "sources[0].signature.id: expected `header` or `pointers`, one of the two; \
+         `or_body_digest` goes with `pointers`",
+    );
+}
+
+#[test]
+fn parameters_are_those_of_the_scheme() {
+    let square = |parameters: Value| {
+        move |c: &mut Value| {
+            c["sources"][0]["preset"] = json!("square");
+            c["sources"][0]["parameters"] = parameters;
+        }
+    };
+    accepted(square(
+        json!({ "notification_url": "https://app.example/x" }),
+    ));
+    refused(
+        square(json!({})),
+        "sources[0].parameters.notification_url: is missing",
+    );
+    refused(
+        square(json!({ "notification_url": "" })),
+        "sources[0].parameters.notification_url: is empty",
+    );
+    refused(
+        square(json!({ "notification_url": "x", "url": "y" })),
+        "sources[0].parameters.url: is no parameter of this scheme",
+    );
+    refused(
+        source("parameters", json!({ "url": "y" })),
+        "sources[0].parameters.url: is no parameter of this scheme",
+    );
+    refused(
+        scheme(|s| s["message"][1] = json!({ "literal": ".", "parameter": "url" })),
+        "sources[0].signature.message[1]: expected `literal` or `parameter`, one of the two",
+    );
+}
+
+#[test]
+fn secrets_are_read_as_their_sender_writes_them() {
+    let with = |preset: &'static str, secret: Value| {
+        move |c: &mut Value| {
+            c["sources"][0]["preset"] = json!(preset);
+            c["sources"][0]["secrets"] = json!([secret]);
+        }
+    };
+    accepted(with("svix", json!({ "value": "whsec_AAECAwQF" })));
+    accepted(with("svix", json!({ "value": "AAECAwQF" })));
+    accepted(with("svix", json!({ "value": "AAECAwQ" })));
+    accepted(with(
+        "svix",
+        json!({ "value": "no base64!", "encoding": "utf8" }),
+    ));
+    accepted(with(
+        "suno",
+        json!({ "value": "x_6162", "encoding": "hex", "prefix": "x_" }),
+    ));
+    refused(
+        with("svix", json!({ "value": "no base64!" })),
+        "sources[0].secrets[0].value: the secret is not valid base64",
+    );
+    refused(
+        with("svix", json!({ "value": "whsec_" })),
+        "sources[0].secrets[0].value: the secret is empty",
+    );
+    refused(
+        with(
+            "svix",
+            json!({ "value": "whsec_AAECAwQF", "encoding": "base64" }),
+        ),
+        "sources[0].secrets[0].value: the secret is not valid base64",
+    );
+}
+
+#[test]
+fn tokens_have_one_place() {
+    let token = |token: Value, route: Value| {
+        move |c: &mut Value| {
+            let source = c["sources"][0].as_object_mut().unwrap();
+            source.remove("preset");
+            source.insert("token".into(), token);
+            source.insert("match".into(), route);
+        }
+    };
+    let (path, prefix) = (json!({ "path": "/a" }), json!({ "path_prefix": "/a" }));
+    accepted(token(json!({ "header": "X-Token" }), path.clone()));
+    accepted(token(json!({ "query": "token" }), path.clone()));
+    accepted(token(json!({ "path_segment": true }), prefix.clone()));
+    refused(
+        token(json!({ "path_segment": true }), path.clone()),
+        "sources[0].token.path_segment: is the last segment below `match.path_prefix`, and there \
+         is none",
+    );
+    refused(
+        token(json!({ "header": "x-a", "query": "b" }), path.clone()),
+        "sources[0].token: expected one of `header`, `query` and `path_segment`",
+    );
+    refused(
+        token(json!({}), path.clone()),
+        "sources[0].token: expected one of `header`, `query` and `path_segment`",
+    );
+    refused(
+        token(json!({ "query": "a&b" }), path.clone()),
+        "sources[0].token.query: expected a name of letters, digits, `-`, `.`, `_` and `~`",
+    );
+    refused(
+        source("token", json!({ "query": "t" })),
+        "sources[0].token: stands beside a preset that is signed, expected one of the two",
+    );
+    accepted(|c| {
+        c["sources"][0]["preset"] = json!("sunoapi-token");
+        c["sources"][0]["token"] = json!({ "path_segment": true });
+        c["sources"][0]["match"] = prefix;
+    });
+}
+
+#[test]
+fn types_that_are_not_json_go_with_rules_that_need_none() {
+    let form = json!(["application/json", "application/x-www-form-urlencoded"]);
+    let with = |change: fn(&mut Value)| {
+        let form = form.clone();
+        move |c: &mut Value| {
+            c["sources"][0]["preset"] = json!("stripe");
+            c["sources"][0]["content_types"] = form;
+            change(&mut c["sources"][0]);
+        }
+    };
+    accepted(with(|_| {}));
+    let blind = |what: &str| {
+        format!(
+            "sources[0].content_types: holds a type that is not JSON, in which {what} finds nothing"
+        )
+    };
+    refused(with(|s| s["preset"] = json!("suno")), &blind("`id`"));
+    refused(
+        with(|s| s["preset"] = json!("linear")),
+        &blind("`timestamp`"),
+    );
+    refused(
+        with(|s| s["dedupe"] = json!({ "key": [{ "header": "x" }, { "pointer": "/a" }] })),
+        &blind("`dedupe.key`"),
+    );
+    refused(
+        with(|s| s["payload"] = json!({ "required": [{ "pointer": "/a", "type": "string" }] })),
+        &blind("`payload.required`"),
+    );
+    refused(
+        with(|s| s["payload"] = json!({ "allowed_url_hosts": ["a.example"] })),
+        &blind("`payload.allowed_url_hosts`"),
+    );
+    refused(
+        source("content_types", json!([])),
+        "sources[0].content_types: is empty, expected at least one media type",
+    );
+    for text in ["json", "a/b; charset=utf-8", "/b", "a/", "a/b/c", "a b/c"] {
+        refused(
+            source("content_types", json!([text])),
+            "sources[0].content_types[0]: expected a media type such as `application/json`, \
+             without parameters",
+        );
+    }
+    accepted(source(
+        "content_types",
+        json!(["application/JSON", "text/json+json"]),
+    ));
 }
 
 #[test]

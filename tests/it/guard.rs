@@ -546,6 +546,23 @@ fn a_request_waits_for_another_and_gets_its_answer() {
 }
 
 #[test]
+fn a_wait_does_not_grow_with_a_clock_that_steps_back() {
+    let mut host = Host::new(suno());
+    let (_first, _) = host.send(&genuine(BODY), NOW);
+    let (mut second, seen) = host.send(&genuine(BODY), NOW);
+    assert_eq!(seen, Seen::Waits);
+    let back = UnixMillis::new(NOW.as_millis() - 3_600_000);
+    assert_eq!(host.ask_again(&mut second, back), Seen::Waits);
+    let end = back.plus_seconds(10);
+    let before = UnixMillis::new(end.as_millis() - 1);
+    assert_eq!(host.ask_again(&mut second, before), Seen::Waits);
+    assert_eq!(
+        host.ask_again(&mut second, end).code(),
+        Some(Code::InFlight)
+    );
+}
+
+#[test]
 fn a_request_that_waits_takes_over_what_is_released() {
     let mut host = Host::new(suno());
     let (mut first, _) = host.send(&genuine(BODY), NOW);

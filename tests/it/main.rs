@@ -13,6 +13,7 @@
 mod config;
 mod guard;
 mod model;
+mod presets;
 mod store;
 mod support;
 mod tidy;

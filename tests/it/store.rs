@@ -35,8 +35,7 @@ fn delivered(number: u64, owner: u64) -> Settlement {
 #[test]
 fn an_event_is_claimed_once_settled_once_and_then_known() {
     let (store, mut shared) = (Memory::new(1000), MapShared::default());
-    let mut claim =
-        |shared: &mut MapShared, owner, now| store.claim(shared, &request(1, owner), now).0;
+    let claim = |shared: &mut MapShared, owner, now| store.claim(shared, &request(1, owner), now).0;
     assert_eq!(claim(&mut shared, 1, NOW), ClaimAnswer::Granted);
     assert_eq!(claim(&mut shared, 2, NOW), ClaimAnswer::ClaimedByAnother);
     // Only the owner settles.
@@ -65,6 +64,41 @@ fn an_event_is_claimed_once_settled_once_and_then_known() {
         ClaimAnswer::Delivered(Fingerprint::new(1))
     );
     assert_eq!(claim(&mut shared, 4, end), ClaimAnswer::Granted);
+}
+
+/// Found by the model: with the clock set back by a day, a claim of a dead worker kept its event
+/// out of reach for a day.
+#[test]
+fn a_claim_from_a_time_when_the_clock_was_ahead_lives_one_lease_more() {
+    let day = |now: UnixMillis| UnixMillis::new(now.as_millis() + 86_400_000);
+    let (store, mut shared) = (Memory::new(1000), MapShared::default());
+    let mut claim = |owner, now| store.claim(&mut shared, &request(1, owner), now).0;
+    assert_eq!(claim(1, day(NOW)), ClaimAnswer::Granted);
+    assert_eq!(claim(2, NOW), ClaimAnswer::ClaimedByAnother);
+    let end = NOW.plus_seconds(30);
+    let before = UnixMillis::new(end.as_millis() - 1);
+    assert_eq!(claim(3, before), ClaimAnswer::ClaimedByAnother);
+    assert_eq!(claim(4, end), ClaimAnswer::Granted);
+}
+
+/// Workers read the clock at different moments: a second of difference changes nothing.
+#[test]
+fn a_lease_is_not_cut_for_a_second_of_difference() {
+    let (store, mut shared) = (Memory::new(1000), MapShared::default());
+    let later = NOW.plus_seconds(1);
+    let (answer, _) = store.claim(&mut shared, &request(1, 1), later);
+    assert_eq!(answer, ClaimAnswer::Granted);
+    let before = shared.clone();
+    let (answer, _) = store.claim(&mut shared, &request(1, 2), NOW);
+    assert_eq!(answer, ClaimAnswer::ClaimedByAnother);
+    assert_eq!(shared.sorted(), before.sorted());
+    let (answer, _) = store.claim(
+        &mut shared,
+        &request(1, 2),
+        UnixMillis::new(NOW.as_millis() - 1),
+    );
+    assert_eq!(answer, ClaimAnswer::ClaimedByAnother);
+    assert_ne!(shared.sorted(), before.sorted());
 }
 
 #[test]
@@ -197,7 +231,7 @@ fn a_bucket_evicts_the_oldest_delivered_record_and_never_a_claim() {
         Claimed::Granted
     );
     assert_eq!(bucket.change().evicted, 1);
-    let mut ask = |number| {
+    let ask = |number| {
         bucket
             .clone()
             .claim(&key(number), OwnerToken::new(1), end, 5, NOW)
@@ -273,5 +307,52 @@ fn a_conflict_is_tried_again_within_bounds() {
             expected,
             "{conflicts}"
         );
+    }
+}
+
+/// Shared data in which another worker claims the same event between our read and our write.
+struct Raced {
+    inner: MapShared,
+    rival: Option<ClaimRequest>,
+}
+
+impl SharedData for Raced {
+    fn get(&mut self, key: &str) -> Result<(Option<Vec<u8>>, Option<u32>), Unavailable> {
+        self.inner.get(key)
+    }
+
+    fn set(&mut self, key: &str, value: &[u8], version: u32) -> Result<Swap, Unavailable> {
+        if let Some(rival) = self.rival.take() {
+            let (answer, _) = Memory::new(1000).claim(&mut self.inner, &rival, NOW);
+            assert_eq!(answer, ClaimAnswer::Granted);
+        }
+        self.inner.set(key, value, version)
+    }
+}
+
+#[test]
+fn of_two_workers_that_claim_at_once_one_is_granted() {
+    let store = Memory::new(1000);
+    // In a bucket that nobody has written, in one that was emptied, and in one with other events.
+    for prepare in 0..3 {
+        let mut inner = MapShared::default();
+        if prepare == 1 {
+            store.claim(&mut inner, &request(1, 1), NOW);
+            let owner = OwnerToken::new(1);
+            store
+                .settle(&mut inner, &Settlement::Release { key: key(1), owner }, NOW)
+                .unwrap();
+        }
+        if prepare == 2 {
+            for number in 2..500 {
+                store.claim(&mut inner, &request(number, 1), NOW);
+            }
+        }
+        let mut shared = Raced {
+            inner,
+            rival: Some(request(1, 7)),
+        };
+        let (answer, _) = store.claim(&mut shared, &request(1, 8), NOW);
+        assert_eq!(answer, ClaimAnswer::ClaimedByAnother, "{prepare}");
     }
 }

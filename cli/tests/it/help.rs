@@ -2,7 +2,7 @@
 
 use crate::support::run;
 
-const COMMANDS: [&str; 4] = ["check", "demo", "send", "sign"];
+const COMMANDS: [&str; 5] = ["check", "demo", "explain", "send", "sign"];
 
 #[test]
 fn every_command_has_help_with_an_example() {
@@ -32,6 +32,9 @@ fn wrong_usage_is_2_and_says_so_on_stderr() {
         &["sign", "--no-such-flag"],
         &["sign", "/no/such/file"],
         &["check", "/no/such/file"],
+        &["explain"],
+        &["explain", "/no/such/file"],
+        &["explain", "README.md"],
         &["send", "https:///"],
         &["send", "ftp://127.0.0.1/"],
     ] {

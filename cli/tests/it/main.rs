@@ -1,7 +1,8 @@
 //! The program from outside: arguments in, text and exit code out.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::indexing_slicing, clippy::panic, clippy::unwrap_used)]
 
 mod check;
+mod explain;
 mod help;
 mod send;
 mod sign;

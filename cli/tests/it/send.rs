@@ -1,6 +1,66 @@
 //! `send`.
 
-use crate::support::run;
+use std::collections::BTreeSet;
+
+use callback_guard::config;
+use callback_guard::guard::{Decision, Facts, Guard};
+use callback_guard::json::Scratch;
+use callback_guard::policy::Policy;
+use callback_guard::request::RequestHead;
+use callback_guard::time::UnixMillis;
+use callback_guard::verdict::Code;
+
+use crate::support::{Received, SECRET, Upstream, run};
+
+fn policy() -> Policy {
+    let text = format!(
+        r#"{{"sources":[{{"name":"suno","match":{{"path":"/callbacks/suno"}},"preset":"suno",
+        "secrets":[{{"value":"{SECRET}"}}]}}]}}"#
+    );
+    config::parse(text.as_bytes(), &|_| None).unwrap()
+}
+
+fn now() -> UnixMillis {
+    let since = std::time::UNIX_EPOCH.elapsed().unwrap();
+    UnixMillis::new(since.as_millis().try_into().unwrap())
+}
+
+/// What the guard itself says to a request.
+fn verdict(request: &Received) -> Code {
+    let policy = policy();
+    let mut pairs: Vec<(Vec<u8>, Vec<u8>)> = Vec::new();
+    let (line, headers) = request.head.split_once('\n').unwrap();
+    let target = line.split(' ').nth(1).unwrap();
+    pairs.push((b":method".to_vec(), line.split(' ').next().unwrap().into()));
+    pairs.push((b":path".to_vec(), target.into()));
+    for header in headers.lines().filter(|line| !line.is_empty()) {
+        let (name, value) = header.split_once(": ").unwrap();
+        pairs.push((name.to_ascii_lowercase().into(), value.into()));
+    }
+    let pairs: Vec<(&[u8], &[u8])> = pairs
+        .iter()
+        .map(|(name, value)| (name.as_slice(), value.as_slice()))
+        .collect();
+    let mut guard = Guard::new();
+    let mut decision = guard.on_head(&policy, &RequestHead::new(&pairs), now(), false);
+    if decision == Decision::Hold {
+        let facts = Facts {
+            now: now(),
+            owner: callback_guard::dedupe::OwnerToken::new(1),
+            salt: [0; 16],
+        };
+        decision = guard.on_body(
+            &policy,
+            request.body.as_bytes(),
+            &facts,
+            &mut Scratch::default(),
+        );
+    }
+    match decision {
+        Decision::Claim(_) => Code::Forwarded,
+        _ => guard.verdict().unwrap(),
+    }
+}
 
 #[test]
 fn every_kind_is_listed_with_its_page() {
@@ -14,15 +74,180 @@ fn every_kind_is_listed_with_its_page() {
 }
 
 #[test]
+fn every_kind_is_one_that_the_guard_lets_through() {
+    let upstream = Upstream::answering(&[200]);
+    let run = run(&["send", "--kind", "all", "--concurrency", "4", &upstream.url]);
+    assert_eq!((run.code, run.err.as_str()), (0, ""));
+    let received = upstream.received();
+    assert_eq!(received.len(), 54);
+    let signatures: BTreeSet<&str> = received
+        .iter()
+        .map(|request| request.header("x-webhook-signature"))
+        .collect();
+    assert_eq!(signatures.len(), 54, "each has an id of its own");
+    for request in &received {
+        assert_eq!(verdict(request), Code::Forwarded, "{}", request.body);
+    }
+    assert!(run.out.contains("54 of 54 accepted"), "{}", run.out);
+}
+
+#[test]
+fn one_callback_shows_its_reply() {
+    let upstream = Upstream::answering(&[200]);
+    let run = run(&["send", "--header", "X-One: 1", &upstream.url]);
+    assert_eq!(
+        (run.code, run.out.as_str(), run.err.as_str()),
+        (0, "status: 200\nx-callback-guard: seen\n\nhi\n", "")
+    );
+    let received = upstream.received();
+    assert!(
+        received[0]
+            .head
+            .starts_with("POST /callbacks/suno?a=1 HTTP/1.1\n")
+    );
+    assert_eq!(received[0].header("x-one"), "1");
+    assert_eq!(received[0].header("content-type"), "application/json");
+}
+
+#[test]
+fn a_failed_callback_is_sent_again_with_its_id_as_the_sender_would() {
+    let upstream = Upstream::answering(&[500, 503, 200]);
+    let run = run(&["send", "--retry-wait", "0.01", &upstream.url]);
+    assert_eq!(run.code, 0);
+    assert_eq!(
+        run.err,
+        "attempt 1: 500 seen; again in 0.01 s\nattempt 2: 503 seen; again in 0.02 s\n"
+    );
+    let received = upstream.received();
+    assert_eq!(received.len(), 3);
+    assert_eq!(received[0].body, received[2].body);
+}
+
+#[test]
+fn it_gives_up_after_three_retries_and_only_200_counts_for_suno() {
+    let upstream = Upstream::answering(&[202]);
+    let run = run(&["send", "--retry-wait", "0.01", &upstream.url]);
+    assert_eq!((run.code, upstream.received().len()), (1, 4));
+    assert!(run.out.starts_with("status: 202\n"), "{}", run.out);
+}
+
+#[test]
+fn retries_can_be_off() {
+    let upstream = Upstream::answering(&[500]);
+    let run = run(&["send", "--retries", "0", &upstream.url]);
+    assert_eq!((run.code, upstream.received().len()), (1, 1));
+}
+
+#[test]
+fn forged_and_stale_callbacks_are_what_they_say_and_never_sent_again() {
+    for (flag, code) in [
+        ("--forge", Code::SignatureMismatch),
+        ("--stale", Code::TimestampTooOld),
+    ] {
+        let upstream = Upstream::answering(&[401]);
+        let run = run(&["send", flag, &upstream.url]);
+        let received = upstream.received();
+        assert_eq!((run.code, received.len()), (1, 1), "{flag}");
+        assert_eq!(verdict(&received[0]), code);
+    }
+}
+
+#[test]
+fn a_mix_has_exactly_the_percentages_asked_for() {
+    let upstream = Upstream::answering(&[200]);
+    let arguments = [
+        "--repeat",
+        "200",
+        "--concurrency",
+        "8",
+        "--forge=10",
+        "--stale=5",
+    ];
+    let run = run(&[&["send", "--json"], &arguments[..], &[&upstream.url]].concat());
+    assert_eq!((run.code, run.err.as_str()), (0, ""));
+    let summary: serde_json::Value = serde_json::from_str(&run.out).unwrap();
+    assert_eq!(summary["callbacks"], 200);
+    let count = |sent: &str| {
+        let outcomes = summary["outcomes"].as_array().unwrap().iter();
+        let one = outcomes.filter(|outcome| outcome["sent"] == sent);
+        one.map(|outcome| outcome["callbacks"].as_u64().unwrap())
+            .sum::<u64>()
+    };
+    assert_eq!(
+        (count("genuine"), count("forged"), count("stale")),
+        (170, 20, 10)
+    );
+    let seen = upstream.received();
+    let with = |code| {
+        seen.iter()
+            .filter(|request| verdict(request) == code)
+            .count()
+    };
+    assert_eq!(with(Code::Forwarded), 170);
+    assert_eq!(with(Code::SignatureMismatch), 20);
+    assert_eq!(with(Code::TimestampTooOld), 10);
+}
+
+#[test]
+fn one_id_is_one_event() {
+    let upstream = Upstream::answering(&[200]);
+    let run = run(&["send", "--id", "one_event", "--repeat", "3", &upstream.url]);
+    assert_eq!(run.code, 0);
+    let bodies: BTreeSet<String> = upstream
+        .received()
+        .into_iter()
+        .map(|request| request.body)
+        .collect();
+    assert_eq!(bodies.len(), 1);
+    assert!(bodies.first().unwrap().contains("one_event"));
+}
+
+#[test]
+fn a_rate_is_kept() {
+    let upstream = Upstream::answering(&[200]);
+    let begin = std::time::Instant::now();
+    let arguments = ["--repeat", "11", "--rate", "20", "--concurrency", "4"];
+    assert_eq!(
+        run(&[&["send"], &arguments[..], &[&upstream.url]].concat()).code,
+        0
+    );
+    assert!(begin.elapsed() >= std::time::Duration::from_millis(500));
+}
+
+#[test]
+fn more_than_all_of_them_cannot_be_forged_or_stale() {
+    let run = run(&["send", "--forge=60", "--stale=41", "http://127.0.0.1:1/"]);
+    assert_eq!(run.code, 2);
+    assert_eq!(
+        run.err,
+        "error: --forge and --stale together are 101 %, expected at most 100\n"
+    );
+}
+
+#[test]
+fn an_unknown_kind_says_what_is_near() {
+    let run = run(&["send", "--kind", "suno_wav", "http://127.0.0.1:1/"]);
+    assert_eq!(run.code, 2);
+    assert_eq!(
+        run.err,
+        "error: --kind: `suno_wav` is unknown, expected suno_wav.failure, suno_wav.success\n"
+    );
+}
+
+#[test]
 fn nobody_there_is_a_no() {
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}/", free.local_addr().unwrap());
     drop(free);
-    let run = run(&["send", &url]);
+    let run = run(&["send", "--retries", "0", &url]);
     assert_eq!((run.code, run.out.as_str()), (1, ""));
-    assert!(
-        run.err.starts_with(&format!("{url}: cannot connect: ")),
-        "{}",
-        run.err
-    );
+    assert!(run.err.starts_with("cannot connect: "), "{}", run.err);
+}
+
+#[test]
+fn silence_ends_with_the_timeout() {
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/", silent.local_addr().unwrap());
+    let run = run(&["send", "--retries", "0", "--timeout", "0.2", &url]);
+    assert_eq!((run.code, run.err.as_str()), (1, "no reply within 0.2 s\n"));
 }

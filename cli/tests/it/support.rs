@@ -1,8 +1,10 @@
 //! Runs the program, and receives what it sends.
 
-use std::io::Write as _;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::sync::{Arc, Mutex};
 
 /// The secret of the known answers.
 pub(crate) const SECRET: &str = "test-webhook-hmac-key";
@@ -65,5 +67,87 @@ pub(crate) fn file(name: &str, text: &str) -> OneFile {
     OneFile {
         path: path.to_str().unwrap().to_owned(),
         _folder: folder,
+    }
+}
+
+/// A request as the upstream received it.
+#[derive(Clone, Debug)]
+pub(crate) struct Received {
+    pub(crate) head: String,
+    pub(crate) body: String,
+}
+
+impl Received {
+    /// The value of a header, which must be there once.
+    #[track_caller]
+    pub(crate) fn header(&self, name: &str) -> &str {
+        let mut values = self.head.lines().filter_map(|line| {
+            let (given, value) = line.split_once(": ")?;
+            given.eq_ignore_ascii_case(name).then_some(value)
+        });
+        let value = values
+            .next()
+            .unwrap_or_else(|| panic!("no {name} in {}", self.head));
+        assert_eq!(values.next(), None, "{name}");
+        value
+    }
+}
+
+/// An upstream that answers with these statuses in turn, the last one for ever, and keeps what it
+/// received.
+pub(crate) struct Upstream {
+    pub(crate) url: String,
+    received: Arc<Mutex<Vec<Received>>>,
+}
+
+impl Upstream {
+    pub(crate) fn answering(statuses: &'static [u16]) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!(
+            "http://{}/callbacks/suno?a=1",
+            listener.local_addr().unwrap()
+        );
+        let received = Arc::new(Mutex::new(Vec::new()));
+        let kept = received.clone();
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let kept = kept.clone();
+                std::thread::spawn(move || serve(stream.unwrap(), statuses, &kept));
+            }
+        });
+        Self { url, received }
+    }
+
+    pub(crate) fn received(&self) -> Vec<Received> {
+        self.received.lock().unwrap().clone()
+    }
+}
+
+fn serve(stream: TcpStream, statuses: &[u16], kept: &Mutex<Vec<Received>>) {
+    let mut reader = BufReader::new(stream.try_clone().unwrap());
+    loop {
+        let mut head = String::new();
+        while !head.ends_with("\r\n\r\n") {
+            if reader.read_line(&mut head).unwrap_or(0) == 0 {
+                return;
+            }
+        }
+        let request = Received {
+            head: head.replace("\r\n", "\n"),
+            body: String::new(),
+        };
+        let mut body = vec![0; request.header("content-length").parse().unwrap()];
+        reader.read_exact(&mut body).unwrap();
+        let body = String::from_utf8(body).unwrap();
+        let index = {
+            let mut kept = kept.lock().unwrap();
+            kept.push(Received { body, ..request });
+            (kept.len() - 1).min(statuses.len() - 1)
+        };
+        let reply = format!(
+            "HTTP/1.1 {} X\r\nx-callback-guard: seen\r\ncontent-length: 3\r\n\r\nhi\n",
+            statuses[index]
+        );
+        (&stream).write_all(reply.as_bytes()).unwrap();
     }
 }

@@ -12,6 +12,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::PathBuf;
+use std::process::Command;
 
 use callback_guard_harness::{Render, SECRET_VARIABLE, Setup, envoy_binary, places};
 use serde::Deserialize;
@@ -136,16 +137,20 @@ fn the_dockerfile_copies_files_that_exist_and_are_sent() {
             copied.insert(source.clone());
         }
     }
-    for member in [
-        "src",
-        "cli",
-        "tests/harness",
-        "Cargo.toml",
-        "Cargo.lock",
-        "envoy.yaml",
-    ] {
-        assert!(copied.contains(member), "{member}");
+    // Cargo wants every member and every named target of the workspace, built or not.
+    let context = tempfile::tempdir().unwrap();
+    for source in copied {
+        let link = context.path().join(&source);
+        fs::create_dir_all(link.parent().unwrap()).unwrap();
+        std::os::unix::fs::symlink(places::repository().join(&source), link).unwrap();
     }
+    let output = Command::new(env!("CARGO"))
+        .args(["metadata", "--locked", "--no-deps", "--format-version", "1"])
+        .current_dir(context.path())
+        .output()
+        .unwrap();
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{error}");
 
     let module = plugin(&envoy())["vm_config"]["code"]["local"]["filename"].clone();
     let target = |name: &str| {

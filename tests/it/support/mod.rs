@@ -8,7 +8,7 @@ use callback_guard::dedupe::OwnerToken;
 use callback_guard::guard::{Answer, Decision, Facts, Forward, Guard};
 use callback_guard::json::Scratch;
 use callback_guard::outcome::Outcome;
-use callback_guard::policy::{Policy, Source};
+use callback_guard::policy::Policy;
 use callback_guard::request::RequestHead;
 use callback_guard::signer;
 use callback_guard::store::{Memory, SharedData, Swap, Unavailable};
@@ -67,6 +67,17 @@ impl MapShared {
     pub fn size(&self) -> usize {
         self.values.values().map(|(value, _)| value.len()).sum()
     }
+
+    /// Keys, values and versions, in the order of the keys.
+    pub fn sorted(&self) -> Vec<(&str, &[u8], u32)> {
+        let mut all: Vec<_> = self
+            .values
+            .iter()
+            .map(|(key, (value, version))| (key.as_str(), value.as_slice(), *version))
+            .collect();
+        all.sort_unstable();
+        all
+    }
 }
 
 impl SharedData for MapShared {
@@ -118,6 +129,14 @@ impl Request {
                 .push((name.into_bytes(), value.into_bytes()));
         }
         request
+    }
+
+    /// At `path`, with the token of the first source of `policy` in it, if one belongs there.
+    #[track_caller]
+    pub fn at(self, policy: &Policy, path: &str) -> Self {
+        let source = policy.sources.first().unwrap();
+        let target = signer::target(source, source.secrets.first().unwrap(), path);
+        self.with(":path", &target)
     }
 
     /// A callback without signature and timestamp.
@@ -200,10 +219,6 @@ impl Host {
             scratch: Scratch::default(),
             next_owner: 1,
         }
-    }
-
-    pub fn source(&self) -> &Source {
-        &self.policy.sources[0]
     }
 
     /// Sends a request in, up to its decision.

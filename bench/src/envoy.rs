@@ -1,0 +1,139 @@
+//! Envoy's configuration for each row. All are the same but for the filters before the router.
+
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use crate::traffic::KEY;
+
+/// Ports of the processes around one Envoy.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ports {
+    pub(crate) listener: u16,
+    pub(crate) upstream: u16,
+    pub(crate) authorization: u16,
+}
+
+/// A whole bootstrap, as JSON, with `filters` before the router.
+pub(crate) fn bootstrap(ports: Ports, filters: &[Value]) -> Value {
+    let mut filters = filters.to_vec();
+    filters.push(json!({
+        "name": "envoy.filters.http.router",
+        "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router",
+            "suppress_envoy_headers": true,
+        },
+    }));
+    let cluster = |name: &str, port: u16| {
+        json!({
+            "name": name,
+            "connect_timeout": "2s",
+            "load_assignment": {
+                "cluster_name": name,
+                "endpoints": [{ "lb_endpoints": [{ "endpoint": { "address": address(port) } }] }],
+            },
+        })
+    };
+    json!({
+        "static_resources": {
+            "listeners": [{
+                "address": address(ports.listener),
+                "per_connection_buffer_limit_bytes": 1_310_720,
+                "filter_chains": [{ "filters": [{
+                    "name": "envoy.filters.network.http_connection_manager",
+                    "typed_config": {
+                        "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
+                        "stat_prefix": "callbacks",
+                        "normalize_path": true,
+                        "merge_slashes": true,
+                        "http_filters": filters,
+                        "route_config": { "virtual_hosts": [{
+                            "name": "callbacks",
+                            "domains": ["*"],
+                            "routes": [{
+                                "match": { "prefix": "/" },
+                                "route": { "cluster": "app", "timeout": "15s" },
+                            }],
+                        }] },
+                    },
+                }] }],
+            }],
+            "clusters": [cluster("app", ports.upstream), cluster("authorization", ports.authorization)],
+        },
+    })
+}
+
+fn address(port: u16) -> Value {
+    json!({ "socket_address": { "address": "127.0.0.1", "port_value": port } })
+}
+
+/// A Wasm filter from the file `module`.
+pub(crate) fn wasm(name: &str, module: &Path, configuration: &Value) -> Value {
+    json!({
+        "name": "envoy.filters.http.wasm",
+        "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.filters.http.wasm.v3.Wasm",
+            "config": {
+                "name": name,
+                "root_id": name,
+                "allow_on_headers_stop_iteration": true,
+                "failure_policy": "FAIL_RELOAD",
+                "vm_config": {
+                    "vm_id": name,
+                    "runtime": "envoy.wasm.runtime.v8",
+                    "code": { "local": { "filename": module } },
+                },
+                "configuration": {
+                    "@type": "type.googleapis.com/google.protobuf.StringValue",
+                    "value": configuration.to_string(),
+                },
+            },
+        },
+    })
+}
+
+/// The guard's configuration: the first sender, and one that signs the body.
+pub(crate) fn guard(capacity: u32) -> Value {
+    json!({
+        "store": { "kind": "memory", "capacity": capacity },
+        "sources": [
+            {
+                "name": "suno",
+                "match": { "path": "/callbacks/suno" },
+                "preset": "suno",
+                "secrets": [{ "value": KEY }],
+            },
+            {
+                "name": "signed-body",
+                "match": { "path": "/callbacks/signed-body" },
+                "signature": {
+                    "message": [
+                        { "id": true }, { "literal": "." },
+                        { "timestamp": true }, { "literal": "." },
+                        { "body": true },
+                    ],
+                    "value": {
+                        "header": "webhook-signature",
+                        "separator": " ",
+                        "prefix": "v1,",
+                        "encoding": "base64",
+                    },
+                    "timestamp": { "header": "webhook-timestamp", "unit": "s" },
+                    "id": { "header": "webhook-id" },
+                },
+                "secrets": [{ "value": KEY }],
+            },
+        ],
+    })
+}
+
+/// Envoy's own filter that holds the body.
+pub(crate) fn buffer() -> Value {
+    json!({
+        "name": "envoy.filters.http.buffer",
+        "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.filters.http.buffer.v3.Buffer",
+            "max_request_bytes": 1_310_720,
+        },
+    })
+}

@@ -1,0 +1,348 @@
+//! `explain`: a captured request against a configuration, step by step.
+//!
+//! The verdict is the filter's own: its [`Guard`] is driven with the captured request. What stands
+//! beside each step is read off with the same functions that the guard uses.
+
+mod mistakes;
+mod steps;
+
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context as _, anyhow, bail};
+use callback_guard::config;
+use callback_guard::dedupe::OwnerToken;
+use callback_guard::guard::{Decision, Facts, Guard};
+use callback_guard::json::Scratch;
+use callback_guard::policy::{Mode, Policy};
+use callback_guard::request::RequestHead;
+use callback_guard::scheme::{TimestampPlace, Unit};
+use callback_guard::store::ClaimRequest;
+use callback_guard::time::UnixMillis;
+use callback_guard::verdict::{Code, Rejection};
+use clap::Args;
+use serde_json::{Value, json};
+
+use crate::capture::Capture;
+use crate::source::SecretArgs;
+use crate::{SAID_NO, body, envoy, time};
+use mistakes::NamedSecret;
+
+/// Explain what the guard does with a captured request, step by step, and why.
+///
+/// The capture is raw HTTP (request line, headers, empty line, body), a HAR file or one entry of it,
+/// or what `curl -v` printed, which has no body: give that with --body.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  callback-guard explain --config envoy.yaml request.txt
+  callback-guard explain --config guard.json --body body.json curl.log
+  callback-guard explain --secret-file key.txt request.har
+  callback-guard explain --config envoy.yaml --try-env OLD_KEY --now now request.txt
+
+Where the signature does not match, the likely mistakes are tried: another secret (those of the
+other sources and of --try-env), a secret that is to be decoded or has a line break at its end, the
+id from another field, a timestamp in milliseconds, a body that was written anew on the way.
+
+The store is not asked: whether an event was delivered before, only the running Envoy knows.
+
+Exit code 0 if the request is authentic and well formed, 1 if it is refused, 2 usage.")]
+pub(crate) struct ExplainArgs {
+    /// The capture: a file, or `-` for standard input
+    #[arg(value_name = "CAPTURE")]
+    capture: PathBuf,
+    /// The body, if the capture has none or another
+    #[arg(long, value_name = "FILE")]
+    body: Option<PathBuf>,
+    /// The configuration: JSON, or an Envoy YAML that holds one; its secrets are read from the
+    /// environment
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Without a configuration: the sender's scheme, on any path
+    #[arg(long, default_value = "suno", conflicts_with = "config")]
+    preset: String,
+    #[command(flatten)]
+    secret: SecretArgs,
+    /// Where the signature does not match, try the secret in this environment variable too; may be
+    /// given several times
+    #[arg(long, value_name = "NAME")]
+    try_env: Vec<String>,
+    /// When the request was received: Unix seconds, or `now` [default: as the capture says; if it
+    /// does not, the moment of its timestamp]
+    #[arg(long, value_name = "SECONDS", value_parser = parse_now)]
+    now: Option<UnixMillis>,
+    /// Which entry of a HAR file, from 0 [default: the last POST]
+    #[arg(long, value_name = "N")]
+    entry: Option<usize>,
+}
+
+fn parse_now(text: &str) -> Result<UnixMillis, String> {
+    match text {
+        "now" => Ok(time::now()),
+        _ => time::parse(text),
+    }
+}
+
+/// Everything that the explanation is made of.
+pub(crate) struct Case<'c> {
+    pub(crate) policy: &'c Policy,
+    pub(crate) head: &'c RequestHead<'c>,
+    pub(crate) body: &'c [u8],
+    /// When the request is taken to have been received.
+    pub(crate) received: UnixMillis,
+    /// The clock of this machine.
+    pub(crate) now: UnixMillis,
+    /// The secrets of each source that are set, in their order.
+    pub(crate) secrets: &'c [Vec<NamedSecret>],
+    /// Secrets that are not configured, to be tried.
+    pub(crate) others: &'c [NamedSecret],
+}
+
+/// What the guard itself says.
+pub(crate) struct Judgement {
+    pub(crate) guard: Guard,
+    /// Whether it was said of the head alone.
+    pub(crate) at_head: bool,
+    /// The claim, if the request is authentic and well formed.
+    pub(crate) claim: Option<ClaimRequest>,
+    /// The refusal, if not.
+    pub(crate) rejection: Option<Rejection>,
+}
+
+/// Explains.
+///
+/// # Errors
+///
+/// The capture, the configuration or a secret cannot be read.
+pub(crate) fn run(args: &ExplainArgs) -> anyhow::Result<ExitCode> {
+    let bytes = body::read(&args.capture)?;
+    let capture = Capture::parse(&bytes, args.entry)
+        .with_context(|| format!("{}", args.capture.display()))?;
+    let body = match (&args.body, &capture.body) {
+        (Some(file), _) => body::read(file)?,
+        (None, Some(body)) => body.clone(),
+        (None, None) if capture.form == "curl -v" => {
+            bail!("`curl -v` does not print the body: give it with --body")
+        }
+        (None, None) => Vec::new(),
+    };
+    let (policy, secrets) = configuration(args)?;
+    let mut others = Vec::new();
+    for name in &args.try_env {
+        let text = std::env::var_os(name)
+            .ok_or_else(|| anyhow!("--try-env: environment variable `{name}` is not set"))?;
+        others.push(NamedSecret::new(name, text.into_encoded_bytes(), "utf8"));
+    }
+    let pairs: Vec<(&[u8], &[u8])> = capture
+        .headers
+        .iter()
+        .map(|(name, value)| (name.as_slice(), value.as_slice()))
+        .collect();
+    let head = RequestHead::new(&pairs);
+    let now = time::now();
+    let (received, basis) = match (args.now, capture.received, signed_at(&policy, &head)) {
+        (Some(given), _, _) => (given, "as given by --now"),
+        (None, Some(received), _) => (received, "as the capture says"),
+        (None, None, Some(signed)) => (
+            signed,
+            "the moment of its own timestamp, as the capture does not say when it was received",
+        ),
+        (None, None, None) => (now, "now, as nothing says when it was"),
+    };
+    let case = Case {
+        policy: &policy,
+        head: &head,
+        body: &body,
+        received,
+        now,
+        secrets: &secrets,
+        others: &others,
+    };
+    let judgement = judge(&case);
+    let mut text = format!(
+        "{}: {}, {} headers, {} bytes of body\n",
+        args.capture.display(),
+        capture.form,
+        capture
+            .headers
+            .iter()
+            .filter(|(name, _)| !name.starts_with(b":"))
+            .count(),
+        body.len()
+    );
+    for note in &capture.notes {
+        text.push_str(&format!("note: {note}\n"));
+    }
+    text.push_str(&format!(
+        "received: {}, {basis}\n\n",
+        time::display(received)
+    ));
+    text.push_str(&steps::table(&case, &judgement));
+    text.push('\n');
+    text.push_str(&conclusion(&case, &judgement));
+    write!(std::io::stdout(), "{text}").context("standard output")?;
+    Ok(match judgement.rejection {
+        None => ExitCode::SUCCESS,
+        Some(_) => ExitCode::from(SAID_NO),
+    })
+}
+
+/// Drives the filter's own guard up to its claim.
+pub(crate) fn judge(case: &Case<'_>) -> Judgement {
+    let mut guard = Guard::new();
+    let is_empty = case.body.is_empty();
+    let mut decision = guard.on_head(case.policy, case.head, case.received, is_empty);
+    let at_head = decision != Decision::Hold;
+    if !at_head {
+        let facts = Facts {
+            now: case.received,
+            owner: OwnerToken::new(1),
+            salt: [0; 16],
+        };
+        decision = guard.on_body(case.policy, case.body, &facts, &mut Scratch::default());
+    }
+    let claim = match decision {
+        Decision::Claim(claim) => Some(claim),
+        _ => None,
+    };
+    let rejection = guard.rejection().cloned();
+    Judgement {
+        guard,
+        at_head,
+        claim,
+        rejection,
+    }
+}
+
+fn conclusion(case: &Case<'_>, judgement: &Judgement) -> String {
+    let source = judgement.guard.policy_of(case.policy);
+    let Some(rejection) = &judgement.rejection else {
+        return match judgement.claim {
+            Some(_) => "authentic and well formed: it is forwarded, unless the store knows the \
+                        event as delivered (200 duplicate) or another request holds its claim\n"
+                .to_owned(),
+            None => {
+                "passes untouched: it matches no source, and `unmatched` is `pass`\n".to_owned()
+            }
+        };
+    };
+    let mut text = format!("refused: {} {rejection}\n", rejection.code().status());
+    if source.is_some_and(|source| source.mode == Mode::Monitor) {
+        text.push_str("but this source is in monitor mode: it is forwarded all the same\n");
+    }
+    let advice = match rejection.code() {
+        Code::SignatureMismatch | Code::SignatureMalformed | Code::TimestampMalformed => {
+            mistakes::advice(case, judgement)
+        }
+        Code::SignatureMissing => {
+            "most likely: the sender does not sign. With Kie, signing is off \
+                                   until a key is made on its settings page\n"
+                .to_owned()
+        }
+        Code::TimestampTooOld if judgement.at_head => {
+            "most likely: a copy of an old request, or one of the two clocks is wrong\n".to_owned()
+        }
+        _ => String::new(),
+    };
+    text.push_str(&advice);
+    text.push_str(&format!(
+        "see docs/troubleshooting.md, {}\n",
+        rejection.code()
+    ));
+    text
+}
+
+/// The moment of the request's own timestamp, if its head has one that can be read.
+fn signed_at(policy: &Policy, head: &RequestHead<'_>) -> Option<UnixMillis> {
+    let source = policy.sources.get(policy.source_of(head)?)?;
+    let credentials = source.scheme.read_head(head).ok()?;
+    Some(UnixMillis::from_seconds(credentials.timestamp()?.seconds()))
+}
+
+/// The policy, and for each source the secrets that are set.
+fn configuration(args: &ExplainArgs) -> anyhow::Result<(Policy, Vec<Vec<NamedSecret>>)> {
+    let given = match (&args.config, args.secret.name()) {
+        (Some(_), Some(name)) => {
+            bail!("{name} stands beside --config, whose own secrets count; --try-env tries another")
+        }
+        (Some(_), None) => None,
+        (None, _) => Some(args.secret.read_or_default()?),
+    };
+    let called = args.secret.label();
+    let text = match &args.config {
+        Some(file) => envoy::only_configuration(file)?,
+        None => {
+            let mut secret = json!({ "env": called });
+            if let (Some(secret), Some(encoding)) =
+                (secret.as_object_mut(), &args.secret.secret_encoding)
+            {
+                secret.insert("encoding".to_owned(), json!(encoding));
+            }
+            json!({ "sources": [{
+                "name": "source",
+                "match": { "path_prefix": "/" },
+                "preset": args.preset,
+                "secrets": [secret],
+            }] })
+            .to_string()
+        }
+    };
+    let environment = |name: &str| match &given {
+        Some(secret) if name == called => Some(secret.clone()),
+        _ => std::env::var_os(name).map(std::ffi::OsString::into_encoded_bytes),
+    };
+    let policy =
+        config::parse(text.as_bytes(), &environment).map_err(|error| anyhow!("{error}"))?;
+    let raw: Value = serde_json::from_str(&text).unwrap_or_default();
+    let sources = raw.get("sources").and_then(Value::as_array);
+    let secrets = sources
+        .into_iter()
+        .flatten()
+        .map(|source| {
+            let secrets = source.get("secrets").and_then(Value::as_array);
+            secrets
+                .into_iter()
+                .flatten()
+                .enumerate()
+                .filter_map(|(index, raw)| named(index, raw, &environment))
+                .collect()
+        })
+        .collect();
+    Ok((policy, secrets))
+}
+
+fn named(
+    index: usize,
+    raw: &Value,
+    environment: &dyn Fn(&str) -> Option<Vec<u8>>,
+) -> Option<NamedSecret> {
+    let encoding = raw
+        .get("encoding")
+        .and_then(Value::as_str)
+        .unwrap_or("utf8");
+    match raw.get("env").and_then(Value::as_str) {
+        Some(name) => Some(NamedSecret::new(name, environment(name)?, encoding)),
+        None => {
+            let value = raw.get("value")?.as_str()?;
+            let name = format!("secrets[{index}].value");
+            Some(NamedSecret::new(&name, value.into(), encoding))
+        }
+    }
+}
+
+/// What a timestamp looks like in this scheme.
+pub(crate) fn unit_name(unit: Unit) -> &'static str {
+    match unit {
+        Unit::Seconds => "seconds, 10 digits",
+        Unit::Milliseconds => "milliseconds, 13 digits",
+    }
+}
+
+/// Where a timestamp is, for people.
+pub(crate) fn place_name(place: &TimestampPlace, header: &str) -> String {
+    match place {
+        TimestampPlace::Header(name) => name.to_string(),
+        TimestampPlace::Field(key) => format!("{key} in {header}"),
+        TimestampPlace::Pointer(_) => "in the body".to_owned(),
+    }
+}

@@ -1,0 +1,564 @@
+//! Why a signature does not match: the mistakes that people make, tried one after the other.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE, URL_SAFE_NO_PAD};
+use callback_guard::mac::{self, Signature, SigningSecret};
+use callback_guard::policy::Source;
+use callback_guard::request::Occurrence;
+use callback_guard::scheme::{Encoding, Form, Part, TimestampPlace};
+use serde_json::Value;
+
+use super::steps::{SignedFacts, judgement_secrets};
+use super::{Case, Judgement};
+
+/// A secret and what it is called.
+pub(crate) struct NamedSecret {
+    pub(crate) name: String,
+    text: Vec<u8>,
+    encoding: String,
+}
+
+impl NamedSecret {
+    pub(crate) fn new(name: &str, text: Vec<u8>, encoding: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            text,
+            encoding: encoding.to_owned(),
+        }
+    }
+}
+
+/// One way in which something may have been meant; `None` is the configured way.
+struct Variant<T> {
+    mistake: Option<String>,
+    value: T,
+}
+
+impl<T> Variant<T> {
+    fn right(value: T) -> Self {
+        Self {
+            mistake: None,
+            value,
+        }
+    }
+
+    fn wrong(mistake: impl Into<String>, value: T) -> Self {
+        Self {
+            mistake: Some(mistake.into()),
+            value,
+        }
+    }
+}
+
+/// What is most likely wrong.
+pub(super) fn advice(case: &Case<'_>, judgement: &Judgement) -> String {
+    let Some(source) = judgement.guard.policy_of(case.policy) else {
+        return String::new();
+    };
+    let signatures = signatures(case, source);
+    let keys = keys(case, source);
+    let messages = messages(case, source);
+    let mut best: Vec<Vec<&str>> = Vec::new();
+    let mut tried: u64 = 0;
+    for key in &keys {
+        let Some(secret) = SigningSecret::new(&key.value) else {
+            continue;
+        };
+        let secret = [secret];
+        for message in &messages {
+            for signature in &signatures {
+                let mistakes: Vec<&str> = [&message.mistake, &key.mistake, &signature.mistake]
+                    .into_iter()
+                    .flatten()
+                    .map(String::as_str)
+                    .collect();
+                let least = best.first().map_or(3, Vec::len);
+                if mistakes.len() > least {
+                    continue;
+                }
+                tried = tried.saturating_add(1);
+                let parts = [message.value.as_slice()];
+                if mac::verify(&secret, &parts, [&signature.value].into_iter()).is_some() {
+                    if mistakes.len() < least {
+                        best.clear();
+                    }
+                    if !best.contains(&mistakes) {
+                        best.push(mistakes);
+                    }
+                }
+            }
+        }
+    }
+    let mut text = String::new();
+    for (index, mistakes) in best.iter().enumerate() {
+        let lead = if index == 0 { "most likely" } else { "or" };
+        text.push_str(&format!("{lead}: {}\n", mistakes.join(", and ")));
+    }
+    if best.is_empty() {
+        text.push_str(&nothing_fits(case, source, &signatures, tried));
+    }
+    text
+}
+
+/// What can be said if no mistake of the list explains it.
+fn nothing_fits(
+    case: &Case<'_>,
+    source: &Source,
+    signatures: &[Variant<Signature>],
+    tried: u64,
+) -> String {
+    if signatures.is_empty() {
+        let texts = signature_texts(case, source);
+        let lengths = texts.iter().filter_map(|text| decoded_length(text));
+        for length in lengths {
+            if let Some(name) = match length {
+                20 => Some("HMAC-SHA1"),
+                48 => Some("HMAC-SHA384"),
+                64 => Some("HMAC-SHA512"),
+                _ => None,
+            } {
+                return format!(
+                    "most likely: the signature has {length} bytes, as {name} has; the guard knows \
+                     HMAC-SHA256, of 32 bytes\n"
+                );
+            }
+        }
+        return "most likely: the header holds no signature of this scheme; is it the right preset?\n"
+            .to_owned();
+    }
+    let body = if source.scheme.signs_body() {
+        "or the body was changed on the way"
+    } else {
+        "or the id or the timestamp was changed on the way"
+    };
+    format!(
+        "most likely: the sender signs with another secret, {body}; {tried} combinations of secret, \
+         spelling and message were tried\n"
+    )
+}
+
+/// The secrets in every way that they may have been meant.
+fn keys(case: &Case<'_>, source: &Source) -> Vec<Variant<Vec<u8>>> {
+    let own = judgement_secrets(case, source);
+    let mut keys = Vec::new();
+    for secret in own {
+        keys.extend(spellings(secret, None));
+    }
+    let of_others = case
+        .policy
+        .sources
+        .iter()
+        .zip(case.secrets)
+        .filter(|(other, _)| !std::ptr::eq(*other, source))
+        .flat_map(|(other, secrets)| {
+            secrets.iter().map(move |secret| {
+                let owner = format!("of source {}", other.name);
+                (secret, owner)
+            })
+        });
+    let tried = case
+        .others
+        .iter()
+        .map(|secret| (secret, "which the source does not have".to_owned()));
+    for (secret, owner) in of_others.chain(tried) {
+        let prefix = format!("it is signed with {}, {owner}", secret.name);
+        keys.extend(spellings(secret, Some(&prefix)));
+    }
+    keys
+}
+
+/// A secret, decoded and trimmed in all ways.
+fn spellings(secret: &NamedSecret, prefix: Option<&str>) -> Vec<Variant<Vec<u8>>> {
+    let text = &secret.text;
+    let name = &secret.name;
+    let bare = text.strip_prefix(b"whsec_").unwrap_or(text);
+    let in_base64 = || STANDARD_NO_PAD.decode(unpadded(bare)).ok();
+    let configured = match secret.encoding.as_str() {
+        "base64" => in_base64(),
+        "hex" => hex::decode(bare).ok(),
+        _ => Some(text.clone()),
+    };
+    let mut found: Vec<Variant<Vec<u8>>> = Vec::new();
+    let mut add = |mistake: Option<String>, key: Option<Vec<u8>>| {
+        let Some(key) = key.filter(|key| !key.is_empty()) else {
+            return;
+        };
+        if found.iter().any(|known| known.value == key) {
+            return;
+        }
+        let mistake = match (prefix, mistake) {
+            (None, mistake) => mistake,
+            (Some(prefix), None) => Some(prefix.to_owned()),
+            (Some(prefix), Some(mistake)) => Some(format!("{prefix}, and {mistake}")),
+        };
+        found.push(Variant {
+            mistake,
+            value: key,
+        });
+    };
+    add(None, configured);
+    let as_is = format!("the key is the text of {name} as it is: leave out its `encoding`");
+    add(Some(as_is), Some(text.clone()));
+    let decode = |way: &str| {
+        Some(format!(
+            "the key is {name} decoded from {way}: give the secret `\"encoding\": \"{way}\"`"
+        ))
+    };
+    add(decode("base64"), in_base64());
+    add(decode("hex"), hex::decode(bare).ok());
+    let without = format!("the key is {name} without its `whsec_`");
+    add(Some(without), Some(bare.to_vec()));
+    let trimmed = format!("{name} has white space or a line break around the key: remove it");
+    add(Some(trimmed), Some(text.trim_ascii().to_vec()));
+    let unquoted = format!("{name} has quotation marks around the key: remove them");
+    let inside = [&b"\""[..], b"'"].into_iter().find_map(|mark| {
+        text.strip_prefix(mark)
+            .and_then(|text| text.strip_suffix(mark))
+    });
+    add(Some(unquoted), inside.map(<[u8]>::to_vec));
+    for (end, what) in [
+        (&b"\n"[..], "a line break"),
+        (b"\r\n", "a line break (CR LF)"),
+        (b" ", "a space"),
+    ] {
+        let longer =
+            format!("the sender's key is {name} with {what} at its end: set it anew there");
+        add(Some(longer), Some([text.as_slice(), end].concat()));
+    }
+    found
+}
+
+/// The messages that may have been signed.
+fn messages(case: &Case<'_>, source: &Source) -> Vec<Variant<Vec<u8>>> {
+    let facts = SignedFacts::of(case, source);
+    let stamps = timestamps(case, source);
+    let mut found = Vec::new();
+    for stamp in &stamps {
+        let parts = facts.parts(source, stamp.value.clone());
+        if let Some(parts) = parts {
+            found.push(Variant {
+                mistake: stamp.mistake.clone(),
+                value: parts.concat(),
+            });
+        }
+    }
+    let stamp = stamps.first().and_then(|stamp| stamp.value.clone());
+    if source.scheme.message.contains(&Part::Id) {
+        for (pointer, id) in scalars(case.body) {
+            let facts = SignedFacts {
+                id: Some(id),
+                ..SignedFacts::of(case, source)
+            };
+            let parts = facts.parts(source, stamp.clone());
+            if let Some(parts) = parts {
+                let mistake =
+                    format!("the signed id is the value at {pointer}, not the message id");
+                found.push(Variant::wrong(mistake, parts.concat()));
+            }
+        }
+    }
+    if source.scheme.signs_body() {
+        for (mistake, body) in bodies(case.body) {
+            let facts = SignedFacts {
+                body,
+                ..SignedFacts::of(case, source)
+            };
+            if let Some(parts) = facts.parts(source, stamp.clone()) {
+                found.push(Variant::wrong(mistake, parts.concat()));
+            }
+        }
+    }
+    found.extend(layouts(case, &facts, stamp.as_deref()));
+    found
+}
+
+/// The timestamp as it came, and in the other unit.
+fn timestamps(case: &Case<'_>, source: &Source) -> Vec<Variant<Option<Vec<u8>>>> {
+    let place = source.scheme.timestamp.as_ref().map(|at| &at.place);
+    let given = match source.scheme.read_head(case.head) {
+        Ok(credentials) => credentials
+            .timestamp()
+            .map(|stamp| stamp.as_bytes().to_vec()),
+        Err(_) => match place {
+            Some(TimestampPlace::Header(name)) => match case.head.occurrence(name.as_bytes()) {
+                Occurrence::Once(value) => Some(value.to_vec()),
+                _ => None,
+            },
+            _ => None,
+        },
+    };
+    let mut found = Vec::new();
+    let Some(text) = given else {
+        return vec![Variant::right(None)];
+    };
+    let is_number = text.iter().all(u8::is_ascii_digit);
+    let fits = source.scheme.read_head(case.head).is_ok() || text.len() == 10;
+    found.push(match (is_number, text.len()) {
+        (true, 13) if !fits => Variant::wrong(
+            "the timestamp is in milliseconds, where this scheme has seconds",
+            Some(text.clone()),
+        ),
+        _ => Variant::right(Some(text.clone())),
+    });
+    if is_number && text.len() == 13 {
+        let seconds = text.get(..10).map(<[u8]>::to_vec);
+        let mistake = "the signed timestamp is in seconds, the one sent in milliseconds";
+        found.push(Variant::wrong(mistake, seconds));
+    }
+    if is_number && text.len() == 10 {
+        for millis in 0..1000 {
+            let longer = [&text[..], format!("{millis:03}").as_bytes()].concat();
+            let mistake = "the signed timestamp is in milliseconds, the one sent in seconds";
+            found.push(Variant::wrong(mistake, Some(longer)));
+        }
+    }
+    found
+}
+
+/// The body as other programs would have written it.
+fn bodies(body: &[u8]) -> Vec<(String, Vec<u8>)> {
+    let rewritten =
+        |how: &str| format!("the body was written anew on the way: the signed one {how}");
+    let mut found = Vec::new();
+    let mut add = |how: &str, bytes: Vec<u8>| {
+        if bytes != body && !found.iter().any(|(_, known)| *known == bytes) {
+            found.push((rewritten(how), bytes));
+        }
+    };
+    if let Ok(text) = std::str::from_utf8(body)
+        && serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok()
+    {
+        add("has no white space", respaced(text, ",", ":").into_bytes());
+        add(
+            "has a space after each comma and colon",
+            respaced(text, ", ", ": ").into_bytes(),
+        );
+        if let Ok(value) = serde_json::from_str::<Value>(text) {
+            // serde_json's own map is sorted by key.
+            add("has its keys sorted", value.to_string().into_bytes());
+            if let Ok(pretty) = serde_json::to_string_pretty(&value) {
+                add("is indented, its keys sorted", pretty.into_bytes());
+            }
+        }
+    }
+    add(
+        "has no line break at its end",
+        body.trim_ascii_end().to_vec(),
+    );
+    add("ends with a line break", [body, b"\n"].concat());
+    let text = String::from_utf8_lossy(body);
+    add(
+        "has CR LF line ends",
+        text.replace('\n', "\r\n").into_bytes(),
+    );
+    add("has LF line ends", text.replace("\r\n", "\n").into_bytes());
+    found
+}
+
+/// JSON with its tokens and their order kept, and white space only in these two places.
+fn respaced(text: &str, comma: &str, colon: &str) -> String {
+    let mut result = String::with_capacity(text.len());
+    let (mut is_inside, mut is_escaped) = (false, false);
+    for char in text.chars() {
+        if is_inside {
+            result.push(char);
+            (is_inside, is_escaped) = match char {
+                _ if is_escaped => (true, false),
+                '\\' => (true, true),
+                '"' => (false, false),
+                _ => (true, false),
+            };
+            continue;
+        }
+        match char {
+            ' ' | '\t' | '\r' | '\n' => {}
+            ',' => result.push_str(comma),
+            ':' => result.push_str(colon),
+            other => {
+                is_inside = other == '"';
+                result.push(other);
+            }
+        }
+    }
+    result
+}
+
+/// What other schemes make of the same facts.
+fn layouts(case: &Case<'_>, facts: &SignedFacts, stamp: Option<&[u8]>) -> Vec<Variant<Vec<u8>>> {
+    let body = case.body;
+    let id = facts.id.as_deref();
+    let mut found = Vec::new();
+    let mut add = |what: &str, parts: &[Option<&[u8]>]| {
+        let parts: Option<Vec<&[u8]>> = parts.iter().copied().collect();
+        if let Some(parts) = parts {
+            let mistake = format!(
+                "the signed message is {what}, as in another scheme: is it the right preset?"
+            );
+            found.push(Variant::wrong(mistake, parts.concat()));
+        }
+    };
+    let dot = Some(&b"."[..]);
+    add("the body alone", &[Some(body)]);
+    add("<timestamp>.<body>", &[stamp, dot, Some(body)]);
+    add("<timestamp><body>", &[stamp, Some(body)]);
+    add("<timestamp>:<body>", &[stamp, Some(b":"), Some(body)]);
+    add(
+        "v0:<timestamp>:<body>",
+        &[Some(b"v0:"), stamp, Some(b":"), Some(body)],
+    );
+    add(
+        "<id>.<timestamp>.<body>",
+        &[id, dot, stamp, dot, Some(body)],
+    );
+    add("<id>.<timestamp>", &[id, dot, stamp]);
+    add("<timestamp>.<id>", &[stamp, dot, id]);
+    add("<id><timestamp>", &[id, stamp]);
+    add("<id>.<body>", &[id, dot, Some(body)]);
+    add("the id alone", &[id]);
+    found
+}
+
+/// Short strings and numbers of the body, with their pointers.
+fn scalars(body: &[u8]) -> Vec<(String, Vec<u8>)> {
+    const MOST: usize = 200;
+    fn walk(value: &Value, pointer: &str, found: &mut Vec<(String, Vec<u8>)>) {
+        if found.len() >= MOST {
+            return;
+        }
+        match value {
+            Value::String(text) if text.len() <= 128 => {
+                found.push((pointer.to_owned(), text.clone().into_bytes()));
+            }
+            Value::Number(number) => {
+                found.push((pointer.to_owned(), number.to_string().into_bytes()));
+            }
+            Value::Array(items) => {
+                for (index, item) in items.iter().enumerate() {
+                    walk(item, &format!("{pointer}/{index}"), found);
+                }
+            }
+            Value::Object(fields) => {
+                for (name, field) in fields {
+                    let name = name.replace('~', "~0").replace('/', "~1");
+                    walk(field, &format!("{pointer}/{name}"), found);
+                }
+            }
+            _ => {}
+        }
+    }
+    let mut found = Vec::new();
+    if let Ok(value) = serde_json::from_slice(body) {
+        walk(&value, "", &mut found);
+    }
+    found
+}
+
+/// Every signature that the header can be read as.
+fn signatures(case: &Case<'_>, source: &Source) -> Vec<Variant<Signature>> {
+    let mut found: Vec<Variant<Signature>> = Vec::new();
+    if let Ok(credentials) = source.scheme.read_head(case.head) {
+        found.extend(credentials.signatures().map(|one| Variant::right(*one)));
+    }
+    let configured = source.scheme.value.encoding;
+    for text in signature_texts(case, source) {
+        for (name, encoding, bytes) in decodings(&text) {
+            let Ok(signature) = Signature::try_from(bytes) else {
+                continue;
+            };
+            if found.iter().any(|known| known.value == signature) {
+                continue;
+            }
+            let mistake = if encoding == Some(configured) {
+                // Well written, but not where the scheme looks; or a torn timestamp hid it.
+                let is_elsewhere = source.scheme.value.form != (Form::Whole { prefix: "".into() });
+                is_elsewhere.then(|| "the signature header is built in another way".to_owned())
+            } else {
+                Some(format!(
+                    "the signature is written in {name}, where this scheme has {}",
+                    match configured {
+                        Encoding::Base64 => "padded standard base64",
+                        Encoding::Hex => "hex",
+                    }
+                ))
+            };
+            found.push(Variant {
+                mistake,
+                value: signature,
+            });
+        }
+    }
+    found
+}
+
+/// The texts in the signature header that may be signatures.
+fn signature_texts(case: &Case<'_>, source: &Source) -> Vec<Vec<u8>> {
+    let at = &source.scheme.value;
+    let name = match at.form {
+        Form::Numbered => format!("{}1", at.header),
+        _ => at.header.to_string(),
+    };
+    let mut texts: Vec<Vec<u8>> = Vec::new();
+    for value in case.head.values(name.as_bytes()) {
+        let mut add = |text: &[u8]| {
+            let text = text.trim_ascii().to_vec();
+            if !text.is_empty() && !texts.contains(&text) {
+                texts.push(text);
+            }
+        };
+        add(value);
+        for part in value.split(|byte| b" ,;".contains(byte)) {
+            add(part);
+            if let Some(at) = part.iter().position(|byte| *byte == b'=') {
+                let (_, after) = part
+                    .split_at_checked(at.saturating_add(1))
+                    .unwrap_or_default();
+                add(after);
+            }
+        }
+    }
+    texts
+}
+
+/// The bytes of a text in every encoding that it is valid in.
+fn decodings(text: &[u8]) -> Vec<(&'static str, Option<Encoding>, Vec<u8>)> {
+    let mut found = Vec::new();
+    if let Ok(bytes) = hex::decode(text) {
+        found.push(("hex", Some(Encoding::Hex), bytes));
+    }
+    if let Ok(bytes) = STANDARD.decode(text) {
+        found.push(("base64", Some(Encoding::Base64), bytes));
+    }
+    if let Ok(bytes) = STANDARD_NO_PAD.decode(text) {
+        found.push(("base64 without padding", None, bytes));
+    }
+    if let Ok(bytes) = URL_SAFE.decode(text) {
+        found.push(("URL-safe base64", None, bytes));
+    }
+    if let Ok(bytes) = URL_SAFE_NO_PAD.decode(text) {
+        found.push(("URL-safe base64 without padding", None, bytes));
+    }
+    found
+}
+
+fn decoded_length(text: &[u8]) -> Option<usize> {
+    let (_, _, bytes) = decodings(text).into_iter().next()?;
+    Some(bytes.len())
+}
+
+fn unpadded(text: &[u8]) -> &[u8] {
+    let end = text.iter().rposition(|byte| *byte != b'=');
+    let length = end.map_or(0, |end| end.saturating_add(1));
+    text.get(..length).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn white_space_moves_and_strings_stay() {
+        let text = " { \"a b\" : [ 1 , \"c, \\\" d : \" ] } ";
+        assert_eq!(respaced(text, ",", ":"), r#"{"a b":[1,"c, \" d : "]}"#);
+        assert_eq!(respaced(text, ", ", ": "), r#"{"a b": [1, "c, \" d : "]}"#);
+    }
+}

@@ -1,0 +1,526 @@
+//! The steps of a request, as a table: passed, refused or not reached, with the numbers.
+
+use std::borrow::Cow;
+
+use callback_guard::json::{self, Kind, Scratch};
+use callback_guard::mac;
+use callback_guard::policy::{KeyPart, PathRule, Source};
+use callback_guard::request::Occurrence;
+use callback_guard::scheme::{
+    Credentials, IdAt, Material, Part, Timestamp, TimestampPlace, Tolerance,
+};
+use callback_guard::time::UnixMillis;
+use callback_guard::verdict::Code;
+
+use super::{Case, Judgement, place_name, unit_name};
+use crate::time;
+
+/// A step, in the words of the contract.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Step {
+    Source,
+    Method,
+    MediaType,
+    Encoding,
+    Length,
+    Headers,
+    Freshness,
+    OtherHeaders,
+    Body,
+    Json,
+    Id,
+    Mac,
+    Payload,
+    Event,
+}
+
+impl Step {
+    fn name(self) -> &'static str {
+        match self {
+            Step::Source => "source",
+            Step::Method => "method",
+            Step::MediaType => "content type",
+            Step::Encoding => "content encoding",
+            Step::Length => "declared length",
+            Step::Headers => "signature, timestamp",
+            Step::Freshness => "freshness",
+            Step::OtherHeaders => "other headers",
+            Step::Body => "body size",
+            Step::Json => "JSON",
+            Step::Id => "message id",
+            Step::Mac => "MAC",
+            Step::Payload => "payload rules",
+            Step::Event => "event",
+        }
+    }
+}
+
+/// The order of the steps: where the body is signed, its MAC is checked before it is parsed.
+fn order(signs_body: bool) -> [Step; 14] {
+    use Step::{
+        Body, Encoding, Event, Freshness, Headers, Id, Json, Length, Mac, MediaType, Method,
+        OtherHeaders, Payload, Source,
+    };
+    let (a, b, c) = if signs_body {
+        (Mac, Json, Id)
+    } else {
+        (Json, Id, Mac)
+    };
+    [
+        Source,
+        Method,
+        MediaType,
+        Encoding,
+        Length,
+        Headers,
+        Freshness,
+        OtherHeaders,
+        Body,
+        a,
+        b,
+        c,
+        Payload,
+        Event,
+    ]
+}
+
+/// The step that a refusal was made at.
+fn refused_at(case: &Case<'_>, judgement: &Judgement, code: Code) -> Step {
+    let at_head = judgement.at_head;
+    let source = judgement.guard.policy_of(case.policy);
+    let is_read = source.is_some_and(|source| source.scheme.read_head(case.head).is_ok());
+    match code {
+        Code::NoSource => Step::Source,
+        Code::MethodNotAllowed => Step::Method,
+        Code::UnsupportedMediaType => Step::MediaType,
+        Code::UnsupportedContentEncoding => Step::Encoding,
+        Code::BodyTooLarge if at_head => Step::Length,
+        Code::BodyTooLarge | Code::BodyEmpty => Step::Body,
+        Code::SignatureMissing
+        | Code::SignatureAmbiguous
+        | Code::SignatureMalformed
+        | Code::TimestampMissing
+        | Code::TimestampAmbiguous
+        | Code::TimestampMalformed
+            if at_head =>
+        {
+            if is_read {
+                Step::OtherHeaders
+            } else {
+                Step::Headers
+            }
+        }
+        Code::TimestampTooOld | Code::TimestampInFuture if at_head => Step::Freshness,
+        Code::IdMissing | Code::IdAmbiguous if at_head => Step::OtherHeaders,
+        Code::JsonMalformed | Code::JsonDuplicateKey | Code::JsonTooDeep => Step::Json,
+        Code::IdMissing if judgement.guard.verified_id().is_some() => Step::Event,
+        Code::IdMissing | Code::IdAmbiguous | Code::IdMalformed => Step::Id,
+        Code::SignatureMismatch => Step::Mac,
+        Code::PayloadInvalid
+        | Code::UrlNotAllowed
+        | Code::TimestampMissing
+        | Code::TimestampMalformed
+        | Code::TimestampTooOld
+        | Code::TimestampInFuture => Step::Payload,
+        _ => Step::Event,
+    }
+}
+
+/// The table.
+pub(super) fn table(case: &Case<'_>, judgement: &Judgement) -> String {
+    let source = judgement.guard.policy_of(case.policy);
+    let code = judgement
+        .rejection
+        .as_ref()
+        .map(|rejection| rejection.code());
+    let refused = code.map(|code| refused_at(case, judgement, code));
+    let passes_by = source.is_none() && refused.is_none();
+    let mut is_reached = true;
+    let mut text = String::new();
+    for step in order(source.is_some_and(|source| source.scheme.signs_body())) {
+        let (mark, note) = if !is_reached {
+            ("-", "not reached".to_owned())
+        } else if Some(step) == refused {
+            is_reached = false;
+            let reason = judgement.rejection.as_ref().map(ToString::to_string);
+            let seen = seen(case, judgement, step);
+            let seen = if seen.is_empty() {
+                seen
+            } else {
+                format!("; {seen}")
+            };
+            ("REFUSED", format!("{}{seen}", reason.unwrap_or_default()))
+        } else {
+            ("ok", seen(case, judgement, step))
+        };
+        if passes_by {
+            is_reached = false;
+        }
+        text.push_str(&format!("{mark:8} {:21} {note}\n", step.name()));
+    }
+    text
+}
+
+/// What there is to see at a step, passed or refused; never a secret and never an expected signature.
+fn seen(case: &Case<'_>, judgement: &Judgement, step: Step) -> String {
+    let Some(source) = judgement.guard.policy_of(case.policy) else {
+        return format!(
+            "{} on {} matches none of {}",
+            quoted(case.head.path()),
+            quoted(case.head.host()),
+            routes(case)
+        );
+    };
+    let header = |name: &str| case.head.occurrence(name.as_bytes());
+    let limit = source.max_body_bytes;
+    match step {
+        Step::Source => format!("{}, by {}", source.name, route(source)),
+        Step::Method => given(header(":method")),
+        Step::MediaType => given(header("content-type")),
+        Step::Encoding => match header("content-encoding") {
+            Occurrence::Missing => "none".to_owned(),
+            other => given(other),
+        },
+        Step::Length => match header("content-length") {
+            Occurrence::Missing => format!("none; at most {limit} bytes"),
+            other => format!("{} of at most {limit} bytes", given(other)),
+        },
+        Step::Headers => headers(case, source),
+        Step::Freshness => match source.scheme.read_head(case.head) {
+            Ok(credentials) => match credentials.timestamp() {
+                Some(timestamp) => age(case, timestamp, source.tolerance),
+                None => "no timestamp in the head".to_owned(),
+            },
+            Err(_) => String::new(),
+        },
+        Step::OtherHeaders => {
+            let named = source
+                .headers
+                .iter()
+                .map(|wanted| format!("{}: {}", wanted.name, given(header(&wanted.name))));
+            let named: Vec<String> = named.collect();
+            match named.is_empty() {
+                true => "none needed".to_owned(),
+                false => named.join(", "),
+            }
+        }
+        Step::Body => format!("{} of at most {limit} bytes", case.body.len()),
+        Step::Json => "one object, strictly read".to_owned(),
+        Step::Id => id(case, source),
+        Step::Mac => signed(case, source),
+        Step::Payload => payload(case, source),
+        Step::Event => match &judgement.claim {
+            Some(claim) => format!(
+                "claimed as x-callback-guard-key {}, made of {}",
+                claim.key.to_hex(),
+                key_parts(source)
+            ),
+            None => String::new(),
+        },
+    }
+}
+
+fn headers(case: &Case<'_>, source: &Source) -> String {
+    let scheme = &source.scheme;
+    let signature = format!("{}: {:?}", scheme.value.header, scheme.value.encoding).to_lowercase();
+    let mut parts = vec![match scheme.read_head(case.head) {
+        Ok(credentials) => format!("{signature}, {} given", credentials.signatures().count()),
+        Err(_) => {
+            let value = case.head.occurrence(scheme.value.header.as_bytes());
+            match value {
+                Occurrence::Once(value) => format!("{signature}, {} bytes given", value.len()),
+                other => format!("{signature}, {}", given(other)),
+            }
+        }
+    }];
+    if let Some(at) = &scheme.timestamp {
+        let value = match &at.place {
+            TimestampPlace::Header(name) => {
+                format!(" {}", given(case.head.occurrence(name.as_bytes())))
+            }
+            _ => String::new(),
+        };
+        parts.push(format!(
+            "{}:{value} ({})",
+            place_name(&at.place, &scheme.value.header),
+            unit_name(at.unit)
+        ));
+    }
+    parts.join("; ")
+}
+
+/// The age of a timestamp, by the moment of reception and by the clock now.
+fn age(case: &Case<'_>, timestamp: &Timestamp, tolerance: Tolerance) -> String {
+    let at_reception = distance(timestamp, case.received);
+    let accepted = format!(
+        "{} s old to {} s ahead accepted",
+        tolerance.past, tolerance.future
+    );
+    let now = distance(timestamp, case.now);
+    let verdict = match tolerance.check(timestamp, case.now) {
+        Ok(()) => "still fresh",
+        Err(_) => "no longer accepted",
+    };
+    format!(
+        "{at_reception} when received, {accepted}; {now} by this machine's clock now, {verdict}"
+    )
+}
+
+fn distance(timestamp: &Timestamp, now: UnixMillis) -> String {
+    let (then, now) = (timestamp.seconds(), now.as_seconds());
+    match then.checked_sub(now) {
+        Some(0) => "0 s old".to_owned(),
+        Some(lead) => format!("{} ahead", time::span(lead)),
+        None => format!("{} old", time::span(now.saturating_sub(then))),
+    }
+}
+
+fn id(case: &Case<'_>, source: &Source) -> String {
+    match &source.scheme.id {
+        IdAt::BodyDigest => "the SHA-256 of the body stands for it".to_owned(),
+        IdAt::Header(index) => match source.headers.get(*index) {
+            Some(header) => format!(
+                "{} in {}",
+                given(case.head.occurrence(header.name.as_bytes())),
+                header.name
+            ),
+            None => String::new(),
+        },
+        IdAt::Pointers(slots) => {
+            let mut scratch = Scratch::default();
+            let Ok(document) = json::scan(case.body, &source.selector, &mut scratch) else {
+                return String::new();
+            };
+            let found: Vec<String> = slots
+                .clone()
+                .filter_map(|slot| {
+                    let pointer = source.pointers.get(slot)?.as_str();
+                    let value = document.get(slot)?;
+                    Some(match value.text() {
+                        Some(text) => format!("{} at {pointer}", quoted(text.as_bytes())),
+                        None if value.kind() == Kind::Null => format!("null at {pointer}"),
+                        None => format!("no string at {pointer}"),
+                    })
+                })
+                .collect();
+            if found.is_empty() {
+                let pointers = source.pointers.get(slots.clone()).unwrap_or_default();
+                let pointers: Vec<&str> = pointers.iter().map(|pointer| pointer.as_str()).collect();
+                return format!("nothing at {}", pointers.join(", "));
+            }
+            found.join(", ")
+        }
+    }
+}
+
+/// The signed message as text, and the secret that it matches under.
+fn signed(case: &Case<'_>, source: &Source) -> String {
+    let facts = SignedFacts::of(case, source);
+    let Ok(credentials) = source.scheme.read_head(case.head) else {
+        return String::new();
+    };
+    let Some(parts) = facts.parts(source, facts.timestamp(&credentials)) else {
+        return String::new();
+    };
+    let message = describe(source, &parts);
+    let slices: Vec<&[u8]> = parts.iter().map(Vec::as_slice).collect();
+    let index = mac::verify(&source.secrets, &slices, credentials.signatures());
+    let known = judgement_secrets(case, source);
+    let all = source.secrets.len();
+    match index {
+        Some(index) => {
+            let name = known.get(index).map_or("?", |secret| secret.name.as_str());
+            format!(
+                "matches under secret {} of {all}, {name}; signed message: {message}",
+                index.saturating_add(1)
+            )
+        }
+        None => {
+            let names: Vec<&str> = known.iter().map(|secret| secret.name.as_str()).collect();
+            format!(
+                "matches under none of {all} ({}); signed message: {message}",
+                names.join(", ")
+            )
+        }
+    }
+}
+
+/// The named secrets of `source`.
+pub(super) fn judgement_secrets<'c>(
+    case: &'c Case<'_>,
+    source: &Source,
+) -> &'c [super::NamedSecret] {
+    let index = case
+        .policy
+        .sources
+        .iter()
+        .position(|one| std::ptr::eq(one, source));
+    index
+        .and_then(|index| case.secrets.get(index))
+        .map(Vec::as_slice)
+        .unwrap_or_default()
+}
+
+/// What the message is made of, beside the timestamp.
+pub(super) struct SignedFacts {
+    pub(super) headers: Vec<Option<Box<[u8]>>>,
+    pub(super) values: Vec<Option<Vec<u8>>>,
+    pub(super) id: Option<Vec<u8>>,
+    pub(super) body: Vec<u8>,
+}
+
+impl SignedFacts {
+    pub(super) fn of(case: &Case<'_>, source: &Source) -> Self {
+        let headers: Vec<Option<Box<[u8]>>> = source
+            .headers
+            .iter()
+            .map(
+                |header| match case.head.occurrence(header.name.as_bytes()) {
+                    Occurrence::Once(value) => Some(value.into()),
+                    _ => None,
+                },
+            )
+            .collect();
+        let mut scratch = Scratch::default();
+        let document = json::scan(case.body, &source.selector, &mut scratch).ok();
+        let values: Vec<Option<Vec<u8>>> = (0..source.pointers.len())
+            .map(|slot| {
+                let value = document.as_ref()?.get(slot)?;
+                (value.kind() != Kind::Null).then(|| value.bytes().into_owned())
+            })
+            .collect();
+        let id = match &source.scheme.id {
+            IdAt::BodyDigest => None,
+            IdAt::Header(index) => headers.get(*index).cloned().flatten().map(Vec::from),
+            IdAt::Pointers(slots) => {
+                let values = values.get(slots.clone()).unwrap_or_default();
+                values.iter().flatten().next().cloned()
+            }
+        };
+        Self {
+            headers,
+            values,
+            id,
+            body: case.body.to_vec(),
+        }
+    }
+
+    pub(super) fn timestamp(&self, credentials: &Credentials) -> Option<Vec<u8>> {
+        credentials
+            .timestamp()
+            .map(|timestamp| timestamp.as_bytes().to_vec())
+    }
+
+    /// The parts of the message, put together by the scheme itself.
+    pub(super) fn parts(
+        &self,
+        source: &Source,
+        timestamp: Option<Vec<u8>>,
+    ) -> Option<Vec<Vec<u8>>> {
+        let values: Vec<Option<&[u8]>> = self.values.iter().map(Option::as_deref).collect();
+        let material = Material {
+            body: Some(&self.body),
+            headers: &self.headers,
+            id: self.id.as_deref(),
+            timestamp: timestamp.as_deref(),
+            values: &values,
+        };
+        let (parts, length) = source.scheme.message(&material).ok()?;
+        let parts = parts.get(..length)?;
+        Some(parts.iter().map(|part| part.to_vec()).collect())
+    }
+}
+
+/// A message as text; a long body only by its length.
+fn describe(source: &Source, parts: &[Vec<u8>]) -> String {
+    let texts = source
+        .scheme
+        .message
+        .iter()
+        .zip(parts)
+        .map(|(part, bytes)| match part {
+            Part::Body if bytes.len() > 80 => {
+                Cow::Owned(format!("<the {} bytes of the body>", bytes.len()))
+            }
+            _ => String::from_utf8_lossy(bytes),
+        });
+    let text: String = texts.collect();
+    quoted(text.as_bytes())
+}
+
+fn payload(case: &Case<'_>, source: &Source) -> String {
+    let mut rules = Vec::new();
+    if !source.required.is_empty() {
+        let fields: Vec<&str> = source
+            .required
+            .iter()
+            .map(|field| &*field.pointer)
+            .collect();
+        rules.push(format!("fields {}", fields.join(", ")));
+    }
+    if let Some(urls) = &source.urls {
+        let mut scratch = Scratch::default();
+        let count = json::scan(case.body, &source.selector, &mut scratch)
+            .map_or(0, |document| document.urls().count());
+        rules.push(format!("{count} URLs against {} hosts", urls.hosts.len()));
+    }
+    if let Some(TimestampPlace::Pointer(slot)) =
+        source.scheme.timestamp.as_ref().map(|at| &at.place)
+    {
+        let pointer = source
+            .pointers
+            .get(*slot)
+            .map_or("", |pointer| pointer.as_str());
+        rules.push(format!("timestamp at {pointer}"));
+    }
+    match rules.is_empty() {
+        true => "none".to_owned(),
+        false => rules.join("; "),
+    }
+}
+
+fn key_parts(source: &Source) -> String {
+    let mut parts = vec![format!("source {}", source.name)];
+    for part in &source.dedupe.key {
+        parts.push(match part {
+            KeyPart::Id => "message id".to_owned(),
+            KeyPart::Header(index) => source
+                .headers
+                .get(*index)
+                .map_or(String::new(), |header| header.name.to_string()),
+            KeyPart::Pointer(slot) => source
+                .pointers
+                .get(*slot)
+                .map_or(String::new(), |pointer| pointer.as_str().to_owned()),
+        });
+    }
+    parts.join(", ")
+}
+
+fn route(source: &Source) -> String {
+    let path = match &source.route.path {
+        PathRule::Exact(path) => format!("path {path}"),
+        PathRule::Prefix(path) => format!("path prefix {path}"),
+    };
+    match &source.route.host {
+        Some(host) => format!("{path} on {host}"),
+        None => path,
+    }
+}
+
+fn routes(case: &Case<'_>) -> String {
+    let routes: Vec<String> = case.policy.sources.iter().map(route).collect();
+    routes.join("; ")
+}
+
+fn given(value: Occurrence<'_>) -> String {
+    match value {
+        Occurrence::Missing => "missing".to_owned(),
+        Occurrence::Once(value) => String::from_utf8_lossy(value).escape_debug().to_string(),
+        Occurrence::Several => "there more than once".to_owned(),
+    }
+}
+
+fn quoted(bytes: &[u8]) -> String {
+    format!("\"{}\"", String::from_utf8_lossy(bytes).escape_debug())
+}

@@ -1,0 +1,182 @@
+//! What is to be sent.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, anyhow, bail};
+use callback_guard::mac::SigningSecret;
+use callback_guard::policy::Policy;
+use callback_guard::signer;
+use callback_guard::time::UnixMillis;
+use hyper::Uri;
+
+use super::SendArgs;
+use crate::samples::{self, Kind};
+use crate::{body, source};
+
+/// The kind that is sent where none is named.
+const DEFAULT_KIND: &str = "suno_generate.success";
+
+/// How far beyond the tolerance a stale timestamp lies, in seconds.
+const STALE_BY: u64 = 60;
+
+/// Everything that is known before the first callback.
+pub(super) struct Plan {
+    pub(super) url: Uri,
+    pub(super) count: u64,
+    pub(super) concurrency: u16,
+    pub(super) retries: u32,
+    pub(super) retry_wait: Duration,
+    policy: Policy,
+    bodies: Bodies,
+    id: Option<String>,
+    timestamp: Option<UnixMillis>,
+    headers: Vec<(String, String)>,
+    rate: Option<f64>,
+    forge: u64,
+    stale: u64,
+    forger: SigningSecret,
+}
+
+enum Bodies {
+    Given(Vec<u8>),
+    Kinds(Vec<Kind>),
+}
+
+/// What a callback is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Guise {
+    Genuine,
+    Forged,
+    Stale,
+}
+
+impl Guise {
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Guise::Genuine => "genuine",
+            Guise::Forged => "forged",
+            Guise::Stale => "stale",
+        }
+    }
+}
+
+/// One callback, to be signed before each attempt.
+pub(super) struct Callback {
+    pub(super) guise: Guise,
+    pub(super) body: Vec<u8>,
+    id: String,
+}
+
+impl Plan {
+    pub(super) fn new(args: &SendArgs) -> anyhow::Result<Self> {
+        let policy = args.source.policy()?;
+        source::only(&policy)?;
+        let (forge, stale) = (args.forge.unwrap_or(0), args.stale.unwrap_or(0));
+        if forge + stale > 100 {
+            bail!(
+                "--forge and --stale together are {} %, expected at most 100",
+                forge + stale
+            );
+        }
+        let bodies = match &args.body {
+            Some(path) => Bodies::Given(body::read(path)?),
+            None => Bodies::Kinds(kinds(&args.kind)?),
+        };
+        let each = match &bodies {
+            Bodies::Kinds(kinds) => u64::try_from(kinds.len()).unwrap_or(1),
+            Bodies::Given(_) => 1,
+        };
+        let forger = SigningSecret::new(&fastrand::u128(..).to_be_bytes());
+        Ok(Self {
+            url: args.url.clone().context("there is no URL")?,
+            count: args.repeat.unwrap_or(each),
+            concurrency: args.concurrency,
+            retries: args.retries,
+            retry_wait: Duration::from_secs_f64(args.retry_wait),
+            policy,
+            bodies,
+            id: args.id.clone(),
+            timestamp: args.timestamp,
+            headers: args.header.clone(),
+            rate: args.rate,
+            forge,
+            stale,
+            forger: forger.context("no key to forge with")?,
+        })
+    }
+
+    /// When the callback `index` is due, from the start; nothing if it is at once.
+    pub(super) fn due(&self, index: u64) -> Option<Duration> {
+        let index = u32::try_from(index).unwrap_or(u32::MAX);
+        let rate = self.rate?;
+        Duration::try_from_secs_f64(f64::from(index) / rate).ok()
+    }
+
+    /// The callback `index`.
+    pub(super) fn callback(&self, index: u64) -> anyhow::Result<Callback> {
+        let id = self.id.clone().unwrap_or_else(body::fresh_id);
+        let body = match &self.bodies {
+            Bodies::Given(body) => body.clone(),
+            Bodies::Kinds(kinds) => {
+                let index = usize::try_from(index).unwrap_or(0);
+                let kind = kinds.get(index.checked_rem(kinds.len()).unwrap_or(0));
+                kind.context("there is no kind")?.body_for(&id)
+            }
+        };
+        let guise = self.guise(index);
+        Ok(Callback { guise, body, id })
+    }
+
+    /// What the callback `index` is: of each hundred exactly the percentages asked for, well mixed.
+    fn guise(&self, index: u64) -> Guise {
+        // 37 and 100 have no common divisor, so each hundred is a permutation.
+        let place = (index % 100) * 37 % 100;
+        if place < self.forge {
+            Guise::Forged
+        } else if place < self.forge.saturating_add(self.stale) {
+            Guise::Stale
+        } else {
+            Guise::Genuine
+        }
+    }
+
+    /// The headers of `callback`, signed at `now`.
+    pub(super) fn sign(
+        &self,
+        callback: &Callback,
+        now: UnixMillis,
+    ) -> anyhow::Result<Vec<(String, String)>> {
+        let (source, secret) = source::only(&self.policy)?;
+        let secret = match callback.guise {
+            Guise::Forged => &self.forger,
+            Guise::Genuine | Guise::Stale => secret,
+        };
+        let mut now = self.timestamp.unwrap_or(now);
+        if callback.guise == Guise::Stale {
+            let back = source.tolerance.past.saturating_add(STALE_BY);
+            now = UnixMillis::from_seconds(now.as_seconds().saturating_sub(back));
+        }
+        let mut headers = vec![("content-type".to_owned(), "application/json".to_owned())];
+        headers.extend(
+            signer::sign(source, secret, &callback.body, &callback.id, now)
+                .map_err(|_| anyhow!("the body has no message id where the sender signs it"))?,
+        );
+        headers.extend(self.headers.iter().cloned());
+        Ok(headers)
+    }
+
+    /// Whether the sender takes `status` for "received".
+    pub(super) fn accepts(&self, status: u16) -> bool {
+        let source = self.policy.sources.first();
+        let only = source.and_then(|source| source.acknowledge_as);
+        only.map_or((200..300).contains(&status), |only| status == only)
+    }
+}
+
+fn kinds(names: &[String]) -> anyhow::Result<Vec<Kind>> {
+    match names {
+        [] => Ok(vec![samples::find(DEFAULT_KIND)?]),
+        [all] if all == "all" => samples::all(),
+        names => names.iter().map(|name| samples::find(name)).collect(),
+    }
+}

@@ -1,0 +1,657 @@
+//! What must hold for any bytes. The fuzz targets look for bytes for which it does not; the test
+//! `corpus` replays what they have found.
+//!
+//! | check | bytes | must hold |
+//! |---|---|---|
+//! | [`bucket`] | a bucket of the store, then operations on it | bounds; what was granted, is held; what was delivered, is known |
+//! | [`configuration`] | a configuration | a policy within all limits, or an error with a path; no secret in either |
+//! | [`head`] | header pairs | the refusal of a slow reference |
+//! | [`json`] | a body | `serde_json` and a slow reference agree |
+//! | [`request`] | requests, in pieces | pieces change nothing; only what is authentic by another HMAC is sent on, and once |
+
+use std::collections::HashSet;
+use std::sync::LazyLock;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use callback_guard::config;
+use callback_guard::dedupe::{Bucket, Claimed, EventKey, Fingerprint, OwnerToken};
+use callback_guard::guard::{Answer, Decision, Facts, Guard};
+use callback_guard::json::{JsonError, Kind, MAX_DEPTH, Pointer, Scratch, Selector, scan};
+use callback_guard::outcome::Outcome;
+use callback_guard::pairs;
+use callback_guard::policy::Policy;
+use callback_guard::request::RequestHead;
+use callback_guard::store::{Memory, SharedData, Swap, Unavailable};
+use callback_guard::time::UnixMillis;
+use callback_guard::verdict::Code;
+use hmac::{Hmac, KeyInit, Mac};
+use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
+use sha2::Sha256;
+
+const SECRET: &str = "test-webhook-hmac-key";
+const NOW: UnixMillis = UnixMillis::from_seconds(1_769_670_760);
+
+/// Bytes, taken from the front.
+struct Bytes<'a>(&'a [u8]);
+
+impl<'a> Bytes<'a> {
+    fn byte(&mut self) -> u8 {
+        match self.0.split_first() {
+            Some((byte, rest)) => {
+                self.0 = rest;
+                *byte
+            }
+            None => 0,
+        }
+    }
+
+    fn take(&mut self, length: usize) -> &'a [u8] {
+        let (taken, rest) = self.0.split_at(length.min(self.0.len()));
+        self.0 = rest;
+        taken
+    }
+
+    /// Bytes up to the separator, which is skipped.
+    fn until(&mut self, separator: u8) -> &'a [u8] {
+        let end = self.0.iter().position(|byte| *byte == separator);
+        let taken = self.take(end.unwrap_or(self.0.len()));
+        self.take(1);
+        taken
+    }
+}
+
+fn policy(extra: &str) -> Policy {
+    let text = format!(
+        r#"{{"sources":[{{"name":"suno","match":{{"path":"/callbacks/suno"}},"preset":"suno",
+        "secrets":[{{"value":"another-key"}},{{"value":"{SECRET}"}}],"max_body_bytes":4096{extra}}}]}}"#
+    );
+    config::parse(text.as_bytes(), &|_| None).unwrap()
+}
+
+/// Any bytes are a bucket; then come operations on few events, at times that go both ways.
+pub(crate) fn bucket(data: &[u8]) {
+    let mut bytes = Bytes(data);
+    let slots = usize::from(bytes.byte() % 8) + 1;
+    let length = usize::from(bytes.byte());
+    let foreign = bytes.take(length);
+    let mut bucket = Bucket::new(foreign.to_vec());
+    assert_eq!(bucket.len(), foreign.len() / 32);
+    let most = bucket.len().max(slots);
+    let mut claims = 0;
+    let key = |number: u8| {
+        let mut key = [number % 5; 32];
+        // One that a foreign record may hold.
+        if number % 5 == 4 {
+            for (to, from) in key.iter_mut().skip(8).zip(foreign) {
+                *to = *from;
+            }
+        }
+        EventKey::from_bytes(key)
+    };
+    while !bytes.0.is_empty() {
+        let (what, which, whose, time) = (bytes.byte(), bytes.byte(), bytes.byte(), bytes.byte());
+        let (key, owner) = (key(which), OwnerToken::new(u64::from(whose % 4)));
+        let now = UnixMillis::new(u64::from(time) * 1000);
+        let end = now.plus_seconds(30);
+        match what % 3 {
+            0 => match bucket.claim(&key, owner, end, slots, now) {
+                Claimed::Granted => {
+                    claims += 1;
+                    let again = bucket.claim(&key, owner, end, slots, now);
+                    assert_eq!(again, Claimed::ByAnother, "what was granted is held");
+                }
+                Claimed::ByAnotherFromAhead => {
+                    let again = bucket.claim(&key, owner, end, slots, now);
+                    assert_eq!(again, Claimed::ByAnother, "a lease is cut once");
+                }
+                Claimed::ByAnother | Claimed::Delivered(_) | Claimed::Full => {}
+            },
+            1 => {
+                let window = now.plus_seconds(60);
+                let fingerprint = Fingerprint::new(u64::from(whose));
+                if bucket.deliver(&key, owner, fingerprint, window, slots, now) {
+                    claims += 1;
+                    let again = bucket.claim(&key, owner, end, slots, now);
+                    assert_eq!(
+                        again,
+                        Claimed::Delivered(fingerprint),
+                        "what was delivered is known"
+                    );
+                }
+            }
+            _ => {
+                if bucket.release(&key, owner) {
+                    assert!(!bucket.release(&key, owner), "a claim is released once");
+                }
+            }
+        }
+        assert_eq!(bucket.as_bytes().len() % 32, 0);
+        // A delivery may go one past the slots where only live claims are left.
+        assert!(bucket.len() <= most + claims);
+        assert_eq!(
+            Bucket::new(bucket.as_bytes().to_vec()).as_bytes(),
+            bucket.as_bytes()
+        );
+    }
+}
+
+/// A configuration is a policy within all limits or an error that says where; neither shows a secret.
+pub(crate) fn configuration(data: &[u8]) {
+    const SENTINEL: &str = "c2VudGluZWwtc2VjcmV0";
+    let environment = |name: &str| (name != "UNSET").then(|| SENTINEL.as_bytes().to_vec());
+    let shows = |text: &str| text.contains(SENTINEL) && !contains(data, SENTINEL.as_bytes());
+    match config::parse(data, &environment) {
+        Err(error) => {
+            let text = error.to_string();
+            assert!(
+                !text.is_empty() && !text.ends_with('.') && !shows(&text),
+                "{text}"
+            );
+            assert!(!shows(&format!("{error:?}")), "{error:?}");
+            let again = config::parse(data, &environment).unwrap_err();
+            assert_eq!(again.to_string(), text, "the same text, the same error");
+        }
+        Ok(policy) => {
+            assert!(!shows(&format!("{policy:?}")));
+            assert!((1000..=4_000_000).contains(&policy.capacity));
+            let mut names = HashSet::new();
+            for source in &policy.sources {
+                let is_name = |byte: u8| {
+                    byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"_-".contains(&byte)
+                };
+                assert!((1..=32).contains(&source.name.len()) && source.name.bytes().all(is_name));
+                assert!(names.insert(source.name.clone()), "names are unique");
+                assert!((1..=8).contains(&source.secrets.len()));
+                assert!((1..=16 << 20).contains(&source.max_body_bytes));
+                let (past, future) = (source.tolerance.past, source.tolerance.future);
+                assert!((1..=86_400).contains(&past) && (1..=86_400).contains(&future));
+                assert!((1..=600).contains(&source.dedupe.lease_seconds));
+                if source.scheme.timestamp.is_some() {
+                    assert!(source.dedupe.window_seconds > past + future);
+                }
+                assert!(!source.dedupe.key.is_empty());
+            }
+            // A policy is used with any request without harm.
+            let pairs: &[(&[u8], &[u8])] = &[(b":method", b"POST"), (b":path", b"/callbacks/suno")];
+            let _ = Guard::new().on_head(&policy, &RequestHead::new(pairs), NOW, false);
+        }
+    }
+}
+
+/// Header pairs, one a line with a colon after the name, against a reference for `suno`. The bytes
+/// as they are go through the decoder of the border, too.
+pub(crate) fn head(data: &[u8]) {
+    static POLICY: LazyLock<Policy> = LazyLock::new(|| policy(""));
+    let policy = &*POLICY;
+    if let Some(foreign) = pairs::decode(data) {
+        let _ = Guard::new().on_head(policy, &RequestHead::new(&foreign), NOW, false);
+    }
+    let mut bytes = Bytes(data);
+    let mut given: Vec<(&[u8], &[u8])> = Vec::new();
+    while !bytes.0.is_empty() {
+        let mut line = Bytes(bytes.until(b'\n'));
+        // The first colon of a pseudo-header is part of its name.
+        let start = usize::from(line.0.first() == Some(&b':'));
+        let end = line.0.iter().skip(start).position(|byte| *byte == b':');
+        let name = line.take(end.map_or(line.0.len(), |end| end + start));
+        line.take(1);
+        given.push((name, line.0));
+    }
+    let head = RequestHead::new(&given);
+    let decision = Guard::new().on_head(policy, &head, NOW, false);
+    let seen = match &decision {
+        Decision::Hold => None,
+        Decision::Answer(Answer::Refuse(rejection)) => Some(rejection.code()),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(seen, reference_head(&given), "{decision:?}");
+    for name in head.own_headers() {
+        assert!(name.to_ascii_lowercase().starts_with(b"x-callback-guard"));
+    }
+    let own =
+        |(name, _): &&(&[u8], &[u8])| name.to_ascii_lowercase().starts_with(b"x-callback-guard");
+    assert_eq!(head.own_headers().count(), given.iter().filter(own).count());
+}
+
+/// The steps of the contract, one after the other.
+fn reference_head(given: &[(&[u8], &[u8])]) -> Option<Code> {
+    let all = |name: &str| -> Vec<&[u8]> {
+        let is = |(given, _): &&(&[u8], &[u8])| *given == name.as_bytes();
+        given.iter().filter(is).map(|(_, value)| *value).collect()
+    };
+    // Envoy has each pseudo-header once; of several the last counts, which the proxy excludes.
+    let last = |name: &str| all(name).last().copied().unwrap_or_default();
+    let path = last(":path");
+    let path = &path[..path
+        .iter()
+        .position(|byte| *byte == b'?')
+        .unwrap_or(path.len())];
+    if path != b"/callbacks/suno" {
+        return Some(Code::NoSource);
+    }
+    if last(":method") != b"POST" {
+        return Some(Code::MethodNotAllowed);
+    }
+    let &[media_type] = all("content-type").as_slice() else {
+        return Some(Code::UnsupportedMediaType);
+    };
+    let essence = String::from_utf8_lossy(media_type).to_ascii_lowercase();
+    let essence = essence.split(';').next().unwrap_or_default().trim_ascii();
+    let token = |text: &str| {
+        !text.is_empty()
+            && text
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || b"!#$&-^_.+".contains(&byte))
+    };
+    let is_json = essence == "application/json"
+        || essence
+            .strip_suffix("+json")
+            .and_then(|base| base.split_once('/'))
+            .is_some_and(|(kind, base)| token(kind) && token(base));
+    if !is_json {
+        return Some(Code::UnsupportedMediaType);
+    }
+    let is_identity = |value: &&[u8]| value.trim_ascii().eq_ignore_ascii_case(b"identity");
+    if !all("content-encoding")
+        .iter()
+        .all(|value| is_identity(&value))
+    {
+        return Some(Code::UnsupportedContentEncoding);
+    }
+    if let Some(length) = all("content-length").last() {
+        let length = std::str::from_utf8(length)
+            .ok()
+            .and_then(|text| text.parse().ok());
+        if length.is_none_or(|length: u64| length > 4096) {
+            return Some(Code::BodyTooLarge);
+        }
+    }
+    let (signatures, stamps) = (all("x-webhook-signature"), all("x-webhook-timestamp"));
+    match (signatures.as_slice(), stamps.as_slice()) {
+        ([], _) => Some(Code::SignatureMissing),
+        (_, []) => Some(Code::TimestampMissing),
+        ([_, _, ..], _) => Some(Code::SignatureAmbiguous),
+        (_, [_, _, ..]) => Some(Code::TimestampAmbiguous),
+        ([signature], [stamp]) => {
+            let decoded = STANDARD.decode(signature);
+            if !decoded.is_ok_and(|decoded| decoded.len() == 32) {
+                return Some(Code::SignatureMalformed);
+            }
+            if stamp.len() != 10 || !stamp.iter().all(u8::is_ascii_digit) {
+                return Some(Code::TimestampMalformed);
+            }
+            let stamp: i64 = std::str::from_utf8(stamp).unwrap().parse().unwrap();
+            match 1_769_670_760 - stamp {
+                age if age > 300 => Some(Code::TimestampTooOld),
+                age if age < -60 => Some(Code::TimestampInFuture),
+                _ => None,
+            }
+        }
+    }
+}
+
+/// A parsed value that keeps duplicate keys.
+enum Tree {
+    Array(Vec<Tree>),
+    Object(Vec<(String, Tree)>),
+    Plain(Kind),
+    String(String),
+}
+
+impl<'de> Deserialize<'de> for Tree {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct TreeVisitor;
+
+        impl<'de> Visitor<'de> for TreeVisitor {
+            type Value = Tree;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("any value")
+            }
+
+            fn visit_bool<E>(self, _: bool) -> Result<Tree, E> {
+                Ok(Tree::Plain(Kind::Boolean))
+            }
+
+            fn visit_unit<E>(self) -> Result<Tree, E> {
+                Ok(Tree::Plain(Kind::Null))
+            }
+
+            fn visit_i64<E>(self, _: i64) -> Result<Tree, E> {
+                Ok(Tree::Plain(Kind::Number { integer: true }))
+            }
+
+            fn visit_u64<E>(self, _: u64) -> Result<Tree, E> {
+                Ok(Tree::Plain(Kind::Number { integer: true }))
+            }
+
+            fn visit_f64<E>(self, _: f64) -> Result<Tree, E> {
+                Ok(Tree::Plain(Kind::Number { integer: false }))
+            }
+
+            fn visit_str<E>(self, value: &str) -> Result<Tree, E> {
+                Ok(Tree::String(value.to_owned()))
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut access: A) -> Result<Tree, A::Error> {
+                let mut elements = Vec::new();
+                while let Some(element) = access.next_element()? {
+                    elements.push(element);
+                }
+                Ok(Tree::Array(elements))
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Tree, A::Error> {
+                let mut members = Vec::new();
+                while let Some(member) = access.next_entry()? {
+                    members.push(member);
+                }
+                Ok(Tree::Object(members))
+            }
+        }
+
+        deserializer.deserialize_any(TreeVisitor)
+    }
+}
+
+impl Tree {
+    fn depth(&self) -> usize {
+        let below = match self {
+            Tree::Array(elements) => elements.iter().map(Tree::depth).max(),
+            Tree::Object(members) => members.iter().map(|(_, member)| member.depth()).max(),
+            Tree::Plain(_) | Tree::String(_) => return 0,
+        };
+        1 + below.unwrap_or(0)
+    }
+
+    fn has_duplicates(&self) -> bool {
+        match self {
+            Tree::Array(elements) => elements.iter().any(Tree::has_duplicates),
+            Tree::Object(members) => {
+                let mut keys = HashSet::new();
+                members
+                    .iter()
+                    .any(|(key, member)| !keys.insert(key) || member.has_duplicates())
+            }
+            Tree::Plain(_) | Tree::String(_) => false,
+        }
+    }
+
+    fn at(&self, pointer: &str) -> Option<&Tree> {
+        let Some(rest) = pointer.strip_prefix('/') else {
+            return Some(self);
+        };
+        let (token, rest) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+        let token = token.replace("~1", "/").replace("~0", "~");
+        let child = match self {
+            Tree::Array(elements) => {
+                let index = (0..elements.len()).find(|index| index.to_string() == token)?;
+                elements.get(index)
+            }
+            Tree::Object(members) => members
+                .iter()
+                .find(|(key, _)| *key == token)
+                .map(|(_, member)| member),
+            Tree::Plain(_) | Tree::String(_) => None,
+        };
+        child?.at(rest)
+    }
+
+    fn urls<'a>(&'a self, is_url: bool, found: &mut Vec<&'a str>) {
+        match self {
+            Tree::Array(elements) => elements
+                .iter()
+                .for_each(|element| element.urls(is_url, found)),
+            Tree::Object(members) => {
+                for (key, member) in members {
+                    let lower = key.to_ascii_lowercase();
+                    let ends = |end: &str| lower.ends_with(end);
+                    member.urls(ends("url") || ends("urls") || key == "images", found);
+                }
+            }
+            Tree::String(text) if is_url && !text.is_empty() => found.push(text),
+            Tree::Plain(_) | Tree::String(_) => {}
+        }
+    }
+}
+
+const POINTERS: [&str; 8] = [
+    "/a",
+    "/a/a",
+    "/a/0",
+    "/data/task_id",
+    "/data",
+    "/url/1",
+    "/~0/a~1b",
+    "/code",
+];
+
+/// The scanner against `serde_json` for the grammar and a slow reference for the rest.
+pub(crate) fn json(data: &[u8]) {
+    let pointers: Vec<Pointer> = POINTERS.map(|text| Pointer::parse(text).unwrap()).into();
+    let selector = Selector::new(&pointers, true);
+    let mut scratch = Scratch::default();
+    let seen = scan(data, &selector, &mut scratch);
+    let tree: Tree = match serde_json::from_slice(data) {
+        Ok(tree) => tree,
+        // Numbers are not limited here, and depth is limited earlier: no word of the reference.
+        Err(error) if error.to_string().starts_with("number out of range") => return,
+        Err(error) if error.to_string().starts_with("recursion limit") => {
+            assert!(seen.is_err());
+            return;
+        }
+        Err(error) => {
+            assert!(seen.is_err(), "accepted what is malformed: {error}");
+            return;
+        }
+    };
+    let document = match seen {
+        Ok(document) => document,
+        Err(JsonError::Malformed { expected, .. }) => {
+            assert_eq!(expected, "an object");
+            return assert!(!matches!(tree, Tree::Object(_)));
+        }
+        Err(JsonError::DuplicateKey { .. }) => return assert!(tree.has_duplicates()),
+        Err(JsonError::TooDeep { .. }) => return assert!(tree.depth() > MAX_DEPTH),
+    };
+    assert!(matches!(tree, Tree::Object(_)) && tree.depth() <= MAX_DEPTH && !tree.has_duplicates());
+    for (slot, pointer) in POINTERS.iter().enumerate() {
+        let (value, expected) = (document.get(slot), tree.at(pointer));
+        assert_eq!(value.is_some(), expected.is_some(), "{pointer}");
+        let (Some(value), Some(expected)) = (value, expected) else {
+            continue;
+        };
+        match expected {
+            Tree::String(text) => {
+                assert_eq!(value.kind(), Kind::String);
+                assert_eq!(value.text().as_deref(), Some(text.as_str()));
+            }
+            Tree::Array(_) => assert_eq!(value.kind(), Kind::Array),
+            Tree::Object(_) => assert_eq!(value.kind(), Kind::Object),
+            Tree::Plain(Kind::Number { .. }) => {
+                assert!(matches!(value.kind(), Kind::Number { .. }));
+            }
+            Tree::Plain(kind) => assert_eq!(value.kind(), *kind),
+        }
+    }
+    let mut urls = Vec::new();
+    tree.urls(false, &mut urls);
+    let seen: Vec<_> = document.urls().map(|(_, text)| text).collect();
+    assert_eq!(seen, urls);
+}
+
+/// Shared data with Envoy's semantics.
+#[derive(Default)]
+struct Shared(std::collections::HashMap<String, (Vec<u8>, u32)>, u32);
+
+impl SharedData for Shared {
+    fn get(&mut self, key: &str) -> Result<(Option<Vec<u8>>, Option<u32>), Unavailable> {
+        let value = self.0.get(key);
+        Ok((
+            value.map(|(value, _)| value.clone()),
+            value.map(|(_, version)| *version),
+        ))
+    }
+
+    fn set(&mut self, key: &str, value: &[u8], version: u32) -> Result<Swap, Unavailable> {
+        if self
+            .0
+            .get(key)
+            .is_some_and(|(_, current)| version != 0 && *current != version)
+        {
+            return Ok(Swap::Conflict);
+        }
+        self.1 += 1;
+        self.0.insert(key.to_owned(), (value.to_vec(), self.1));
+        Ok(Swap::Done)
+    }
+}
+
+static POLICIES: LazyLock<[Policy; 4]> = LazyLock::new(|| {
+    [
+        policy(""),
+        policy(r#","dedupe":{"on_body_change":"reject","in_flight":"reject"}"#),
+        policy(r#","mode":"monitor""#),
+        policy(r#","payload":{"allowed_url_hosts":["*.example.com"]}"#),
+    ]
+});
+
+/// Requests through the guard and the store as the filter drives them. A byte of options, the bytes
+/// that say where the body is cut, then the body; a newline of 0xff parts the requests.
+pub(crate) fn request(data: &[u8]) {
+    let mut bytes = Bytes(data);
+    let policy = &POLICIES[usize::from(bytes.byte()) % POLICIES.len()];
+    let is_monitor = policy.sources[0].mode == callback_guard::policy::Mode::Monitor;
+    let (mut shared, mut scratch) = (Shared::default(), Scratch::default());
+    let (mut delivered, mut owner) = (HashSet::new(), 0);
+    while !bytes.0.is_empty() {
+        let (options, cuts) = (bytes.byte(), bytes.byte());
+        let body = bytes.until(0xff);
+        let id = reference_id(body);
+        let stamp = "1769670760";
+        // Some are genuine, some signed for something else.
+        let signed = if options & 1 == 0 {
+            id.as_deref().unwrap_or("x")
+        } else {
+            "y"
+        };
+        let mac = hmac(SECRET, &[signed.as_bytes(), b".", stamp.as_bytes()]);
+        let signature = STANDARD.encode(mac);
+        let pairs: [(&[u8], &[u8]); 6] = [
+            (b":method", b"POST"),
+            (b":path", b"/callbacks/suno?x"),
+            (b":authority", b"app.example"),
+            (b"content-type", b"application/json"),
+            (b"x-webhook-timestamp", stamp.as_bytes()),
+            (b"x-webhook-signature", signature.as_bytes()),
+        ];
+        let head = RequestHead::new(&pairs);
+        let mut outcomes = Vec::new();
+        for is_cut in [false, true] {
+            let mut guard = Guard::new();
+            let mut decision = guard.on_head(policy, &head, NOW, body.is_empty());
+            if is_cut {
+                let mut received = 0;
+                while decision == Decision::Hold && received < body.len() {
+                    received = (received + 1 + usize::from(cuts)).min(body.len());
+                    decision = guard.on_partial_body(policy, received);
+                }
+            }
+            if decision == Decision::Hold {
+                owner += 1;
+                let facts = Facts {
+                    now: NOW,
+                    owner: OwnerToken::new(owner),
+                    salt: [7; 16],
+                };
+                decision = guard.on_body(policy, body, &facts, &mut scratch);
+            }
+            outcomes.push((guard, decision));
+        }
+        let Some((mut guard, decision)) = outcomes.pop() else {
+            return;
+        };
+        let Some((_, whole)) = outcomes.pop() else {
+            return;
+        };
+        let plain = |decision: &Decision| match decision {
+            // Every claim has an owner of its own.
+            Decision::Claim(request) => format!("claim {:?}", request.key),
+            other => format!("{other:?}"),
+        };
+        assert_eq!(plain(&decision), plain(&whole), "pieces change nothing");
+        let Decision::Claim(request) = decision else {
+            assert!(
+                matches!(decision, Decision::Answer(_)) || is_monitor,
+                "{decision:?}"
+            );
+            continue;
+        };
+        // Only what is authentic gets here.
+        let id = id.as_deref().expect("an id");
+        assert_eq!(guard.verified_id().map(|id| id.as_str()), Some(id));
+        assert_eq!(signed, id);
+        assert!((1..=128).contains(&id.len()) && !id.contains('.'));
+        let store = Memory::new(policy.capacity);
+        let (answer, _) = store.claim(&mut shared, &request, NOW);
+        match guard.on_store(policy, answer, NOW) {
+            Decision::Forward(forward) if is_monitor => assert!(forward.monitored.is_some()),
+            Decision::Forward(forward) => {
+                assert_eq!(forward.key, Some(request.key));
+                assert!(!delivered.contains(&request.key), "delivered twice");
+            }
+            Decision::Answer(Answer::Duplicate) => assert!(delivered.contains(&request.key)),
+            Decision::Answer(Answer::Refuse(why)) => {
+                assert!(
+                    matches!(why.code(), Code::InFlight | Code::BodyChanged),
+                    "{why}"
+                );
+            }
+            Decision::Wait => {}
+            other => panic!("{other:?}"),
+        }
+        let outcome = match options >> 1 & 3 {
+            0 => Outcome::Accepted,
+            1 => Outcome::Refused,
+            2 => Outcome::Unknown,
+            _ => continue,
+        };
+        if let Some(settlement) = guard.on_outcome(policy, outcome) {
+            let (is_settled, _) = store.settle(&mut shared, &settlement, NOW).unwrap();
+            assert!(is_settled);
+            if outcome == Outcome::Accepted {
+                delivered.insert(request.key);
+            }
+        }
+        assert_eq!(
+            guard.on_outcome(policy, Outcome::Accepted),
+            None,
+            "settled once"
+        );
+    }
+}
+
+/// The id by the rules of the contract, on what `serde_json` makes of the body.
+fn reference_id(body: &[u8]) -> Option<String> {
+    let tree: Tree = serde_json::from_slice(body).ok()?;
+    let places = ["/data/task_id", "/data/taskId", "/taskId"];
+    let mut ids = places.iter().filter_map(|place| match tree.at(place) {
+        Some(Tree::String(text)) => Some(text.clone()),
+        _ => None,
+    });
+    let first = ids.next()?;
+    ids.all(|other| other == first).then_some(first)
+}
+
+fn hmac(key: &str, parts: &[&[u8]]) -> [u8; 32] {
+    let mut mac = Hmac::<Sha256>::new_from_slice(key.as_bytes()).unwrap();
+    for part in parts {
+        mac.update(part);
+    }
+    mac.finalize().into_bytes().into()
+}
+
+fn contains(text: &[u8], part: &[u8]) -> bool {
+    text.windows(part.len()).any(|window| window == part)
+}

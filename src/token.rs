@@ -1,0 +1,310 @@
+//! Shared tokens: senders that sign nothing, and send a secret along instead.
+//!
+//! A token proves that the sender knows it, and no more: whoever has seen one request can make any
+//! other. One that travels in the path or the query is removed from both before anybody else sees
+//! the request, the proxy's access log included.
+
+use std::borrow::Cow;
+
+use crate::mac::SigningSecret;
+use crate::request::{Occurrence, RequestHead};
+use crate::verdict::{Code, Rejection};
+
+/// Where the token is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TokenAt {
+    /// The value of this header; its name in lower case.
+    Header(Box<str>),
+    /// The last segment of the path, below a prefix of this many bytes.
+    PathSegment {
+        /// The length of the source's path prefix, in bytes.
+        below: usize,
+    },
+    /// The value of this parameter of the query.
+    Query(Box<str>),
+}
+
+/// That a request came with a token of its source. Only [`TokenAt::check`] makes one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TokenProof(());
+
+impl TokenAt {
+    /// Compares the token of a request with every one of `secrets`, each in constant time.
+    ///
+    /// # Errors
+    ///
+    /// [`Code::SignatureMissing`], [`Code::SignatureAmbiguous`] if there are several,
+    /// [`Code::SignatureMalformed`] if it is empty or its percent-encoding is broken,
+    /// [`Code::SignatureMismatch`].
+    pub fn check(
+        &self,
+        head: &RequestHead<'_>,
+        secrets: &[SigningSecret],
+    ) -> Result<TokenProof, Rejection> {
+        let token = match self.find(head) {
+            Occurrence::Missing => return Err(Rejection::new(Code::SignatureMissing)),
+            Occurrence::Several => return Err(Rejection::new(Code::SignatureAmbiguous)),
+            Occurrence::Once(token) => token,
+        };
+        let token = match self {
+            TokenAt::Header(_) => Some(Cow::Borrowed(token)),
+            TokenAt::PathSegment { .. } | TokenAt::Query(_) => percent_decode(token),
+        };
+        let token = token
+            .filter(|token| !token.is_empty())
+            .ok_or(Rejection::new(Code::SignatureMalformed))?;
+        // All are compared, so that the time does not tell which one matches.
+        let matches = secrets.iter().filter(|secret| secret.is(&token)).count();
+        if matches == 0 {
+            return Err(Rejection::new(Code::SignatureMismatch));
+        }
+        Ok(TokenProof(()))
+    }
+
+    fn find<'a>(&self, head: &RequestHead<'a>) -> Occurrence<'a> {
+        match self {
+            TokenAt::Header(name) => head.occurrence(name.as_bytes()),
+            TokenAt::PathSegment { below } => {
+                let path = head.path();
+                match path.get(segment_start(path)..) {
+                    Some(segment) if segment_start(path) >= *below && !segment.is_empty() => {
+                        Occurrence::Once(segment)
+                    }
+                    _ => Occurrence::Missing,
+                }
+            }
+            TokenAt::Query(name) => {
+                let (_, query) = split_target(head.target());
+                let mut values = query
+                    .into_iter()
+                    .flat_map(parameters)
+                    .filter(|parameter| is_named(parameter, name))
+                    .map(|parameter| split_at(parameter, b'=').1.unwrap_or_default());
+                match (values.next(), values.next()) {
+                    (None, _) => Occurrence::Missing,
+                    (Some(value), None) => Occurrence::Once(value),
+                    (Some(_), Some(_)) => Occurrence::Several,
+                }
+            }
+        }
+    }
+
+    /// `target` (path and query) without its tokens, genuine or not; nothing where it holds none.
+    #[must_use]
+    pub fn clean(&self, target: &[u8]) -> Option<Vec<u8>> {
+        let (path, query) = split_target(target);
+        match self {
+            TokenAt::Header(_) => None,
+            TokenAt::PathSegment { below } => {
+                let start = segment_start(path);
+                if start < *below || start == path.len() {
+                    return None;
+                }
+                // The slash before it goes too, unless it belongs to the prefix.
+                let end = start.saturating_sub(1).max(*below);
+                let mut clean = path.get(..end)?.to_vec();
+                if let Some(query) = query {
+                    clean.push(b'?');
+                    clean.extend_from_slice(query);
+                }
+                Some(clean)
+            }
+            TokenAt::Query(name) => {
+                let query = query?;
+                if !parameters(query).any(|parameter| is_named(parameter, name)) {
+                    return None;
+                }
+                let mut clean = path.to_vec();
+                let mut separator = b'?';
+                for parameter in parameters(query).filter(|one| !is_named(one, name)) {
+                    clean.push(separator);
+                    clean.extend_from_slice(parameter);
+                    separator = b'&';
+                }
+                Some(clean)
+            }
+        }
+    }
+
+    /// `target` with `token` put where it belongs; as it is where that is a header.
+    #[must_use]
+    pub fn put(&self, target: &str, token: &[u8]) -> String {
+        let (path, query) = match target.split_once('?') {
+            Some((path, query)) => (path, Some(query)),
+            None => (target, None),
+        };
+        let token = percent_encode(token);
+        match self {
+            TokenAt::Header(_) => target.to_owned(),
+            TokenAt::PathSegment { .. } => {
+                let slash = if path.ends_with('/') { "" } else { "/" };
+                let query = query.map_or(String::new(), |query| format!("?{query}"));
+                format!("{path}{slash}{token}{query}")
+            }
+            TokenAt::Query(name) => {
+                let before = query.map_or(String::new(), |query| format!("{query}&"));
+                format!("{path}?{before}{name}={token}")
+            }
+        }
+    }
+}
+
+/// Where the last segment of a path begins.
+fn segment_start(path: &[u8]) -> usize {
+    path.iter()
+        .rposition(|byte| *byte == b'/')
+        .map_or(0, |slash| slash.saturating_add(1))
+}
+
+fn split_target(target: &[u8]) -> (&[u8], Option<&[u8]>) {
+    split_at(target, b'?')
+}
+
+fn split_at(bytes: &[u8], separator: u8) -> (&[u8], Option<&[u8]>) {
+    let mut parts = bytes.splitn(2, |byte| *byte == separator);
+    (parts.next().unwrap_or_default(), parts.next())
+}
+
+fn parameters(query: &[u8]) -> impl Iterator<Item = &[u8]> {
+    query.split(|byte| *byte == b'&')
+}
+
+/// Whether a parameter has this name, however it is spelled: an application that decodes names
+/// would find the token under each spelling.
+fn is_named(parameter: &[u8], name: &str) -> bool {
+    let (given, _) = split_at(parameter, b'=');
+    percent_decode(given).is_some_and(|given| *given == *name.as_bytes())
+}
+
+/// Source: RFC 3986, 2.1. A `+` is a `+`, so that base64 can be used as it is.
+fn percent_decode(text: &[u8]) -> Option<Cow<'_, [u8]>> {
+    if !text.contains(&b'%') {
+        return Some(Cow::Borrowed(text));
+    }
+    let mut decoded = Vec::with_capacity(text.len());
+    let mut rest = text.iter();
+    while let Some(byte) = rest.next() {
+        if *byte != b'%' {
+            decoded.push(*byte);
+            continue;
+        }
+        let digits = [*rest.next()?, *rest.next()?];
+        let mut one = [0];
+        hex::decode_to_slice(digits, &mut one).ok()?;
+        decoded.extend_from_slice(&one);
+    }
+    Some(Cow::Owned(decoded))
+}
+
+/// Source: RFC 3986, 2.3 (what needs no encoding).
+fn percent_encode(bytes: &[u8]) -> String {
+    let mut text = String::with_capacity(bytes.len());
+    for byte in bytes {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(byte) {
+            text.push(char::from(*byte));
+        } else {
+            text.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn clean(at: &TokenAt, target: &str, expected: Option<&str>) {
+        let clean = at.clean(target.as_bytes());
+        assert_eq!(
+            clean.as_deref().map(String::from_utf8_lossy).as_deref(),
+            expected,
+            "{at:?} {target}"
+        );
+    }
+
+    #[test]
+    fn a_token_in_the_query_is_removed_wherever_it_stands() {
+        let at = TokenAt::Query("token".into());
+        clean(&at, "/a", None);
+        clean(&at, "/a?", None);
+        clean(&at, "/a?b=token", None);
+        clean(&at, "/a?Token=x", None);
+        clean(&at, "/a?token=x", Some("/a"));
+        clean(&at, "/a?token", Some("/a"));
+        clean(&at, "/a?token=", Some("/a"));
+        clean(&at, "/a?b=1&token=x&c=2", Some("/a?b=1&c=2"));
+        clean(&at, "/a?token=x&b=1&token=y", Some("/a?b=1"));
+        clean(&at, "/a?t%6Fken=x&b", Some("/a?b"));
+        clean(&at, "/a?x?token=1", None);
+        clean(&at, "/a?token=x?y=z", Some("/a"));
+    }
+
+    #[test]
+    fn a_token_in_the_path_is_its_last_segment_below_the_prefix() {
+        for (prefix, target, expected) in [
+            ("/a", "/a", None),
+            ("/a", "/a/", None),
+            ("/a", "/a/x", Some("/a")),
+            ("/a", "/a/x?y=/z", Some("/a?y=/z")),
+            ("/a", "/a/b/x", Some("/a/b")),
+            ("/a", "/a//x", Some("/a/")),
+            ("/a/", "/a/", None),
+            ("/a/", "/a/x", Some("/a/")),
+            ("/", "/x", Some("/")),
+            ("/a/b", "/a/b", None),
+        ] {
+            let at = TokenAt::PathSegment {
+                below: prefix.len(),
+            };
+            clean(&at, target, expected);
+        }
+    }
+
+    #[test]
+    fn what_is_put_in_is_what_is_found_and_removed() {
+        let secret = "a b/c+d=&%?é";
+        let secrets = [SigningSecret::new(secret.as_bytes()).unwrap()];
+        for (at, target, clean) in [
+            (TokenAt::Query("t".into()), "/a", "/a"),
+            (TokenAt::Query("t".into()), "/a?b=c", "/a?b=c"),
+            (TokenAt::PathSegment { below: 2 }, "/a", "/a"),
+            (TokenAt::PathSegment { below: 2 }, "/a?b=c", "/a?b=c"),
+        ] {
+            let full = at.put(target, secret.as_bytes());
+            let pairs: &[(&[u8], &[u8])] = &[(b":path", full.as_bytes())];
+            let head = RequestHead::new(pairs);
+            assert!(at.check(&head, &secrets).is_ok(), "{full}");
+            assert_eq!(at.clean(full.as_bytes()).unwrap(), clean.as_bytes());
+        }
+    }
+
+    #[track_caller]
+    fn refused(at: &TokenAt, target: &str, code: Code) {
+        let pairs: &[(&[u8], &[u8])] = &[(b":path", target.as_bytes())];
+        let secrets = [SigningSecret::new(b"right").unwrap()];
+        let refusal = at.check(&RequestHead::new(pairs), &secrets).unwrap_err();
+        assert_eq!(refusal.code(), code, "{target}");
+    }
+
+    #[test]
+    fn every_other_token_is_refused() {
+        let query = TokenAt::Query("t".into());
+        refused(&query, "/a", Code::SignatureMissing);
+        refused(&query, "/a?x=right", Code::SignatureMissing);
+        refused(&query, "/a?t=right&t=right", Code::SignatureAmbiguous);
+        refused(&query, "/a?t=", Code::SignatureMalformed);
+        refused(&query, "/a?t", Code::SignatureMalformed);
+        refused(&query, "/a?t=%4", Code::SignatureMalformed);
+        refused(&query, "/a?t=%zz", Code::SignatureMalformed);
+        refused(&query, "/a?t=righ", Code::SignatureMismatch);
+        refused(&query, "/a?t=right0", Code::SignatureMismatch);
+        refused(&query, "/a?t=right%00", Code::SignatureMismatch);
+        refused(&query, "/a?t=Right", Code::SignatureMismatch);
+        let path = TokenAt::PathSegment { below: 2 };
+        refused(&path, "/a", Code::SignatureMissing);
+        refused(&path, "/a/", Code::SignatureMissing);
+        refused(&path, "/a/right/", Code::SignatureMissing);
+        refused(&path, "/a/wrong", Code::SignatureMismatch);
+    }
+}

@@ -1,0 +1,80 @@
+//! The published schemas: npm packages that are generated from the CRDs of Istio, Envoy Gateway and
+//! the Gateway API and from the OpenAPI of Kubernetes, pinned in `schemas/package-lock.json`.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::{Command, Output};
+use std::sync::{Mutex, PoisonError};
+
+use callback_guard_harness::places;
+use serde_json::{Value, json};
+
+use crate::programs::{find, output, run};
+use crate::support::path;
+
+/// Where the packages are installed.
+fn installed() -> PathBuf {
+    let directory = places::target().join("schemas");
+    fs::create_dir_all(&directory).unwrap();
+    let lock = fs::read(path("tests/deploy/schemas/package-lock.json")).unwrap();
+    let stamp = directory.join("installed");
+    for name in ["package.json", "package-lock.json", "check.mjs"] {
+        fs::copy(
+            path("tests/deploy/schemas").join(name),
+            directory.join(name),
+        )
+        .unwrap();
+    }
+    if fs::read(&stamp).ok().as_ref() != Some(&lock) {
+        run(Command::new(find("npm", "npm"))
+            .current_dir(&directory)
+            .args(["ci", "--ignore-scripts", "--no-audit", "--no-fund"])
+            .args(["--loglevel", "error"]));
+        fs::write(stamp, lock).unwrap();
+    }
+    directory
+}
+
+fn check(manifests: &[(String, Value)]) -> Output {
+    // One at a time: they share a directory.
+    static TURN: Mutex<()> = Mutex::new(());
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+
+    let directory = installed();
+    let entries: Vec<_> = manifests
+        .iter()
+        .map(|(file, manifest)| json!({ "file": file, "manifest": manifest }))
+        .collect();
+    fs::write(
+        directory.join("manifests.json"),
+        Value::from(entries).to_string(),
+    )
+    .unwrap();
+    output(
+        Command::new(find("node", "nodejs"))
+            .current_dir(&directory)
+            .args(["check.mjs", "manifests.json"]),
+    )
+}
+
+/// Fails with what the schemas say against these manifests.
+#[track_caller]
+pub fn assert_fit(manifests: &[(String, Value)]) {
+    let output = check(manifests);
+    let said = String::from_utf8_lossy(&output.stdout);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}{errors}");
+}
+
+/// What the schemas say against this manifest.
+#[track_caller]
+pub fn faults(manifest: Value) -> String {
+    let output = check(&[("it".to_owned(), manifest)]);
+    assert_eq!(
+        output.status.code(),
+        Some(1),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
