@@ -65,6 +65,9 @@ pub struct ConfigError {
 }
 
 impl ConfigError {
+    /// Out of line: there are hundreds of calls, and none on the way of a request.
+    #[cold]
+    #[inline(never)]
     fn new(path: &Path, problem: impl Into<String>) -> Self {
         Self {
             path: path.0.clone(),
@@ -95,11 +98,13 @@ impl core::error::Error for ConfigError {}
 struct Path(String);
 
 impl Path {
+    #[inline(never)]
     fn field(&self, name: &str) -> Self {
         let dot = if self.0.is_empty() { "" } else { "." };
         Self(format!("{}{dot}{name}", self.0))
     }
 
+    #[inline(never)]
     fn index(&self, index: usize) -> Self {
         Self(format!("{}[{index}]", self.0))
     }

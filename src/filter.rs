@@ -30,7 +30,7 @@ use crate::request::RequestHead;
 use crate::store::{self, Memory, Settlement};
 use crate::time::UnixMillis;
 use crate::verdict::{Code, Rejection};
-use crate::{config, pairs};
+use crate::{config, inspector, pairs};
 use host::Shared;
 use metrics::Metrics;
 
@@ -229,7 +229,7 @@ impl Worker {
     }
 
     /// Lets the inspector answer, if the request is for it.
-    fn inspect(&self, head: &RequestHead<'_>) -> Option<Reply> {
+    fn inspect(&self, head: &RequestHead<'_>) -> Option<inspector::Reply> {
         self.policy
             .inspector
             .as_ref()?
@@ -409,7 +409,12 @@ impl HttpContext for Stream {
             let head = RequestHead::new(&pairs);
             if let Some(answer) = worker.inspect(&head) {
                 guard.stand_aside();
-                reply(&answer);
+                send(
+                    answer.status,
+                    &answer.headers,
+                    inspector::DETAILS,
+                    &answer.body,
+                );
                 is_inspected = true;
                 return Decision::Hold;
             }
@@ -526,8 +531,17 @@ fn outcome() -> (Outcome, u64) {
 }
 
 fn reply(reply: &Reply) {
-    let headers = pairs::encode(&reply.headers);
-    if host::send_reply(reply.status, &reply.details, &headers, &reply.body).is_err() {
+    send(
+        reply.status,
+        &reply.headers,
+        &reply.details,
+        reply.body.as_bytes(),
+    );
+}
+
+fn send(status: u16, headers: &[(&str, &str)], details: &str, body: &[u8]) {
+    let headers = pairs::encode(headers);
+    if host::send_reply(status, details, &headers, body).is_err() {
         // The request stays paused and ends with the proxy's own timeout: it is not forwarded.
         log::error!("callback-guard: the host does not take a reply");
     }

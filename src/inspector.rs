@@ -30,12 +30,12 @@
 //! behind `Authorization: Bearer`, compared in constant time.
 
 use core::fmt::Write as _;
+use std::borrow::Cow;
 
 use crate::guard::Guard;
 use crate::mac::{self, Signature, SigningSecret};
 use crate::outcome::Outcome;
 use crate::policy::Policy;
-use crate::reply::Reply;
 use crate::request::{Occurrence, RequestHead};
 use crate::store::{ABSENT, SharedData, Swap, Unavailable};
 use crate::time::UnixMillis;
@@ -462,22 +462,20 @@ impl Inspector {
             return None;
         }
         if head.method() != b"GET" {
-            return Some(reply(405, ("allow", "GET"), METHOD_NOT_ALLOWED.to_owned()));
+            return Some(Reply::new(405, METHOD_NOT_ALLOWED.as_bytes().into()));
         }
         if is_page {
-            let policy = ("content-security-policy", PAGE_POLICY);
-            return Some(reply(200, policy, PAGE.to_owned()));
+            return Some(Reply::page());
         }
         let token = match head.occurrence(b"authorization") {
             Occurrence::Once(value) => bearer(value),
             Occurrence::Missing | Occurrence::Several => None,
         };
         if !token.is_some_and(|token| place.token.is(token)) {
-            let challenge = ("www-authenticate", "Bearer realm=\"callback-guard\"");
-            return Some(reply(401, challenge, UNAUTHORIZED.to_owned()));
+            return Some(Reply::new(401, UNAUTHORIZED.as_bytes().into()));
         }
-        let vary = ("vary", "authorization");
-        Some(reply(200, vary, self.listing(shared, now)))
+        let listing = self.listing(shared, now);
+        Some(Reply::new(200, listing.into_bytes().into()))
     }
 }
 
@@ -578,15 +576,16 @@ impl Json {
     }
 }
 
-/// The page; it holds no data.
-pub const PAGE: &str = include_str!("inspector/page.html");
+/// The page, packed by gzip; it holds no data. `page.html` beside it is its source; a test sees to it
+/// that they are the same.
+const PACKED_PAGE: &[u8] = include_bytes!("inspector/page.html.gz");
 
 /// The page's own style and script, by their hashes, and nothing else. A test says what they are.
 ///
 /// Source: CSP Level 3; Trusted Types.
 const PAGE_POLICY: &str = "default-src 'none'; \
-    script-src 'sha256-SCRIPT'; \
-    style-src 'sha256-STYLE'; \
+    script-src 'sha256-LRA0vyeWpRAYvfGPxZ/zjbShQOQQrK0sFIof92FbXVY='; \
+    style-src 'sha256-YrNHfgkHf4v+MO0ApyUa81ZRRt8pJOYUHqzCduRNOFI='; \
     connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; \
     frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'";
 
@@ -594,26 +593,60 @@ const METHOD_NOT_ALLOWED: &str =
     r#"{"type":"about:blank","title":"Method Not Allowed","status":405}"#;
 const UNAUTHORIZED: &str = r#"{"type":"about:blank","title":"Unauthorized","status":401}"#;
 
-fn reply(status: u16, header: (&'static str, &'static str), body: String) -> Reply {
-    let is_page = header.0 == "content-security-policy";
-    let kind = match status {
-        200 if is_page => "text/html; charset=utf-8",
-        200 => "application/json",
-        _ => "application/problem+json",
-    };
-    Reply {
-        status,
-        headers: vec![
-            ("content-type", kind),
-            header,
-            ("cache-control", "no-store"),
-            ("cross-origin-opener-policy", "same-origin"),
-            ("cross-origin-resource-policy", "same-origin"),
-            ("referrer-policy", "no-referrer"),
-            ("x-content-type-options", "nosniff"),
-            ("x-frame-options", "DENY"),
-        ],
-        body,
-        details: "callback_guard:inspector".to_owned(),
+/// For `%RESPONSE_CODE_DETAILS%`.
+pub const DETAILS: &str = "callback_guard:inspector";
+
+/// What the inspector answers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reply {
+    /// The HTTP status.
+    pub status: u16,
+    /// Names and values.
+    pub headers: Vec<(&'static str, &'static str)>,
+    /// The body.
+    pub body: Cow<'static, [u8]>,
+}
+
+/// What every answer carries: it is for one reader, now, and for no other page.
+const HEADERS: [(&str, &str); 6] = [
+    ("cache-control", "no-store"),
+    ("cross-origin-opener-policy", "same-origin"),
+    ("cross-origin-resource-policy", "same-origin"),
+    ("referrer-policy", "no-referrer"),
+    ("x-content-type-options", "nosniff"),
+    ("x-frame-options", "DENY"),
+];
+
+impl Reply {
+    fn new(status: u16, body: Cow<'static, [u8]>) -> Self {
+        let mut headers = Vec::from(HEADERS);
+        headers.push(match status {
+            200 => ("content-type", "application/json"),
+            _ => ("content-type", "application/problem+json"),
+        });
+        match status {
+            401 => headers.push(("www-authenticate", "Bearer realm=\"callback-guard\"")),
+            405 => headers.push(("allow", "GET")),
+            _ => {}
+        }
+        Self {
+            status,
+            headers,
+            body,
+        }
+    }
+
+    fn page() -> Self {
+        let mut headers = Vec::from(HEADERS);
+        headers.extend([
+            ("content-encoding", "gzip"),
+            ("content-security-policy", PAGE_POLICY),
+            ("content-type", "text/html; charset=utf-8"),
+        ]);
+        Self {
+            status: 200,
+            headers,
+            body: PACKED_PAGE.into(),
+        }
     }
 }
