@@ -78,6 +78,11 @@ pub(crate) fn bucket(data: &[u8]) {
     let mut bucket = Bucket::new(foreign.to_vec());
     assert_eq!(bucket.len(), foreign.len() / 32);
     let most = bucket.len().max(slots);
+    // No bucket of ours has two records of one event; in a foreign one either may be found.
+    let mut tags = HashSet::new();
+    let is_ours = foreign
+        .chunks_exact(32)
+        .all(|record| tags.insert(&record[..16]));
     let mut claims = 0;
     let key = |number: u8| {
         let mut key = [number % 5; 32];
@@ -99,11 +104,17 @@ pub(crate) fn bucket(data: &[u8]) {
                 Claimed::Granted => {
                     claims += 1;
                     let again = bucket.claim(&key, owner, end, slots, now);
-                    assert_eq!(again, Claimed::ByAnother, "what was granted is held");
+                    assert!(
+                        again == Claimed::ByAnother || !is_ours,
+                        "what was granted is held"
+                    );
                 }
                 Claimed::ByAnotherFromAhead => {
                     let again = bucket.claim(&key, owner, end, slots, now);
-                    assert_eq!(again, Claimed::ByAnother, "a lease is cut once");
+                    assert!(
+                        again == Claimed::ByAnother || !is_ours,
+                        "a lease is cut once"
+                    );
                 }
                 Claimed::ByAnother | Claimed::Delivered(_) | Claimed::Full => {}
             },
@@ -113,16 +124,14 @@ pub(crate) fn bucket(data: &[u8]) {
                 if bucket.deliver(&key, owner, fingerprint, window, slots, now) {
                     claims += 1;
                     let again = bucket.claim(&key, owner, end, slots, now);
-                    assert_eq!(
-                        again,
-                        Claimed::Delivered(fingerprint),
-                        "what was delivered is known"
-                    );
+                    let is_known = again == Claimed::Delivered(fingerprint);
+                    assert!(is_known || !is_ours, "what was delivered is known");
                 }
             }
             _ => {
                 if bucket.release(&key, owner) {
-                    assert!(!bucket.release(&key, owner), "a claim is released once");
+                    let again = bucket.release(&key, owner);
+                    assert!(!again || !is_ours, "a claim is released once");
                 }
             }
         }
@@ -167,7 +176,7 @@ pub(crate) fn configuration(data: &[u8]) {
                 let (past, future) = (source.tolerance.past, source.tolerance.future);
                 assert!((1..=86_400).contains(&past) && (1..=86_400).contains(&future));
                 assert!((1..=600).contains(&source.dedupe.lease_seconds));
-                if source.scheme.timestamp.is_some() {
+                if source.scheme.timestamp().is_some() {
                     assert!(source.dedupe.window_seconds > past + future);
                 }
                 assert!(!source.dedupe.key.is_empty());
@@ -255,7 +264,7 @@ fn reference_head(given: &[(&[u8], &[u8])]) -> Option<Code> {
     let is_identity = |value: &&[u8]| value.trim_ascii().eq_ignore_ascii_case(b"identity");
     if !all("content-encoding")
         .iter()
-        .all(|value| is_identity(&value))
+        .all(|value| is_identity(value))
     {
         return Some(Code::UnsupportedContentEncoding);
     }

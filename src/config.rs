@@ -7,9 +7,10 @@
 mod locate;
 mod raw;
 mod signature;
+mod store;
 
 use core::fmt;
-use std::collections::BTreeSet;
+use std::borrow::Cow;
 
 use base64::Engine as _;
 use base64::alphabet;
@@ -26,10 +27,9 @@ use crate::policy::{
 };
 use crate::request::{JSON, is_json};
 use crate::scheme::{IdAt, Part, Proof, Scheme, TimestampPlace, Tolerance};
-use crate::store::{LEAST_CAPACITY, MOST_CAPACITY};
 use raw::{
     Preset, RawDedupe, RawInspector, RawKeyPart, RawMatch, RawPayload, RawRequirement, RawSecret,
-    RawSecretEncoding, RawSecretFormat, RawStoreKind,
+    RawSecretEncoding, RawSecretFormat,
 };
 use signature::Parameters;
 
@@ -65,13 +65,20 @@ pub struct ConfigError {
 }
 
 impl ConfigError {
-    /// Out of line: there are hundreds of calls, and none on the way of a request.
+    /// Out of line, as all that follows an error: there are many places that can fail, and each
+    /// copy would be carried into every VM.
     #[cold]
     #[inline(never)]
-    fn new(path: &Path, problem: impl Into<String>) -> Self {
+    fn new<'p>(path: &Path, problem: impl Into<Cow<'p, str>>) -> Self {
+        Self::of(path, problem.into())
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn of(path: &Path, problem: Cow<'_, str>) -> Self {
         Self {
             path: path.0.clone(),
-            problem: problem.into(),
+            problem: problem.into_owned(),
         }
     }
 
@@ -100,8 +107,12 @@ struct Path(String);
 impl Path {
     #[inline(never)]
     fn field(&self, name: &str) -> Self {
-        let dot = if self.0.is_empty() { "" } else { "." };
-        Self(format!("{}{dot}{name}", self.0))
+        let mut path = self.0.clone();
+        if !path.is_empty() {
+            path.push('.');
+        }
+        path.push_str(name);
+        Self(path)
     }
 
     #[inline(never)]
@@ -172,18 +183,7 @@ struct Validator<'e> {
 impl Validator<'_> {
     fn policy(&self, raw: RawConfig) -> Result<Policy, ConfigError> {
         let root = Path::default();
-        let capacity = match (raw.store.kind, raw.store.capacity) {
-            (RawStoreKind::Memory, capacity) => {
-                let path = root.field("store").field("capacity");
-                within(
-                    &path,
-                    capacity.into(),
-                    LEAST_CAPACITY.into(),
-                    MOST_CAPACITY.into(),
-                )?;
-                capacity
-            }
-        };
+        let (capacity, remote) = store::compile(&root.field("store"), raw.store, self.environment)?;
         let path = root.field("sources");
         let is_shown = |inspector: &RawInspector| inspector.path.is_some();
         if raw.sources.is_empty() && !raw.inspector.as_ref().is_some_and(is_shown) {
@@ -224,6 +224,7 @@ impl Validator<'_> {
             expose_reason: raw.expose_reason,
             hold_headers: raw.hold_headers,
             capacity,
+            remote,
             inspector,
             sources,
         })
@@ -562,18 +563,15 @@ fn preset(path: &Path, name: Option<&str>) -> Result<Option<Preset>, ConfigError
         return Ok(None);
     };
     let presets = presets()?;
-    let mut names = BTreeSet::new();
+    let mut names = Vec::new();
     for preset in presets {
         if preset.names.iter().any(|known| known == name) {
             return Ok(Some(preset));
         }
         names.extend(preset.names);
     }
-    let known = names
-        .into_iter()
-        .map(|name| format!("`{name}`"))
-        .collect::<Vec<_>>()
-        .join(", ");
+    names.sort_unstable();
+    let known = format!("`{}`", names.join("`, `"));
     Err(ConfigError::new(
         &path.field("preset"),
         format!("`{name}` is unknown, expected {known}"),
@@ -585,6 +583,7 @@ fn presets() -> Result<Vec<Preset>, ConfigError> {
     read(include_bytes!("presets.json"))
 }
 
+#[inline(never)]
 fn within(path: &Path, value: u64, least: u64, most: u64) -> Result<u64, ConfigError> {
     if (least..=most).contains(&value) {
         return Ok(value);
@@ -595,6 +594,7 @@ fn within(path: &Path, value: u64, least: u64, most: u64) -> Result<u64, ConfigE
     ))
 }
 
+#[inline(never)]
 fn seconds(path: &Path, name: &str, given: Option<u64>, default: u64) -> Result<u64, ConfigError> {
     within(&path.field(name), given.unwrap_or(default), 1, 86_400)
 }

@@ -10,21 +10,27 @@
 
 mod host;
 mod metrics;
+mod remote;
 
 use core::cell::{Cell, RefCell};
+use core::time::Duration;
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher as _, Hasher as _};
 use std::rc::Rc;
 
+use proxy_wasm::hostcalls::dispatch_http_call;
 use proxy_wasm::traits::{Context, HttpContext, RootContext};
 use proxy_wasm::types::{Action, ContextType};
 use serde::Serialize;
 
+use crate::backlog::Errand;
+use crate::circuit::Turn;
 use crate::dedupe::OwnerToken;
 use crate::guard::{Answer, Decision, Facts, Forward, Guard};
 use crate::json::Scratch;
 use crate::outcome::Outcome;
 use crate::policy::{HoldHeaders, Mode, Policy};
+use crate::redis::Remote;
 use crate::reply::Reply;
 use crate::request::RequestHead;
 use crate::store::{self, Memory, Settlement};
@@ -33,10 +39,11 @@ use crate::verdict::{Code, Rejection};
 use crate::{config, inspector, pairs};
 use host::Shared;
 use metrics::Metrics;
+use remote::Line;
 
 proxy_wasm::main! {{
     log_to_host();
-    proxy_wasm::set_root_context(|_| Box::new(Root { worker: None, is_broken: false }));
+    proxy_wasm::set_root_context(|id| Box::new(Root { id, worker: None, is_broken: false }));
 }}
 
 /// How often waiting requests ask for their claim, in milliseconds. No timer runs while none waits.
@@ -44,6 +51,7 @@ const WAIT_TICK_MILLIS: u32 = 20;
 
 /// The plugin in one VM.
 struct Root {
+    id: u32,
     worker: Option<Rc<Worker>>,
     /// The host did not hand over the configuration. Refusing it here would make Envoy pass
     /// requests around the filter, so each is refused instead.
@@ -59,15 +67,36 @@ struct Worker {
     salt: Cell<Option<[u8; 16]>>,
     next_owner: Cell<u64>,
     waiting: RefCell<Vec<Waiting>>,
+    is_ticking: Cell<bool>,
+    /// The way to a store that many proxies share, if there is one.
+    line: Option<Line>,
+}
+
+impl Drop for Worker {
+    /// An open circuit must not be counted for ever once a new configuration takes its place.
+    fn drop(&mut self) {
+        if self.line.as_ref().is_some_and(Line::is_open) {
+            self.metrics.circuit(Turn::Closed);
+        }
+    }
 }
 
 /// A request that waits for another to settle.
 struct Waiting {
     context: u32,
     guard: Rc<RefCell<Guard>>,
+    /// When it asks the next time, and how long the pause before that is.
+    next: UnixMillis,
+    pause_millis: u64,
 }
 
-impl Context for Root {}
+impl Context for Root {
+    fn on_http_call_response(&mut self, token: u32, headers: usize, _: usize, _: usize) {
+        if let Some(worker) = &self.worker {
+            worker.on_call_response(token, headers);
+        }
+    }
+}
 
 impl RootContext for Root {
     fn on_configure(&mut self, _size: usize) -> bool {
@@ -81,7 +110,7 @@ impl RootContext for Root {
             |name: &str| std::env::var_os(name).map(|value| value.as_encoded_bytes().to_vec());
         match config::parse(&text, &environment) {
             Ok(policy) => {
-                self.worker = Some(Rc::new(Worker::new(policy)));
+                self.worker = Some(Rc::new(Worker::new(policy, self.id)));
                 true
             }
             Err(error) => {
@@ -103,6 +132,7 @@ impl RootContext for Root {
             worker: self.worker.clone(),
             guard: Rc::new(RefCell::new(Guard::new())),
             received: 0,
+            is_held: Rc::default(),
         }))
     }
 
@@ -129,8 +159,9 @@ impl Flow {
 }
 
 impl Worker {
-    fn new(policy: Policy) -> Self {
+    fn new(policy: Policy, root: u32) -> Self {
         Self {
+            line: policy.remote.is_some().then(|| Line::new(root)),
             store: Memory::new(policy.capacity),
             metrics: Metrics::define(&policy),
             policy,
@@ -138,6 +169,7 @@ impl Worker {
             salt: Cell::new(None),
             next_owner: Cell::new(random()),
             waiting: RefCell::default(),
+            is_ticking: Cell::new(false),
         }
     }
 
@@ -153,9 +185,10 @@ impl Worker {
             decision = match decision {
                 Decision::Claim(request) => {
                     let now = now();
-                    let (answer, change) = self.store.claim(&mut Shared, &request, now);
-                    self.metrics.change(change);
-                    guard.on_store(&self.policy, answer, now)
+                    match self.ask(context, shared_guard, guard, &request, now) {
+                        Some(answer) => guard.on_store(&self.policy, answer, now),
+                        None => return Flow::Held,
+                    }
                 }
                 Decision::Answer(answer) => {
                     self.report(guard);
@@ -259,10 +292,11 @@ impl Worker {
         waiting.push(Waiting {
             context,
             guard: Rc::clone(shared_guard),
+            next: UnixMillis::new(0),
+            pause_millis: 0,
         });
-        if waiting.len() == 1 {
-            let _ = host::set_tick_period(WAIT_TICK_MILLIS);
-        }
+        drop(waiting);
+        self.adjust_tick();
     }
 
     fn stop_waiting(&self, context: u32) {
@@ -273,15 +307,27 @@ impl Worker {
             return;
         }
         waiting.retain(|known| known.context != context);
-        if waiting.is_empty() {
-            let _ = host::set_tick_period(0);
+        drop(waiting);
+        self.adjust_tick();
+    }
+
+    /// Lets the timer run while there is something to do at its ticks.
+    fn adjust_tick(&self) {
+        let waits = self.waiting.try_borrow().is_ok_and(|one| !one.is_empty());
+        let is_needed = waits || self.line.as_ref().is_some_and(Line::has_errands);
+        if self.is_ticking.replace(is_needed) != is_needed {
+            let period = if is_needed { WAIT_TICK_MILLIS } else { 0 };
+            let _ = host::set_tick_period(period);
         }
     }
 
     fn on_tick(&self) {
+        let now = now();
+        self.run_errands(now);
         let due = match self.waiting.try_borrow() {
             Ok(waiting) => waiting
                 .iter()
+                .filter(|one| Self::is_due(one, now))
                 .map(|one| (one.context, Rc::clone(&one.guard)))
                 .collect(),
             Err(_) => Vec::new(),
@@ -306,17 +352,21 @@ impl Worker {
                 }
             }
         }
+        self.adjust_tick();
     }
 
-    fn settle(&self, guard: &mut Guard, outcome: Outcome) {
-        if !guard.has_claim() {
-            return;
-        }
+    /// Settles the claim of a request, if it has one. True if its response has to be held until
+    /// the store has answered.
+    fn settle(&self, guard: &mut Guard, outcome: Outcome, stream: Option<&Stream>) -> bool {
+        let Some(terms) = guard.terms() else {
+            return false;
+        };
         self.metrics.outcome(guard.source(), outcome);
         let Some(settlement) = guard.on_outcome(&self.policy, outcome) else {
-            return;
+            return false;
         };
-        match self.store.settle(&mut Shared, &settlement, now()) {
+        let now = now();
+        match self.store.settle(&mut Shared, &settlement, now) {
             Ok((is_settled, change)) => {
                 self.metrics.change(change);
                 match settlement {
@@ -331,6 +381,15 @@ impl Worker {
             }
             Err(store::Unavailable) => self.metrics.settle_failure(guard.source()),
         }
+        let (Some(_), Some(source)) = (&self.line, guard.source()) else {
+            return false;
+        };
+        // A request that has paid for a silent store once does not pay again.
+        let stream = stream
+            .filter(|_| remote::is_response(outcome) && !terms.is_fallback)
+            .map(|stream| (stream.context, &stream.is_held));
+        let errand = Errand::new(source, settlement, terms.lease_end, now);
+        self.settle_there(stream, errand, now)
     }
 
     fn facts(&self) -> Option<Facts> {
@@ -362,6 +421,8 @@ struct Stream {
     worker: Option<Rc<Worker>>,
     guard: Rc<RefCell<Guard>>,
     received: usize,
+    /// Whether the response is held until the store has answered.
+    is_held: Rc<Cell<bool>>,
 }
 
 impl Stream {
@@ -394,7 +455,13 @@ impl Stream {
     }
 }
 
-impl Context for Stream {}
+impl Context for Stream {
+    fn on_http_call_response(&mut self, token: u32, headers: usize, _: usize, _: usize) {
+        if let Some(worker) = &self.worker {
+            worker.on_call_response(token, headers);
+        }
+    }
+}
 
 impl HttpContext for Stream {
     fn on_http_request_headers(&mut self, _count: usize, ends: bool) -> Action {
@@ -479,14 +546,41 @@ impl HttpContext for Stream {
             return Action::Continue;
         }
         let (outcome, status) = outcome();
-        worker.settle(&mut guard, outcome);
+        let is_held = worker.settle(&mut guard, outcome, Some(self));
         if let (Outcome::Accepted, Some(wanted)) = (outcome, acknowledge_as)
             && u64::from(wanted) != status
         {
             // The sender gets the upstream's own status if the host refuses.
             let _ = host::set_response_status(&wanted.to_string());
         }
-        Action::Continue
+        // The body and the trailers have to be held too, or the headers go with them.
+        if is_held {
+            Action::Pause
+        } else {
+            Action::Continue
+        }
+    }
+
+    fn on_http_response_body(&mut self, size: usize, _ends: bool) -> Action {
+        if !self.is_held.get() {
+            return Action::Continue;
+        }
+        if size > remote::MAX_HELD_RESPONSE_BYTES {
+            self.is_held.set(false);
+            if let Some(worker) = &self.worker {
+                worker.metrics.early_response();
+            }
+            return Action::Continue;
+        }
+        Action::Pause
+    }
+
+    fn on_http_response_trailers(&mut self, _count: usize) -> Action {
+        if self.is_held.get() {
+            Action::Pause
+        } else {
+            Action::Continue
+        }
     }
 
     fn on_log(&mut self) {
@@ -494,9 +588,10 @@ impl HttpContext for Stream {
             return;
         };
         worker.stop_waiting(self.context);
+        worker.abandon(self.context, &guard, &self.is_held);
         worker.note_answer(&mut guard);
         if guard.has_claim() {
-            worker.settle(&mut guard, outcome().0);
+            worker.settle(&mut guard, outcome().0, None);
         }
     }
 }
@@ -528,6 +623,17 @@ fn outcome() -> (Outcome, u64) {
     let status = host::number_property("response\0code").unwrap_or(0);
     let attempts = || host::number_property("upstream\0request_attempt_count").unwrap_or(1);
     (Outcome::new(&details, status, attempts), status)
+}
+
+/// Calls the front of a shared store. Nothing if the proxy does not take the call.
+///
+/// By way of the SDK, for it panics on an answer to a call that it has not made itself. It panics on
+/// a status other than the three that Envoy gives here, too: done, bad argument, internal failure.
+fn dispatch(remote: &Remote, body: &str) -> Option<u32> {
+    let timeout = Duration::from_millis(remote.timeout_millis);
+    let headers = remote.headers();
+    let body = Some(body.as_bytes());
+    dispatch_http_call(&remote.cluster, headers, body, Vec::new(), timeout).ok()
 }
 
 fn reply(reply: &Reply) {

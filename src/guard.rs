@@ -131,6 +131,16 @@ struct Claim {
     key: EventKey,
     fingerprint: Fingerprint,
     owner: OwnerToken,
+    terms: Terms,
+}
+
+/// What a claim holds for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Terms {
+    /// The end of its lease, or a little later: counted from the store's answer.
+    pub lease_end: UnixMillis,
+    /// Whether the process's own store granted it, because the shared one did not answer.
+    pub is_fallback: bool,
 }
 
 impl Guard {
@@ -212,6 +222,30 @@ impl Guard {
         matches!(self.state, State::Claimed(_))
     }
 
+    /// What the claim of this request holds for, if it holds one.
+    #[must_use]
+    pub fn terms(&self) -> Option<Terms> {
+        match &self.state {
+            State::Claimed(claim) => Some(claim.terms),
+            _ => None,
+        }
+    }
+
+    /// How long this request waits for another to settle, if it does.
+    #[must_use]
+    pub fn waits_until(&self) -> Option<UnixMillis> {
+        match &self.state {
+            State::Waiting(_, deadline) => Some(*deadline),
+            _ => None,
+        }
+    }
+
+    /// Whether the store has been asked and has not answered.
+    #[must_use]
+    pub fn is_asking(&self) -> bool {
+        matches!(self.state, State::Asking(..))
+    }
+
     /// The head is there. `ends` if no body will follow.
     pub fn on_head(
         &mut self,
@@ -286,9 +320,11 @@ impl Guard {
             notes.body_bytes = Some(body.len());
         }
         self.held_until(facts.now);
-        let notes = self.notes.as_deref_mut();
-        let verified_id = &mut self.verified_id;
-        match authenticate(source, &pending, body, facts, scratch, verified_id, notes) {
+        let mut told = Told {
+            verified_id: &mut self.verified_id,
+            notes: self.notes.as_deref_mut(),
+        };
+        match authenticate(policy, source, &pending, body, facts, scratch, &mut told) {
             Ok(authentic) => self.claim(source, authentic, None),
             Err(rejection) => self.refuse(source.mode, rejection),
         }
@@ -308,11 +344,15 @@ impl Guard {
             owner,
         } = authentic;
         let code = match answer {
-            ClaimAnswer::Granted => {
+            ClaimAnswer::Granted | ClaimAnswer::GrantedHere => {
                 self.state = State::Claimed(Claim {
                     key,
                     fingerprint,
                     owner,
+                    terms: Terms {
+                        lease_end: now.plus_seconds(source.dedupe.lease_seconds),
+                        is_fallback: answer == ClaimAnswer::GrantedHere,
+                    },
                 });
                 return self.forward(source.mode, Code::Forwarded, Some(key));
             }
@@ -343,6 +383,10 @@ impl Guard {
                 }
             }
             ClaimAnswer::Full => Code::StoreFull,
+            ClaimAnswer::Unavailable if policy.passes_unclaimed() => {
+                self.state = State::Done;
+                return self.forward(source.mode, Code::Forwarded, Some(key));
+            }
             ClaimAnswer::Unavailable => Code::StoreUnavailable,
         };
         self.state = State::Done;
@@ -376,6 +420,7 @@ impl Guard {
             key,
             fingerprint,
             owner,
+            ..
         }) = self.state
         else {
             return None;
@@ -513,13 +558,13 @@ fn capture_headers(
 /// value from inside the body, that is parsed first, as unauthenticated bytes within fixed bounds.
 /// A token was checked with the head. The payload's own rules come last. `verified_id` is set as soon as the MAC has verified it.
 fn authenticate(
+    policy: &Policy,
     source: &Source,
     pending: &Pending,
     body: &[u8],
     facts: &Facts,
     scratch: &mut Scratch,
-    verified_id: &mut Option<MessageId>,
-    mut notes: Option<&mut Notes>,
+    told: &mut Told<'_>,
 ) -> Result<Authentic, Rejection> {
     if body.len() > source.max_body_bytes {
         return Err(Rejection::too_large(limit(source)));
@@ -556,18 +601,18 @@ fn authenticate(
         let id = Some(id.as_str().as_bytes());
         check_mac(source, rule, signed, &pending.headers, body, id, &values)?;
     }
-    let id = verified_id.insert(id);
-    if let Some(notes) = notes.as_deref_mut() {
+    let id = told.verified_id.insert(id);
+    if let Some(notes) = &mut told.notes {
         note_stage(source, document, notes);
     }
     check_payload(source, document, facts.now)?;
     let key = event_key(source, pending, document, id)?;
-    if let Some(notes) = notes {
+    if let Some(notes) = &mut told.notes {
         notes.key = key.to_hex();
     }
     Ok(Authentic {
         key,
-        fingerprint: Fingerprint::of(body, facts.salt),
+        fingerprint: policy.fingerprint(body, facts.salt),
         owner: facts.owner,
     })
 }
@@ -784,6 +829,14 @@ fn event_key(
         ));
     }
     Ok(builder.finish())
+}
+
+/// What is told of a request as soon as it is known, whatever is decided later.
+struct Told<'t> {
+    /// The message id, once the MAC has verified it.
+    verified_id: &'t mut Option<MessageId>,
+    /// For the inspector, if it is on.
+    notes: Option<&'t mut Notes>,
 }
 
 /// For the inspector: what of the payload tells one event of an id from the next.

@@ -14,28 +14,28 @@
 //! inside the same object comes before it.
 //!
 //! Time is linear in the body, but for the keys of objects larger than that, which are sorted:
-//! `n log n` whatever the keys are, since nothing is hashed. Memory is 16 bytes (on wasm) for each
-//! key of an open object and 8 for each URL string, plus a copy of keys that are spelled with
-//! escapes: a small multiple of the body.
+//! `n log n` whatever the keys are, since nothing is hashed. On wasm a key of an open object takes
+//! 16 bytes and a URL string 8, and keys that are spelled with escapes are copied: at the worst,
+//! while a buffer is moved to grow, seven times the body, and next to nothing for honest ones.
 //!
 //! Not done here: no tree, no numbers as numbers (an integer is told from a fraction by its text),
 //! no resumption in the middle of a body.
 
 mod keys;
 mod pointer;
+mod scanner;
 mod text;
 
 use std::borrow::Cow;
-
-use core::fmt;
+use std::fmt;
 
 use keys::Keys;
-use pointer::{NOWHERE, ROOT};
 pub use pointer::{Pointer, PointerError, Selector};
+use scanner::{Extent, Frame, Scanner, Span};
 
 /// Largest number of nested containers; the root object is the first.
 ///
-/// Source: the contract. Callbacks in the field are at most 6 deep.
+/// Source: the contract. The sender's documented callbacks are at most 6 deep.
 pub const MAX_DEPTH: usize = 64;
 
 /// Largest number of keys that an object may have for its duplicates to be found at once, by
@@ -63,12 +63,7 @@ pub fn scan<'body, 'scratch>(
     scratch: &'scratch mut Scratch,
 ) -> Result<Document<'body, 'scratch>, JsonError> {
     scratch.start(selector.slots());
-    let outcome = Scanner {
-        body,
-        selector,
-        scratch,
-    }
-    .document();
+    let outcome = Scanner::new(body, selector, scratch).document();
     scratch.trim();
     outcome?;
     Ok(Document {
@@ -222,7 +217,12 @@ impl fmt::Display for JsonError {
     }
 }
 
-impl core::error::Error for JsonError {}
+impl std::error::Error for JsonError {}
+
+#[cold]
+fn malformed(offset: usize, expected: &'static str) -> JsonError {
+    JsonError::Malformed { offset, expected }
+}
 
 /// Memory of [`scan`], to be used again for the next body.
 ///
@@ -263,340 +263,4 @@ fn give_back<T>(buffer: &mut Vec<T>) {
     if buffer.capacity().saturating_mul(size_of::<T>()) > KEPT_BYTES {
         *buffer = Vec::new();
     }
-}
-
-/// A value's place in the body.
-#[derive(Clone, Copy)]
-struct Extent {
-    start: usize,
-    end: usize,
-}
-
-impl Extent {
-    fn of<'body>(&self, body: &'body [u8]) -> &'body [u8] {
-        body.get(self.start..self.end).unwrap_or_default()
-    }
-}
-
-#[derive(Clone, Copy)]
-struct Span {
-    kind: Kind,
-    extent: Extent,
-}
-
-/// What surrounds the value that is being read.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Container {
-    Array,
-    Object,
-    /// Nothing: the value is the root.
-    Outside,
-}
-
-/// An open container.
-#[derive(Clone, Copy)]
-struct Frame {
-    container: Container,
-    /// The strings directly in this array are URLs.
-    url: bool,
-    /// Offset of the bracket.
-    start: usize,
-    /// The selector's node for this container.
-    node: usize,
-    /// Index of the array's element that is being read; not kept up without a node.
-    index: usize,
-    /// What [`Keys`] held when this object was opened.
-    keys: keys::Mark,
-}
-
-impl Frame {
-    const OUTSIDE: Self = Self {
-        container: Container::Outside,
-        url: false,
-        start: 0,
-        node: NOWHERE,
-        index: 0,
-        keys: keys::Mark::START,
-    };
-}
-
-struct Scanner<'a> {
-    body: &'a [u8],
-    selector: &'a Selector,
-    scratch: &'a mut Scratch,
-}
-
-impl Scanner<'_> {
-    fn document(mut self) -> Result<(), JsonError> {
-        let body = self.body;
-        let mut frame = Frame::OUTSIDE;
-        // The selector's node for the next value, and whether it is a URL if it is a string.
-        let mut node = ROOT;
-        let mut url = false;
-        let mut at = skip_space(body, 0);
-        if body.get(at) != Some(&b'{') {
-            return Err(malformed(at, "an object"));
-        }
-        'member: loop {
-            if frame.container == Container::Object {
-                (at, node, url) = self.key(at, &frame)?;
-            }
-            let start = at;
-            let kind = match body.get(at) {
-                Some(b'"') => {
-                    at = text::string_end(body, at + 1)?.end + 1;
-                    if url && at - start > 2 {
-                        self.scratch.urls.push(Extent { start, end: at });
-                    }
-                    Kind::String
-                }
-                Some(b'-' | b'0'..=b'9') => {
-                    let integer;
-                    (at, integer) = number_end(body, at)?;
-                    Kind::Number { integer }
-                }
-                Some(b'{') => {
-                    self.open(frame, start)?;
-                    let keys = self.scratch.keys.mark();
-                    let container = Container::Object;
-                    frame = Frame {
-                        container,
-                        url: false,
-                        start,
-                        node,
-                        index: 0,
-                        keys,
-                    };
-                    at = skip_space(body, at + 1);
-                    match body.get(at) {
-                        Some(b'"') => continue 'member,
-                        Some(b'}') => {
-                            at += 1;
-                            frame = self.close(frame, Kind::Object, at);
-                        }
-                        _ => return Err(malformed(at, "a key or `}`")),
-                    }
-                    // Closed and recorded already.
-                    node = NOWHERE;
-                    Kind::Object
-                }
-                Some(b'[') => {
-                    self.open(frame, start)?;
-                    frame = Frame {
-                        container: Container::Array,
-                        url,
-                        start,
-                        node,
-                        ..frame
-                    };
-                    frame.index = 0;
-                    at = skip_space(body, at + 1);
-                    if body.get(at) != Some(&b']') {
-                        node = self.selector.element(frame.node, 0);
-                        continue 'member;
-                    }
-                    at += 1;
-                    frame = self.close(frame, Kind::Array, at);
-                    node = NOWHERE;
-                    Kind::Array
-                }
-                Some(b't') => {
-                    at = literal_end(body, at, "`true`", b"true")?;
-                    Kind::Boolean
-                }
-                Some(b'f') => {
-                    at = literal_end(body, at, "`false`", b"false")?;
-                    Kind::Boolean
-                }
-                Some(b'n') => {
-                    at = literal_end(body, at, "`null`", b"null")?;
-                    Kind::Null
-                }
-                _ => return Err(malformed(at, "a value")),
-            };
-            if node != NOWHERE {
-                self.found(node, kind, start, at);
-            }
-            loop {
-                at = skip_space(body, at);
-                let byte = body.get(at);
-                match frame.container {
-                    Container::Object => match byte {
-                        Some(b',') => {
-                            at = skip_space(body, at + 1);
-                            continue 'member;
-                        }
-                        Some(b'}') => {
-                            self.scratch.keys.check(body, frame.keys)?;
-                            at += 1;
-                            frame = self.close(frame, Kind::Object, at);
-                        }
-                        _ => return Err(malformed(at, "`,` or `}`")),
-                    },
-                    Container::Array => match byte {
-                        Some(b',') => {
-                            at = skip_space(body, at + 1);
-                            url = frame.url;
-                            node = NOWHERE;
-                            if frame.node != NOWHERE {
-                                frame.index += 1;
-                                node = self.selector.element(frame.node, frame.index);
-                            }
-                            continue 'member;
-                        }
-                        Some(b']') => {
-                            at += 1;
-                            frame = self.close(frame, Kind::Array, at);
-                        }
-                        _ => return Err(malformed(at, "`,` or `]`")),
-                    },
-                    Container::Outside => match byte {
-                        None => return Ok(()),
-                        Some(_) => return Err(malformed(at, "the end of the body")),
-                    },
-                }
-            }
-        }
-    }
-
-    /// Reads a key, its colon and the space around, up to the value.
-    ///
-    /// Returns where the value begins, its node, and whether it holds URLs.
-    #[inline(always)]
-    fn key(&mut self, at: usize, frame: &Frame) -> Result<(usize, usize, bool), JsonError> {
-        let body = self.body;
-        let keys = &mut self.scratch.keys;
-        if body.get(at) != Some(&b'"') {
-            return Err(malformed(at, "a key"));
-        }
-        let (key, end) = keys.read(body, at)?;
-        keys.add(body, frame.keys, key, at)?;
-        let mut node = NOWHERE;
-        if frame.node != NOWHERE {
-            node = self.selector.member(frame.node, keys.text(body, key));
-        }
-        let url = self.selector.collects_urls() && names_urls(keys.text(body, key));
-        let colon = skip_space(body, end);
-        if body.get(colon) != Some(&b':') {
-            return Err(malformed(colon, "`:`"));
-        }
-        Ok((skip_space(body, colon + 1), node, url))
-    }
-
-    fn open(&mut self, around: Frame, offset: usize) -> Result<(), JsonError> {
-        let frames = &mut self.scratch.frames;
-        if frames.len() >= MAX_DEPTH {
-            return Err(JsonError::TooDeep { offset });
-        }
-        frames.push(around);
-        Ok(())
-    }
-
-    /// Ends the container of `frame` before `end`; returns the one around it.
-    fn close(&mut self, frame: Frame, kind: Kind, end: usize) -> Frame {
-        if frame.container == Container::Object {
-            self.scratch.keys.release(frame.keys);
-        }
-        if frame.node != NOWHERE {
-            self.found(frame.node, kind, frame.start, end);
-        }
-        self.scratch.frames.pop().unwrap_or(Frame::OUTSIDE)
-    }
-
-    #[cold]
-    fn found(&mut self, node: usize, kind: Kind, start: usize, end: usize) {
-        let span = Span {
-            kind,
-            extent: Extent { start, end },
-        };
-        for slot in self.selector.slots_at(node) {
-            if let Some(found) = self.scratch.found.get_mut(*slot) {
-                *found = Some(span);
-            }
-        }
-    }
-}
-
-/// Whether the strings under this key are URLs.
-fn names_urls(key: &[u8]) -> bool {
-    matches!(
-        key,
-        [.., b'u' | b'U', b'r' | b'R', b'l' | b'L']
-            | [.., b'u' | b'U', b'r' | b'R', b'l' | b'L', b's' | b'S']
-            | b"images"
-    )
-}
-
-#[cold]
-fn malformed(offset: usize, expected: &'static str) -> JsonError {
-    JsonError::Malformed { offset, expected }
-}
-
-#[inline(always)]
-fn skip_space(body: &[u8], at: usize) -> usize {
-    match body.get(at) {
-        Some(byte) if *byte <= b' ' => space_end(body, at),
-        _ => at,
-    }
-}
-
-fn space_end(body: &[u8], mut at: usize) -> usize {
-    while let Some(b' ' | b'\t' | b'\n' | b'\r') = body.get(at) {
-        at += 1;
-    }
-    at
-}
-
-/// Source: RFC 8259, section 6.
-#[inline(always)]
-fn number_end(body: &[u8], mut at: usize) -> Result<(usize, bool), JsonError> {
-    if body.get(at) == Some(&b'-') {
-        at += 1;
-    }
-    at = match body.get(at) {
-        Some(b'0') => at + 1,
-        _ => digits_end(body, at)?,
-    };
-    let mut integer = true;
-    if body.get(at) == Some(&b'.') {
-        integer = false;
-        at = digits_end(body, at + 1)?;
-    }
-    if let Some(b'e' | b'E') = body.get(at) {
-        integer = false;
-        at += 1;
-        if let Some(b'+' | b'-') = body.get(at) {
-            at += 1;
-        }
-        at = digits_end(body, at)?;
-    }
-    Ok((at, integer))
-}
-
-#[inline(always)]
-fn digits_end(body: &[u8], start: usize) -> Result<usize, JsonError> {
-    let mut at = start;
-    while let Some(b'0'..=b'9') = body.get(at) {
-        at += 1;
-    }
-    if at == start {
-        Err(malformed(at, "a digit"))
-    } else {
-        Ok(at)
-    }
-}
-
-fn literal_end(
-    body: &[u8],
-    mut at: usize,
-    expected: &'static str,
-    literal: &[u8],
-) -> Result<usize, JsonError> {
-    for byte in literal {
-        if body.get(at) != Some(byte) {
-            return Err(malformed(at, expected));
-        }
-        at += 1;
-    }
-    Ok(at)
 }

@@ -35,6 +35,8 @@
 //! * No input makes the filter panic. What it cannot read it refuses.
 //! * Loading a configuration depends on its text and the environment, and on nothing else.
 
+pub mod backlog;
+pub mod circuit;
 pub mod config;
 pub mod dedupe;
 #[cfg(target_arch = "wasm32")]
@@ -48,6 +50,7 @@ pub mod outcome;
 pub mod pairs;
 pub mod payload;
 pub mod policy;
+pub mod redis;
 pub mod reply;
 pub mod request;
 pub mod scheme;

@@ -3,10 +3,12 @@
 
 use serde::Deserialize;
 
+use crate::dedupe::Fingerprint;
 use crate::inspector::Inspector;
 use crate::json::{Pointer, Selector};
 use crate::mac::SigningSecret;
 use crate::payload::{Requirement, UrlRule};
+use crate::redis::{OnError, Remote};
 use crate::request::RequestHead;
 use crate::scheme::{Scheme, Tolerance};
 
@@ -21,6 +23,8 @@ pub struct Policy {
     pub hold_headers: HoldHeaders,
     /// How many events the memory store has room for.
     pub capacity: u32,
+    /// The store that many proxies share, if there is one.
+    pub remote: Option<Remote>,
     /// The inspector, if it is on.
     pub inspector: Option<Inspector>,
     /// The sources, in the order of the configuration.
@@ -226,6 +230,23 @@ impl Route {
 }
 
 impl Policy {
+    /// The fingerprint of a body, as the store keeps it.
+    #[must_use]
+    pub fn fingerprint(&self, body: &[u8], salt: [u8; 16]) -> Fingerprint {
+        match self.remote {
+            Some(_) => Fingerprint::digest(body),
+            None => Fingerprint::of(body, salt),
+        }
+    }
+
+    /// Whether a request is forwarded unclaimed when the store does not answer.
+    #[must_use]
+    pub fn passes_unclaimed(&self) -> bool {
+        self.remote
+            .as_ref()
+            .is_some_and(|remote| remote.on_error == OnError::Pass)
+    }
+
     /// The index of the source that `head` belongs to: of those that match, the most specific.
     #[must_use]
     pub fn source_of(&self, head: &RequestHead<'_>) -> Option<usize> {

@@ -112,6 +112,11 @@ impl<'a> RequestHead<'a> {
         }
     }
 
+    /// Names in lower case and values, in order.
+    pub fn pairs(&self) -> impl Iterator<Item = (&'a [u8], &'a [u8])> {
+        self.pairs.iter().copied()
+    }
+
     /// Every value of `name` (lower case), in order.
     pub fn values(&self, name: &[u8]) -> impl Iterator<Item = &'a [u8]> {
         self.pairs

@@ -433,20 +433,32 @@ impl SignatureAt {
         if self.form != Form::Numbered {
             return head.occurrence(self.header.as_bytes());
         }
-        let mut found = Occurrence::Missing;
-        for name in self.numbered_names() {
-            match head.occurrence(name.as_bytes()) {
-                Occurrence::Missing => {}
-                Occurrence::Several => return Occurrence::Several,
-                once if found == Occurrence::Missing => found = once,
-                Occurrence::Once(_) => {}
+        let (mut found, mut numbers) = (Occurrence::Missing, 0_u128);
+        for (number, value) in self.numbered(head) {
+            let bit = 1_u128.checked_shl(number).unwrap_or_default();
+            if numbers & bit != 0 {
+                return Occurrence::Several;
+            }
+            numbers |= bit;
+            if found == Occurrence::Missing {
+                found = Occurrence::Once(value);
             }
         }
         found
     }
 
-    fn numbered_names(&self) -> impl Iterator<Item = String> {
-        (1..=MAX_SIGNATURES).map(|number| format!("{}{number}", self.header))
+    /// The headers with a number from 1 to [`MAX_SIGNATURES`] at the end of their name.
+    fn numbered<'a>(&self, head: &RequestHead<'a>) -> impl Iterator<Item = (u32, &'a [u8])> {
+        head.pairs().filter_map(|(name, value)| {
+            let digits = name.strip_prefix(self.header.as_bytes())?;
+            // One spelling for each number.
+            if !digits.iter().all(u8::is_ascii_digit) || digits.starts_with(b"0") {
+                return None;
+            }
+            let number = core::str::from_utf8(digits).ok()?.parse().ok()?;
+            let is_one = usize::try_from(number).is_ok_and(|number| number <= MAX_SIGNATURES);
+            is_one.then_some((number, value))
+        })
     }
 
     fn decode(&self, head: &RequestHead<'_>, value: Occurrence<'_>) -> Result<Signed, Rejection> {
@@ -463,15 +475,7 @@ impl SignatureAt {
                 split(value, *separator).filter_map(|part| part.strip_prefix(prefix.as_bytes())),
             ),
             Form::Fields { separator, key } => self.collect(fields(value, *separator, key)),
-            Form::Numbered => {
-                let names = self.numbered_names();
-                self.collect(
-                    names.filter_map(|name| match head.occurrence(name.as_bytes()) {
-                        Occurrence::Once(value) => Some(value),
-                        _ => None,
-                    }),
-                )
-            }
+            Form::Numbered => self.collect(self.numbered(head).map(|(_, value)| value)),
         }
         .ok_or_else(malformed)
     }

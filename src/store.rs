@@ -70,6 +70,8 @@ pub enum ClaimAnswer {
     Delivered(Fingerprint),
     /// There is no room beside live claims.
     Full,
+    /// The store did not answer; the process's own store has granted the claim instead.
+    GrantedHere,
     /// The store did not answer.
     Unavailable,
 }

@@ -63,6 +63,20 @@ pub(crate) fn bootstrap(ports: Ports, filters: &[Value]) -> Value {
     })
 }
 
+/// Answers everything 401.
+pub(crate) fn direct_response(ports: Ports) -> Value {
+    let mut bootstrap = bootstrap(ports, &[]);
+    let manager = "/static_resources/listeners/0/filter_chains/0/filters/0/typed_config";
+    let routes = format!("{manager}/route_config/virtual_hosts/0/routes");
+    if let Some(routes) = bootstrap.pointer_mut(&routes) {
+        *routes = json!([{
+            "match": { "prefix": "/" },
+            "direct_response": { "status": 401, "body": { "inline_string": "no" } },
+        }]);
+    }
+    bootstrap
+}
+
 fn address(port: u16) -> Value {
     json!({ "socket_address": { "address": "127.0.0.1", "port_value": port } })
 }
@@ -134,6 +148,48 @@ pub(crate) fn buffer() -> Value {
         "typed_config": {
             "@type": "type.googleapis.com/envoy.extensions.filters.http.buffer.v3.Buffer",
             "max_request_bytes": 1_310_720,
+        },
+    })
+}
+
+/// The check as a script for the Lua filter.
+pub(crate) fn lua() -> Value {
+    json!({
+        "name": "envoy.filters.http.lua",
+        "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.filters.http.lua.v3.Lua",
+            "default_source_code": {
+                "inline_string": include_str!("../peers/guard.lua").replace("@KEY@", KEY),
+            },
+        },
+    })
+}
+
+/// The check in a service of its own, which gets head and body over HTTP.
+pub(crate) fn external_authorization(port: u16) -> Value {
+    let exact = |names: &[&str]| {
+        let patterns: Vec<Value> = names.iter().map(|name| json!({ "exact": name })).collect();
+        json!({ "patterns": patterns })
+    };
+    json!({
+        "name": "envoy.filters.http.ext_authz",
+        "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.filters.http.ext_authz.v3.ExtAuthz",
+            "transport_api_version": "V3",
+            "failure_mode_allow": false,
+            "with_request_body": {
+                "max_request_bytes": 1_310_720,
+                "allow_partial_message": false,
+                "pack_as_bytes": true,
+            },
+            "allowed_headers": exact(&["content-type", "x-webhook-timestamp", "x-webhook-signature"]),
+            "http_service": {
+                "server_uri": {
+                    "uri": format!("http://127.0.0.1:{port}"),
+                    "cluster": "authorization",
+                    "timeout": "5s",
+                },
+            },
         },
     })
 }

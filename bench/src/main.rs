@@ -1,243 +1,537 @@
-//! `cargo bench-guard`: what the guard costs, beside plain Envoy and other ways to the same check.
+//! `cargo bench-guard`: what the guard costs, beside plain Envoy, a filter that only holds the body,
+//! and other ways to make the same check. Every round runs every row once, so that what happens to
+//! the machine happens to all; medians are taken over the rounds.
 
 mod envoy;
 mod load;
 mod process;
+mod report;
+mod setups;
 mod traffic;
 mod upstream;
 
-use std::collections::BTreeMap;
-use std::io::{Read as _, Write as _};
-use std::net::{TcpListener, TcpStream};
+use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::thread::sleep;
-use std::time::{Duration, Instant};
+use std::process::{Command, ExitCode};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use serde_json::Value;
 
 use load::Rate;
 use process::Process;
+use report::{Row, Sample};
+use setups::{Setup, Workshop};
 use traffic::{Kind, Sender, Traffic};
 
-struct Setup {
-    name: String,
-    port: u16,
-    processes: Vec<Process>,
+const HELP: &str = "\
+Measures the guard in a real Envoy and writes docs/benchmarks/.
+
+cargo bench-guard [OPTIONS]
+
+  --quick              one short round, no latencies, nothing written: does it all work?
+  --rounds N           rounds for the medians (7)
+  --seconds N          length of one run (2)
+  --only WORDS         rows whose name has one of these words, divided by commas
+  --also NAME=WASM     one more build of the guard, to compare; may be given several times
+  --capacity N         events that the guard's store holds (100000)
+  --write              write docs/benchmarks/README.md and docs/benchmarks/cpu.svg
+
+Needs: envoy (or ENVOY_BIN), wrk. With wrk2, for latencies; nginx with njs, node, python3, for those
+rows. What is missing is said and left out.
+";
+
+/// Connections of the load generator.
+const CONNECTIONS: usize = 16;
+/// wrk2 sets itself right for ten seconds before it counts.
+const LATENCY_SECONDS: u64 = 16;
+
+struct Options {
+    rounds: usize,
+    seconds: u64,
+    quick: bool,
+    write: bool,
+    only: Vec<String>,
+    also: Vec<(String, PathBuf)>,
+    capacity: u32,
 }
 
-fn free_port() -> Result<u16> {
-    let listener = TcpListener::bind(("127.0.0.1", 0)).context("looking for a free port")?;
-    Ok(listener.local_addr()?.port())
+impl Options {
+    fn parse(mut args: impl Iterator<Item = String>) -> Result<Option<Self>> {
+        let mut options = Self {
+            rounds: 7,
+            seconds: 2,
+            quick: false,
+            write: false,
+            only: Vec::new(),
+            also: Vec::new(),
+            capacity: 100_000,
+        };
+        while let Some(arg) = args.next() {
+            let mut value = || {
+                args.next()
+                    .with_context(|| format!("{arg}: its value is missing"))
+            };
+            match arg.as_str() {
+                "--help" | "-h" => return Ok(None),
+                "--quick" => options.quick = true,
+                "--write" => options.write = true,
+                "--rounds" => options.rounds = value()?.parse().context("--rounds")?,
+                "--seconds" => options.seconds = value()?.parse().context("--seconds")?,
+                "--capacity" => options.capacity = value()?.parse().context("--capacity")?,
+                "--only" => options.only = value()?.split(',').map(str::to_owned).collect(),
+                "--also" => {
+                    let value = value()?;
+                    let (name, file) = value
+                        .split_once('=')
+                        .context("--also: expected NAME=WASM")?;
+                    options
+                        .also
+                        .push((format!("guard {name}"), fs::canonicalize(file)?));
+                }
+                _ => bail!("{arg}: no such option; see --help"),
+            }
+        }
+        if options.quick {
+            (options.rounds, options.seconds) = (1, 1);
+        }
+        Ok(Some(options))
+    }
+
+    fn wants(&self, name: &str) -> bool {
+        self.only.is_empty() || self.only.iter().any(|word| name.contains(word.as_str()))
+    }
 }
 
-fn wait_until_open(port: u16) -> Result<()> {
-    let deadline = Instant::now() + Duration::from_secs(20);
-    while TcpStream::connect(("127.0.0.1", port)).is_err() {
-        ensure!(
-            Instant::now() < deadline,
-            "nothing listens on port {port} after 20 s"
-        );
-        sleep(Duration::from_millis(20));
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("bench-guard: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Result<()> {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    if let [role, port] = args.as_slice() {
+        match role.as_str() {
+            "upstream" => return upstream::serve(port.parse().context("the port")?),
+            "authorize" => return upstream::authorize(port.parse().context("the port")?),
+            _ => {}
+        }
+    }
+    let Some(options) = Options::parse(args.into_iter())? else {
+        print!("{HELP}");
+        return Ok(());
+    };
+    let (guard, floor) = build()?;
+    let folder = std::env::current_dir()?.join("target/bench");
+    fs::create_dir_all(&folder)?;
+    let upstream_port = setups::free_port()?;
+    let upstream = setups::start_own("upstream", upstream_port, &folder)?;
+    let workshop = |workers| Workshop {
+        folder: folder.clone(),
+        upstream_port,
+        workers,
+        capacity: options.capacity,
+    };
+
+    let one = workshop(1);
+    let setups = one_worker(&one, &options, &guard, &floor)?;
+    let mut rows = measure(&one, &options, &setups, &upstream, plan)?;
+    let mut latency_rate = 0;
+    if !options.quick
+        && let Some(plain) = report::find(&rows, "plain", "new", SMALL)
+    {
+        latency_rate = half_of(plain.per_second().middle);
+        latencies(&one, &options, &setups, &mut rows, latency_rate)?;
+    }
+    drop(setups);
+
+    let two = workshop(2);
+    let setups = vec![
+        two.plain()?,
+        two.floor(&floor, false)?,
+        two.guard("guard", &guard)?,
+    ];
+    let two_rows = if options.only.is_empty() {
+        measure(&two, &options, &setups, &upstream, |_| {
+            vec![small(Kind::New)]
+        })?
+    } else {
+        Vec::new()
+    };
+    drop(setups);
+
+    let machine = machine();
+    let mut text = format!("One worker. {machine}.\n\n{}", report::table(&rows));
+    if latency_rate > 0 {
+        text += &format!("\n{}", report::latencies(&rows, latency_rate));
+    }
+    text += &format!("\nTwo workers.\n\n{}", report::table(&two_rows));
+    println!("{text}");
+    if options.write {
+        write(&options, &rows, &text, &machine)?;
     }
     Ok(())
 }
 
-fn start_envoy(
-    name: &str,
-    folder: &Path,
-    ports: envoy::Ports,
-    filters: &[Value],
-    workers: usize,
-) -> Result<Setup> {
-    let config = folder.join(format!("{name}.json"));
-    std::fs::write(&config, envoy::bootstrap(ports, filters).to_string())?;
-    let program = std::env::var_os("ENVOY_BIN").unwrap_or_else(|| "envoy".into());
-    let mut command = Command::new(program);
-    command
-        .arg("-c")
-        .arg(&config)
-        .args(["--concurrency", &workers.to_string()]);
-    command.args([
-        "--disable-hot-restart",
-        "--component-log-level",
-        "wasm:warning",
-        "-l",
-        "warning",
-    ]);
-    let process = Process::start("proxy", command, &folder.join(format!("{name}.log")))?;
-    wait_until_open(ports.listener).with_context(|| format!("starting {name}"))?;
-    Ok(Setup {
-        name: name.to_owned(),
-        port: ports.listener,
-        processes: vec![process],
+fn write(options: &Options, rows: &[Row], text: &str, machine: &str) -> Result<()> {
+    let folder = Path::new("docs/benchmarks");
+    fs::create_dir_all(folder)?;
+    let head = include_str!("../report.md")
+        .replace("@ROUNDS@", &options.rounds.to_string())
+        .replace("@SECONDS@", &options.seconds.to_string());
+    fs::write(
+        folder.join("README.md"),
+        head.replace("@TABLES@", text.trim_end()),
+    )?;
+    fs::write(folder.join("cpu.svg"), report::chart(rows, machine))?;
+    Ok(())
+}
+
+const SMALL: usize = 130;
+
+fn small(kind: Kind) -> Traffic {
+    Traffic {
+        kind,
+        sender: Sender::Suno,
+        size: SMALL,
+        is_last: false,
+        path: None,
+    }
+}
+
+/// What is sent to a setup.
+fn plan(setup: &Setup) -> Vec<Traffic> {
+    let new = small(Kind::New);
+    let signed = Traffic {
+        sender: Sender::BodySigner,
+        ..new
+    };
+    let one_each = |kind| Traffic {
+        is_last: true,
+        ..small(kind)
+    };
+    let sizes = [4 << 10, 64 << 10, 1 << 20];
+    let sized = |traffic: Traffic| sizes.map(|size| Traffic { size, ..traffic }).to_vec();
+    match setup.name.as_str() {
+        "plain" => [vec![new, one_each(Kind::New)], sized(new)].concat(),
+        "Envoy direct_response" => vec![small(Kind::Unsigned), one_each(Kind::Unsigned)],
+        "floor" => [vec![new], sized(new)].concat(),
+        "guard" => [
+            vec![
+                new,
+                small(Kind::Duplicate),
+                small(Kind::Forged),
+                small(Kind::Unsigned),
+                one_each(Kind::Unsigned),
+                small(Kind::Malformed),
+            ],
+            sized(new),
+            vec![signed],
+            sized(signed),
+        ]
+        .concat(),
+        "Node + Express" | "Python + FastAPI" => {
+            vec![
+                Traffic {
+                    path: Some("/plain"),
+                    ..new
+                },
+                new,
+            ]
+        }
+        _ => vec![new],
+    }
+}
+
+fn label(traffic: Traffic) -> String {
+    let mut label = match (traffic.kind, traffic.path) {
+        (_, Some(_)) => "no check",
+        (Kind::New, None) => "new",
+        (Kind::Duplicate, None) => "duplicate",
+        (Kind::Forged, None) => "forged",
+        (Kind::Unsigned, None) => "unsigned",
+        (Kind::Malformed, None) => "malformed",
+    }
+    .to_owned();
+    if traffic.sender == Sender::BodySigner {
+        label += ", body signed";
+    }
+    if traffic.is_last {
+        label += ", a connection each";
+    }
+    label
+}
+
+fn one_worker(
+    workshop: &Workshop,
+    options: &Options,
+    guard: &Path,
+    floor: &Path,
+) -> Result<Vec<Setup>> {
+    type Start<'s> = (&'s str, Box<dyn Fn() -> Result<Setup> + 's>);
+    let starts: Vec<Start<'_>> = vec![
+        ("direct_response", Box::new(|| workshop.direct_response())),
+        ("buffer filter", Box::new(|| workshop.buffer())),
+        ("floor", Box::new(|| workshop.floor(floor, false))),
+        ("floor, reading", Box::new(|| workshop.floor(floor, true))),
+        ("guard", Box::new(|| workshop.guard("guard", guard))),
+        ("Envoy Lua filter", Box::new(|| workshop.lua())),
+        ("ext_authz", Box::new(|| workshop.external_authorization())),
+        ("nginx", Box::new(|| workshop.nginx())),
+        ("Node", Box::new(|| workshop.express())),
+        ("Python", Box::new(|| workshop.fastapi())),
+    ];
+    let mut setups = vec![workshop.plain()?];
+    for (name, start) in starts.into_iter().filter(|(name, _)| options.wants(name)) {
+        match start() {
+            Ok(setup) => setups.push(setup),
+            Err(error) => eprintln!("left out: {name}: {error:#}"),
+        }
+    }
+    for (name, file) in &options.also {
+        setups.push(workshop.guard(name, file)?);
+    }
+    Ok(setups)
+}
+
+/// Runs every row once in every round.
+fn measure(
+    workshop: &Workshop,
+    options: &Options,
+    setups: &[Setup],
+    upstream: &Process,
+    plan: impl Fn(&Setup) -> Vec<Traffic>,
+) -> Result<Vec<Row>> {
+    let mut jobs: Vec<(&Setup, Traffic, Row)> = Vec::new();
+    for setup in setups {
+        for traffic in plan(setup) {
+            let row = Row {
+                setup: setup.name.clone(),
+                traffic: label(traffic),
+                size: traffic.size,
+                samples: Vec::new(),
+                latency: Vec::new(),
+                resident_kib: 0,
+            };
+            jobs.push((setup, traffic, row));
+        }
+    }
+    for round in 1..=options.rounds {
+        eprintln!("round {round} of {}", options.rounds);
+        for (setup, traffic, row) in &mut jobs {
+            row.samples.push(sample(
+                workshop,
+                setup,
+                *traffic,
+                options.seconds,
+                upstream,
+            )?);
+            row.resident_kib = setup
+                .processes
+                .iter()
+                .map(|process| process.usage().resident_kib)
+                .sum();
+        }
+    }
+    Ok(jobs.into_iter().map(|(_, _, row)| row).collect())
+}
+
+fn sample(
+    workshop: &Workshop,
+    setup: &Setup,
+    traffic: Traffic,
+    seconds: u64,
+    upstream: &Process,
+) -> Result<Sample> {
+    let records = workshop.folder.join("requests");
+    let count = prepare(setup, traffic, seconds, 40_000, &records)?;
+    let usage = || -> Vec<u64> {
+        let own = setup
+            .processes
+            .iter()
+            .map(|process| process.usage().cpu_nanos);
+        own.chain([upstream.usage().cpu_nanos]).collect()
+    };
+    let before = usage();
+    let seen = load::run(
+        Path::new("wrk"),
+        Rate::Saturation,
+        setup.port,
+        CONNECTIONS,
+        seconds,
+        &records,
+    )?;
+    let after = usage();
+    check(setup, traffic, &seen, count)?;
+    let used: Vec<f64> = after
+        .iter()
+        .zip(&before)
+        .map(|(after, before)| {
+            let used = Duration::from_nanos(after.saturating_sub(*before));
+            used.as_secs_f64() * 1e6 / f64::from(seen.requests.max(1))
+        })
+        .collect();
+    let (proxy, service, upstream) = match used.as_slice() {
+        [proxy, upstream] => (*proxy, 0.0, *upstream),
+        [proxy, service, upstream] => (*proxy, *service, *upstream),
+        _ => bail!("{}: expected one or two processes", setup.name),
+    };
+    Ok(Sample {
+        per_second: seen.per_second(),
+        proxy,
+        service,
+        upstream,
     })
 }
 
-/// Sends one request and returns the status of the answer.
-fn probe(port: u16, request: &[u8]) -> Result<u16> {
-    let mut stream = TcpStream::connect(("127.0.0.1", port))?;
-    stream.set_read_timeout(Some(Duration::from_secs(10)))?;
-    stream.write_all(request)?;
-    let mut answer = [0; 1024];
-    let count = stream.read(&mut answer)?;
-    let text = String::from_utf8_lossy(answer.get(..count).unwrap_or_default()).into_owned();
-    text.split(' ')
-        .nth(1)
-        .and_then(|status| status.parse().ok())
-        .with_context(|| format!("no status in {text:?}"))
+/// Writes the requests for a run, and makes sure that one of them is answered as it should be.
+fn prepare(
+    setup: &Setup,
+    traffic: Traffic,
+    seconds: u64,
+    rate: usize,
+    records: &Path,
+) -> Result<usize> {
+    // More than any proxy can take: large bodies take longer.
+    let rate = (rate * 16384 / (16384 + traffic.size)).max(3000);
+    let count = rate * usize::try_from(seconds)?;
+    traffic.write(records, count)?;
+    let status = setup.probe(&traffic.one())?;
+    ensure!(
+        is_refusal(setup, traffic) == (status >= 400),
+        "{}, {}: answered with {status}",
+        setup.name,
+        label(traffic),
+    );
+    Ok(count)
 }
 
-fn median(values: &mut [f64]) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+fn is_refusal(setup: &Setup, traffic: Traffic) -> bool {
+    setup.refuses && traffic.kind.is_refused()
 }
 
-fn main() -> Result<()> {
-    let args: Vec<String> = std::env::args().skip(1).collect();
-    if args.first().map(String::as_str) == Some("upstream") {
-        let port = args
-            .get(1)
-            .context("upstream: a port is missing")?
-            .parse()?;
-        return upstream::serve(port);
+fn check(setup: &Setup, traffic: Traffic, seen: &load::Seen, count: usize) -> Result<()> {
+    let name = format!(
+        "{}, {}, {}",
+        setup.name,
+        label(traffic),
+        report::bytes(traffic.size)
+    );
+    ensure!(seen.requests > 0, "{name}: no request was answered");
+    if usize::try_from(seen.requests)? > count && traffic.kind != Kind::Duplicate {
+        eprintln!("{name}: the requests ran out and began again");
     }
-    // NAME=WASM ...
-    let rounds: usize = std::env::var("ROUNDS")
-        .ok()
-        .and_then(|n| n.parse().ok())
-        .unwrap_or(5);
-    let seconds: u64 = std::env::var("SECONDS_EACH")
-        .ok()
-        .and_then(|n| n.parse().ok())
-        .unwrap_or(2);
-    let kinds: Vec<Kind> = match std::env::var("KINDS").ok().as_deref() {
-        Some("all") => vec![
-            Kind::New,
-            Kind::Duplicate,
-            Kind::Forged,
-            Kind::Unsigned,
-            Kind::Malformed,
-        ],
-        _ => vec![Kind::New],
-    };
-    let size: usize = std::env::var("SIZE")
-        .ok()
-        .and_then(|n| n.parse().ok())
-        .unwrap_or(130);
-    let sender = if std::env::var_os("BODY_SIGNED").is_some() {
-        Sender::BodySigner
+    let wrong = if is_refusal(setup, traffic) {
+        seen.requests.saturating_sub(seen.refused)
     } else {
-        Sender::Suno
+        seen.refused
     };
-    let folder = PathBuf::from("/tmp/bench/run");
-    std::fs::create_dir_all(&folder)?;
-    let upstream = free_port()?;
-    let mut command = Command::new(std::env::current_exe()?);
-    command.args(["upstream", &upstream.to_string()]);
-    let up = Process::start("upstream", command, &folder.join("upstream.log"))?;
-    wait_until_open(upstream)?;
-    let ports = || -> Result<envoy::Ports> {
-        Ok(envoy::Ports {
-            listener: free_port()?,
-            upstream,
-            authorization: 9,
-        })
-    };
-    let mut setups = vec![start_envoy("plain", &folder, ports()?, &[], 1)?];
-    for arg in &args {
-        let (name, path) = arg.split_once('=').context("NAME=WASM")?;
-        let path = std::fs::canonicalize(path)?;
-        let config = envoy::guard(100_000);
-        setups.push(start_envoy(
-            name,
-            &folder,
-            ports()?,
-            &[envoy::wasm(name, &path, &config)],
-            1,
-        )?);
+    if wrong > 0 || seen.failed > 0 {
+        eprintln!("{name}: {wrong} wrong answers, {} failures", seen.failed);
     }
-    let mut figures: BTreeMap<String, Vec<(f64, f64)>> = BTreeMap::new();
-    let records = folder.join("records");
-    for _ in 0..rounds {
-        for setup in &setups {
-            for &kind in &kinds {
-                if setup.name == "plain" && kind != Kind::New {
-                    continue;
-                }
-                let traffic = Traffic { kind, sender, size };
-                let count = 30_000 * usize::try_from(seconds)? * 4000 / (4000 + size);
-                traffic.write(&records, count)?;
-                let status = probe(setup.port, &traffic.one())?;
-                let refuses = kind.is_refused() && !["plain", "floor"].contains(&&*setup.name);
-                if refuses != (status >= 400) {
-                    bail!("{} {kind:?}: {status}", setup.name);
-                }
-                let before = setup
-                    .processes
-                    .iter()
-                    .map(|p| p.usage().cpu_nanos)
-                    .sum::<u64>();
-                let seen = load::run(
-                    Path::new("wrk"),
-                    Rate::Saturation,
-                    setup.port,
-                    16,
-                    seconds,
-                    &records,
-                )?;
-                let after = setup
-                    .processes
-                    .iter()
-                    .map(|p| p.usage().cpu_nanos)
-                    .sum::<u64>();
-                let micros = Duration::from_nanos(after - before).as_secs_f64() * 1e6
-                    / f64::from(seen.requests);
-                figures
-                    .entry(format!("{} {kind:?}", setup.name))
-                    .or_default()
-                    .push((micros, seen.per_second()));
-                if usize::try_from(seen.requests)? > count {
-                    eprintln!("ran out {} {}", seen.requests, count);
-                }
-                if seen.failed > 0
-                    || (refuses && seen.refused < seen.requests - 20)
-                    || (!refuses && seen.refused > 0)
-                {
-                    eprintln!("{} {kind:?} {seen:?}", setup.name);
-                }
-            }
+    Ok(())
+}
+
+/// Latencies of new events at a fixed rate, without coordinated omission: counted from the time at
+/// which a request was due.
+fn latencies(
+    workshop: &Workshop,
+    options: &Options,
+    setups: &[Setup],
+    rows: &mut [Row],
+    rate: u64,
+) -> Result<()> {
+    let program = std::env::var_os("WRK2_BIN").unwrap_or_else(|| "wrk2".into());
+    if Command::new(&program).arg("--version").output().is_err() {
+        eprintln!("left out: latencies: wrk2 is not there");
+        return Ok(());
+    }
+    let records = workshop.folder.join("requests");
+    for round in 1..=options.rounds.div_ceil(3) {
+        eprintln!("latencies, round {round} of {}", options.rounds.div_ceil(3));
+        for setup in setups {
+            let row = rows
+                .iter_mut()
+                .find(|row| row.setup == setup.name && row.traffic == "new" && row.size == SMALL);
+            let Some(row) = row else { continue };
+            let rate_size = usize::try_from(rate)?.saturating_mul(5) / 4;
+            let count = prepare(
+                setup,
+                small(Kind::New),
+                LATENCY_SECONDS,
+                rate_size,
+                &records,
+            )?;
+            let seen = load::run(
+                Path::new(&program),
+                Rate::Fixed(rate),
+                setup.port,
+                CONNECTIONS,
+                LATENCY_SECONDS,
+                &records,
+            )?;
+            check(setup, small(Kind::New), &seen, count)?;
+            row.latency.push(seen);
         }
     }
-    let plain = median(
-        &mut figures
-            .get("plain New")
-            .map(|v| v.iter().map(|x| x.0).collect::<Vec<_>>())
-            .unwrap_or_default(),
-    );
-    for (name, values) in &figures {
-        let mut cpu: Vec<f64> = values.iter().map(|v| v.0).collect();
-        let mut rps: Vec<f64> = values.iter().map(|v| v.1).collect();
-        let m = median(&mut cpu);
-        println!(
-            "{name:24} {m:7.2} us  (+{:.2})  [{:.1} {:.1}]  {:8.0} rps",
-            m - plain,
-            cpu.first().unwrap_or(&0.0),
-            cpu.last().unwrap_or(&0.0),
-            median(&mut rps)
-        );
-    }
-    for s in &setups {
-        println!(
-            "{} rss {} KiB",
-            s.name,
-            s.processes
-                .iter()
-                .map(|p| p.usage().resident_kib)
-                .sum::<u64>()
-        );
-    }
-    drop(up);
     Ok(())
+}
+
+/// Half of a rate, to the hundred.
+fn half_of(rate: f64) -> u64 {
+    let whole: u64 = format!("{:.0}", rate / 200.0).parse().unwrap_or(1);
+    whole.max(1) * 100
+}
+
+/// Builds the guard and the floor; returns their files.
+fn build() -> Result<(PathBuf, PathBuf)> {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let status = Command::new(cargo)
+        .args([
+            "build",
+            "--quiet",
+            "--release",
+            "--target",
+            "wasm32-wasip1",
+            "--lib",
+        ])
+        .args([
+            "--package",
+            "callback-guard",
+            "--package",
+            "callback-guard-floor",
+        ])
+        .status()
+        .context("running cargo")?;
+    ensure!(status.success(), "the filters do not build");
+    let folder = std::env::current_dir()?.join("target/wasm32-wasip1/release");
+    Ok((
+        folder.join("callback_guard.wasm"),
+        folder.join("callback_guard_floor.wasm"),
+    ))
+}
+
+/// The machine in a few words.
+fn machine() -> String {
+    let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let of = |name: &str| {
+        let line = info.lines().find(|line| line.starts_with(name));
+        line.and_then(|line| line.split_once(':'))
+            .map_or("?", |(_, value)| value.trim())
+    };
+    let cores = info
+        .lines()
+        .filter(|line| line.starts_with("processor"))
+        .count();
+    let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    format!(
+        "{} cores of {}, Linux {}",
+        cores,
+        of("model name"),
+        kernel.trim()
+    )
 }

@@ -8,7 +8,6 @@ use anyhow::{Context, Result};
 
 /// A process and its children.
 pub(crate) struct Process {
-    pub(crate) role: &'static str,
     child: Child,
 }
 
@@ -32,7 +31,7 @@ impl Process {
             .stderr(err)
             .spawn()
             .with_context(|| format!("starting {role}: {command:?}"))?;
-        Ok(Self { role, child })
+        Ok(Self { child })
     }
 
     /// What the process and its children have used up to now.
@@ -40,22 +39,17 @@ impl Process {
         let mut total = Usage::default();
         let mut open = vec![self.child.id()];
         while let Some(id) = open.pop() {
-            let task_folder = format!("/proc/{id}/task");
-            let Ok(tasks) = fs::read_dir(&task_folder) else {
-                continue;
-            };
-            for task in tasks.flatten() {
-                let read =
-                    |name: &str| fs::read_to_string(task.path().join(name)).unwrap_or_default();
-                total.cpu_nanos += first_number(&read("schedstat"));
-                let children = read("children");
-                open.extend(
-                    children
-                        .split_whitespace()
-                        .filter_map(|id| id.parse::<u32>().ok()),
-                );
-            }
-            let status = fs::read_to_string(format!("/proc/{id}/status")).unwrap_or_default();
+            let read =
+                |name: &str| fs::read_to_string(format!("/proc/{id}/{name}")).unwrap_or_default();
+            total.cpu_nanos += cpu_nanos(&read("stat"));
+            // Children belong to the thread that has started them; here that is the first.
+            let children = read(&format!("task/{id}/children"));
+            open.extend(
+                children
+                    .split_whitespace()
+                    .filter_map(|id| id.parse::<u32>().ok()),
+            );
+            let status = read("status");
             let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
             total.resident_kib += resident.map_or(0, first_number);
         }
@@ -75,6 +69,20 @@ impl Drop for Process {
         let _ = Command::new("kill").arg(id).status();
         let _ = self.child.wait();
     }
+}
+
+/// CPU time out of `/proc/PID/stat`, threads that have ended included, in ticks of 10 ms: fields 14
+/// and 15, counted behind the name in parentheses, which is the second.
+///
+/// Source: proc_pid_stat(5).
+fn cpu_nanos(stat: &str) -> u64 {
+    let fields = stat.rsplit_once(") ").map_or("", |(_, fields)| fields);
+    let ticks = fields
+        .split(' ')
+        .skip(11)
+        .take(2)
+        .filter_map(|field| field.parse::<u64>().ok());
+    ticks.sum::<u64>() * 10_000_000
 }
 
 fn first_number(text: &str) -> u64 {

@@ -53,6 +53,10 @@ pub(crate) struct Traffic {
     pub(crate) sender: Sender,
     /// Bytes of the body.
     pub(crate) size: usize,
+    /// Whether each request asks for the end of its connection, as senders do that keep none.
+    pub(crate) is_last: bool,
+    /// The path, if it is not the sender's own.
+    pub(crate) path: Option<&'static str>,
 }
 
 /// Numbers events, so that none is made twice in one run of the program.
@@ -131,8 +135,14 @@ impl Traffic {
             headers
         };
         let length = part.len() + tail.len();
+        let path = self.path.unwrap_or(path);
+        let connection = if self.is_last {
+            "connection: close\r\n"
+        } else {
+            ""
+        };
         format!(
-            "POST {path} HTTP/1.1\r\nhost: bench.example\r\nuser-agent: bench\r\naccept: */*\r\ncontent-type: application/json\r\n{headers}content-length: {length}\r\n\r\n{part}"
+            "POST {path} HTTP/1.1\r\nhost: bench.example\r\nuser-agent: bench\r\naccept: */*\r\ncontent-type: application/json\r\n{connection}{headers}content-length: {length}\r\n\r\n{part}"
         )
         .into_bytes()
     }

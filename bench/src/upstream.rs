@@ -1,54 +1,186 @@
-//! The application behind the proxy: reads a request whole and answers 200, one thread a connection.
+//! Small HTTP/1.1 servers, one thread a connection: the application behind the proxy, and the
+//! authorization service.
 
+use std::collections::HashMap;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread;
+use std::time::SystemTime;
 
 use anyhow::{Context, Result};
+use callback_guard::config;
+use callback_guard::dedupe::OwnerToken;
+use callback_guard::guard::{Decision, Facts, Guard};
+use callback_guard::json::Scratch;
+use callback_guard::outcome::Outcome;
+use callback_guard::policy::Policy;
+use callback_guard::request::RequestHead;
+use callback_guard::store::{ABSENT, Memory, SharedData, Swap, Unavailable};
+use callback_guard::time::UnixMillis;
 
-const ANSWER: &[u8] =
+use crate::envoy;
+
+const RECEIVED: &[u8] =
     b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 21\r\n\r\n{\"status\":\"received\"}";
+const REFUSED: &[u8] = b"HTTP/1.1 401 Unauthorized\r\ncontent-length: 0\r\n\r\n";
 
-/// Serves until the process is ended.
+/// The application: takes everything.
 pub(crate) fn serve(port: u16) -> Result<()> {
+    each_connection(port, |stream| answer_all(stream, |_, _| RECEIVED))
+}
+
+/// The authorization service: the guard's own core, natively, with a store in memory. It cannot see
+/// what the upstream answers, so it takes each event as delivered once it has let it through.
+pub(crate) fn authorize(port: u16) -> Result<()> {
+    let text = envoy::guard(100_000).to_string();
+    let policy =
+        config::parse(text.as_bytes(), &|_| None).map_err(|error| anyhow::anyhow!("{error}"))?;
+    let service = Arc::new(Service {
+        store: Memory::new(100_000),
+        policy,
+        data: Mutex::default(),
+        next_owner: AtomicU64::new(1),
+    });
+    each_connection(port, move |stream| {
+        let mut scratch = Scratch::default();
+        answer_all(stream, |head, body| {
+            if service.allows(head, body, &mut scratch) {
+                RECEIVED
+            } else {
+                REFUSED
+            }
+        });
+    })
+}
+
+struct Service {
+    policy: Policy,
+    store: Memory,
+    data: Mutex<Data>,
+    next_owner: AtomicU64,
+}
+
+#[derive(Default)]
+struct Data {
+    values: HashMap<String, (Vec<u8>, u32)>,
+    version: u32,
+}
+
+impl SharedData for Data {
+    fn get(&mut self, key: &str) -> Result<(Option<Vec<u8>>, Option<u32>), Unavailable> {
+        let found = self.values.get(key);
+        Ok((
+            found.map(|(value, _)| value.clone()),
+            found.map(|(_, version)| *version),
+        ))
+    }
+
+    fn set(&mut self, key: &str, value: &[u8], version: u32) -> Result<Swap, Unavailable> {
+        let held = self.values.get(key).map_or(ABSENT, |(_, version)| *version);
+        if held != version {
+            return Ok(Swap::Conflict);
+        }
+        self.version = self.version.wrapping_add(1);
+        self.values
+            .insert(key.to_owned(), (value.to_vec(), self.version));
+        Ok(Swap::Done)
+    }
+}
+
+impl Service {
+    fn allows(&self, head: &[u8], body: &[u8], scratch: &mut Scratch) -> bool {
+        let Ok(text) = std::str::from_utf8(head) else {
+            return false;
+        };
+        let mut lines = text.split("\r\n");
+        let mut first = lines.next().unwrap_or_default().split(' ');
+        let names: Vec<(String, &str)> = lines
+            .filter_map(|line| line.split_once(':'))
+            .map(|(name, value)| (name.to_ascii_lowercase(), value.trim()))
+            .collect();
+        let mut pairs: Vec<(&[u8], &[u8])> = vec![
+            (b":method", first.next().unwrap_or_default().as_bytes()),
+            (b":path", first.next().unwrap_or_default().as_bytes()),
+        ];
+        pairs.extend(
+            names
+                .iter()
+                .map(|(name, value)| (name.as_bytes(), value.as_bytes())),
+        );
+        let since = SystemTime::now()
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .unwrap_or_default();
+        let now = UnixMillis::new(u64::try_from(since.as_millis()).unwrap_or(0));
+        let mut guard = Guard::new();
+        if guard.on_head(&self.policy, &RequestHead::new(&pairs), now, false) != Decision::Hold {
+            return false;
+        }
+        let owner = OwnerToken::new(self.next_owner.fetch_add(1, Ordering::Relaxed));
+        let facts = Facts {
+            now,
+            owner,
+            salt: [7; 16],
+        };
+        let Decision::Claim(claim) = guard.on_body(&self.policy, body, &facts, scratch) else {
+            return false;
+        };
+        let Ok(mut data) = self.data.lock() else {
+            return false;
+        };
+        let (answer, _) = self.store.claim(&mut *data, &claim, now);
+        if !matches!(
+            guard.on_store(&self.policy, answer, now),
+            Decision::Forward(_)
+        ) {
+            return false;
+        }
+        guard
+            .on_outcome(&self.policy, Outcome::Accepted)
+            .is_some_and(|settlement| self.store.settle(&mut *data, &settlement, now).is_ok())
+    }
+}
+
+fn each_connection(port: u16, serve: impl Fn(TcpStream) + Clone + Send + 'static) -> Result<()> {
     let listener = TcpListener::bind(("127.0.0.1", port)).context("listening")?;
     for stream in listener.incoming().flatten() {
-        thread::spawn(move || answer_all(stream));
+        let serve = serve.clone();
+        thread::spawn(move || serve(stream));
     }
     Ok(())
 }
 
-fn answer_all(mut stream: TcpStream) {
+/// Reads requests, which do not overlap, and writes what `answer` says to head and body.
+fn answer_all(mut stream: TcpStream, mut answer: impl FnMut(&[u8], &[u8]) -> &'static [u8]) {
+    // Only latency would suffer.
     let _ = stream.set_nodelay(true);
-    let mut buffer = vec![0; 64 * 1024];
-    let mut used = 0;
+    let mut request = Vec::new();
+    let mut part = vec![0; 64 * 1024];
     loop {
-        let head_end = buffer.get(..used).and_then(find_head_end);
-        let Some(head_end) = head_end else {
-            match buffer.get_mut(used..).map(|free| stream.read(free)) {
-                Some(Ok(count)) if count > 0 => used += count,
-                _ => return,
+        let whole = find_head_end(&request).and_then(|end| {
+            let (head, body) = request.split_at_checked(end)?;
+            (body.len() >= content_length(head)).then_some((head, body))
+        });
+        if let Some((head, body)) = whole {
+            if stream.write_all(answer(head, body)).is_err() {
+                return;
             }
-            continue;
-        };
-        let length = buffer.get(..head_end).map_or(0, content_length);
-        let mut missing = (head_end + length).saturating_sub(used);
-        // No pipelining: what follows the head is its body.
-        while missing > 0 {
-            match stream.read(&mut buffer) {
-                Ok(count) if count > 0 => missing = missing.saturating_sub(count),
-                _ => return,
-            }
+            request.clear();
         }
-        used = 0;
-        if stream.write_all(ANSWER).is_err() {
-            return;
+        match stream.read(&mut part) {
+            Ok(count) if count > 0 => {
+                request.extend_from_slice(part.get(..count).unwrap_or_default())
+            }
+            _ => return,
         }
     }
 }
 
 fn find_head_end(bytes: &[u8]) -> Option<usize> {
-    bytes
+    // Heads here are small; a body is not searched.
+    let start = bytes.get(..bytes.len().min(4096))?;
+    start
         .windows(4)
         .position(|four| four == b"\r\n\r\n")
         .map(|at| at + 4)

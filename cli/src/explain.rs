@@ -15,9 +15,9 @@ use callback_guard::config;
 use callback_guard::dedupe::OwnerToken;
 use callback_guard::guard::{Decision, Facts, Guard};
 use callback_guard::json::Scratch;
-use callback_guard::policy::{Mode, Policy};
+use callback_guard::policy::{Mode, Policy, Source};
 use callback_guard::request::RequestHead;
-use callback_guard::scheme::{TimestampPlace, Unit};
+use callback_guard::scheme::{Proof, SignatureRule, Signed, TimestampPlace, Unit};
 use callback_guard::store::ClaimRequest;
 use callback_guard::time::UnixMillis;
 use callback_guard::verdict::{Code, Rejection};
@@ -25,7 +25,7 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use crate::capture::Capture;
-use crate::source::SecretArgs;
+use crate::source::{self, SecretArgs};
 use crate::{SAID_NO, body, envoy, time};
 use mistakes::NamedSecret;
 
@@ -61,6 +61,9 @@ pub(crate) struct ExplainArgs {
     /// Without a configuration: the sender's scheme, on any path
     #[arg(long, default_value = "suno", conflicts_with = "config")]
     preset: String,
+    /// A parameter of the preset, as `notification_url=https://…`; may be given several times
+    #[arg(long, value_name = "NAME=VALUE", value_parser = source::parse_parameter)]
+    parameter: Vec<(String, String)>,
     #[command(flatten)]
     secret: SecretArgs,
     /// Where the signature does not match, try the secret in this environment variable too; may be
@@ -131,7 +134,7 @@ pub(crate) fn run(args: &ExplainArgs) -> anyhow::Result<ExitCode> {
     for name in &args.try_env {
         let text = std::env::var_os(name)
             .ok_or_else(|| anyhow!("--try-env: environment variable `{name}` is not set"))?;
-        others.push(NamedSecret::new(name, text.into_encoded_bytes(), "utf8"));
+        others.push(NamedSecret::new(name, text.into_encoded_bytes()));
     }
     let pairs: Vec<(&[u8], &[u8])> = capture
         .headers
@@ -255,8 +258,21 @@ fn conclusion(case: &Case<'_>, judgement: &Judgement) -> String {
 /// The moment of the request's own timestamp, if its head has one that can be read.
 fn signed_at(policy: &Policy, head: &RequestHead<'_>) -> Option<UnixMillis> {
     let source = policy.sources.get(policy.source_of(head)?)?;
-    let credentials = source.scheme.read_head(head).ok()?;
-    Some(UnixMillis::from_seconds(credentials.timestamp()?.seconds()))
+    let signed = rule(source)?.read_head(head).ok()?;
+    Some(UnixMillis::from_seconds(signed.timestamp()?.seconds()))
+}
+
+/// What is signed, where the sender signs; nothing where it sends a token.
+pub(crate) fn rule(source: &Source) -> Option<&SignatureRule> {
+    match &source.scheme.proof {
+        Proof::Signature(rule) => Some(rule),
+        Proof::Token(_) => None,
+    }
+}
+
+/// Signatures and timestamp of the captured head, if they can be read.
+pub(crate) fn signed(case: &Case<'_>, source: &Source) -> Option<Signed> {
+    rule(source)?.read_head(case.head).ok()
 }
 
 /// The policy, and for each source the secrets that are set.
@@ -282,6 +298,7 @@ fn configuration(args: &ExplainArgs) -> anyhow::Result<(Policy, Vec<Vec<NamedSec
                 "name": "source",
                 "match": { "path_prefix": "/" },
                 "preset": args.preset,
+                "parameters": source::parameters(&args.parameter),
                 "secrets": [secret],
             }] })
             .to_string()
@@ -316,16 +333,12 @@ fn named(
     raw: &Value,
     environment: &dyn Fn(&str) -> Option<Vec<u8>>,
 ) -> Option<NamedSecret> {
-    let encoding = raw
-        .get("encoding")
-        .and_then(Value::as_str)
-        .unwrap_or("utf8");
     match raw.get("env").and_then(Value::as_str) {
-        Some(name) => Some(NamedSecret::new(name, environment(name)?, encoding)),
+        Some(name) => Some(NamedSecret::new(name, environment(name)?)),
         None => {
             let value = raw.get("value")?.as_str()?;
             let name = format!("secrets[{index}].value");
-            Some(NamedSecret::new(&name, value.into(), encoding))
+            Some(NamedSecret::new(&name, value.into()))
         }
     }
 }

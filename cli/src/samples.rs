@@ -1,8 +1,13 @@
 //! The bodies that the senders print in their documentation, one per kind of callback.
 
 use anyhow::{Context, anyhow};
+use callback_guard::payload::FieldType;
+use callback_guard::policy::Source;
+use callback_guard::scheme::{IdAt, TimestampPlace, Unit};
+use callback_guard::time::UnixMillis;
 use include_dir::{Dir, include_dir};
 use serde::Deserialize;
+use serde_json::{Value, json};
 
 /// The bodies, and `index.json`, which says of each where its id is and where it was printed.
 static FILES: Dir<'static> = include_dir!("$CARGO_MANIFEST_DIR/../tests/data/samples");
@@ -91,6 +96,57 @@ impl Kind {
     pub(crate) fn body_for(&self, id: &str) -> Vec<u8> {
         self.body.replace(&self.task_id, id).into_bytes()
     }
+}
+
+/// A body for senders of whom there is no sample: the least that `source` accepts.
+pub(crate) fn made_for(source: &Source, id: &str, now: UnixMillis) -> Vec<u8> {
+    let mut body = json!({ "type": "callback-guard.test" });
+    let pointer = |slot: usize| source.pointers.get(slot).map(|pointer| pointer.as_str());
+    for field in source.required.iter().filter(|field| !field.optional) {
+        let value = match field.kind {
+            FieldType::Array => json!([]),
+            FieldType::Boolean => json!(true),
+            FieldType::Integer | FieldType::Number => json!(200),
+            FieldType::Object => json!({}),
+            FieldType::String => json!("test"),
+        };
+        put(&mut body, &field.pointer, value);
+    }
+    let slot = match &source.scheme.id {
+        IdAt::Pointers { slots, .. } => pointer(slots.start),
+        IdAt::BodyDigest | IdAt::Header(_) => Some("/id"),
+    };
+    put(&mut body, slot.unwrap_or("/id"), json!(id));
+    if let Some(at) = source.scheme.timestamp()
+        && let TimestampPlace::Pointer(slot) = at.place
+    {
+        let value = match at.unit {
+            Unit::Seconds => now.as_seconds(),
+            Unit::Milliseconds => now.as_millis(),
+        };
+        put(
+            &mut body,
+            pointer(slot).unwrap_or("/timestamp"),
+            json!(value),
+        );
+    }
+    body.to_string().into_bytes()
+}
+
+/// Sets the field at a JSON pointer, with objects on the way to it.
+fn put(body: &mut Value, pointer: &str, value: Value) {
+    let mut place = body;
+    for name in pointer.split('/').skip(1) {
+        if !place.is_object() {
+            *place = json!({});
+        }
+        let Some(fields) = place.as_object_mut() else {
+            return;
+        };
+        let name = name.replace("~1", "/").replace("~0", "~");
+        place = fields.entry(name).or_insert(Value::Null);
+    }
+    *place = value;
 }
 
 fn text(file: &str) -> anyhow::Result<&'static str> {

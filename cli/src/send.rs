@@ -48,7 +48,8 @@ pub(crate) struct SendArgs {
     #[command(flatten)]
     source: SourceArgs,
     /// A documented kind of callback, with a fresh message id; several are sent in turn; `all` is
-    /// each kind once [default: suno_generate.success]
+    /// each kind once [default: suno_generate.success; for presets of other senders a small body of
+    /// the right form]
     #[arg(long, value_name = "KIND", conflicts_with = "body")]
     kind: Vec<String>,
     /// This body instead: a file, or `-` for standard input
@@ -175,7 +176,7 @@ async fn send_all(plan: Arc<Plan>, client: Client) -> anyhow::Result<Summary> {
 
 /// Sends one callback until it is accepted or given up.
 async fn send_one(plan: &Plan, client: &Client, index: u64) -> anyhow::Result<Sent> {
-    let callback = plan.callback(index)?;
+    let callback = plan.callback(index, time::now())?;
     let retries = match callback.guise {
         Guise::Genuine => plan.retries,
         Guise::Forged | Guise::Stale => 0,
@@ -186,7 +187,7 @@ async fn send_one(plan: &Plan, client: &Client, index: u64) -> anyhow::Result<Se
         let headers = plan.sign(&callback, time::now())?;
         let begin = Instant::now();
         let body = Bytes::from(callback.body.clone());
-        let last = client.post(&plan.url, &headers, body).await;
+        let last = client.post(plan.url(callback.guise), &headers, body).await;
         let took = begin.elapsed();
         attempts += 1;
         let is_accepted = last.as_ref().is_ok_and(|reply| plan.accepts(reply.status));

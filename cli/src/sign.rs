@@ -62,6 +62,11 @@ pub(crate) fn run(args: &SignArgs) -> anyhow::Result<ExitCode> {
     let headers = signer::sign(source, secret, &body, &id, now)
         .map_err(|_| anyhow!("the body has no message id where the sender signs it"))?;
     let text = match &args.curl {
+        None if headers.is_empty() => {
+            return Err(anyhow!(
+                "this sender signs nothing: its token stands in the URL, which --curl prints"
+            ));
+        }
         None => headers
             .iter()
             .map(|(name, value)| format!("{name}: {value}"))
@@ -81,7 +86,7 @@ pub(crate) fn run(args: &SignArgs) -> anyhow::Result<ExitCode> {
                         .context("the body is not text: put it into a file, and name that")?,
                 ),
             };
-            curl::command(url, &headers, data)
+            curl::command(&source::url(source, secret, url), &headers, data)
         }
     };
     writeln!(std::io::stdout(), "{text}").context("standard output")?;

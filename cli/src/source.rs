@@ -7,6 +7,7 @@ use anyhow::{Context, anyhow, bail};
 use callback_guard::config;
 use callback_guard::mac::SigningSecret;
 use callback_guard::policy::{Policy, Source};
+use callback_guard::signer;
 use clap::Args;
 use serde_json::{Value, json};
 
@@ -24,6 +25,9 @@ pub(crate) struct SourceArgs {
     /// Which source of the configuration; may be left out if it has only one
     #[arg(long, value_name = "NAME", requires = "config")]
     pub(crate) source: Option<String>,
+    /// A parameter of the preset, as `notification_url=https://…`; may be given several times
+    #[arg(long, value_name = "NAME=VALUE", conflicts_with = "config", value_parser = parse_parameter)]
+    pub(crate) parameter: Vec<(String, String)>,
     #[command(flatten)]
     pub(crate) secret: SecretArgs,
 }
@@ -67,6 +71,7 @@ impl SourceArgs {
                 "name": "source",
                 "match": { "path_prefix": "/" },
                 "preset": self.preset,
+                "parameters": parameters(&self.parameter),
             }),
             Some(file) => {
                 let found = envoy::only_configuration(file)?;
@@ -99,11 +104,39 @@ impl SourceArgs {
     }
 }
 
+/// Reads `name=value`.
+///
+/// # Errors
+///
+/// There is no `=`.
+pub(crate) fn parse_parameter(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or("expected `name=value`")?;
+    Ok((name.to_owned(), value.to_owned()))
+}
+
+/// Parameters as the configuration has them.
+pub(crate) fn parameters(given: &[(String, String)]) -> Value {
+    let given = given
+        .iter()
+        .map(|(name, value)| (name.clone(), json!(value)));
+    Value::Object(given.collect())
+}
+
 /// The one source of a policy that [`SourceArgs::policy`] made, with its first secret.
 pub(crate) fn only(policy: &Policy) -> anyhow::Result<(&Source, &SigningSecret)> {
     let source = policy.sources.first().context("there is no source")?;
     let secret = source.secrets.first().context("there is no secret")?;
     Ok((source, secret))
+}
+
+/// `url` as the sender of `source` calls it: with the token in it, where it belongs there.
+pub(crate) fn url(source: &Source, secret: &SigningSecret, url: &str) -> String {
+    let after_scheme = url.find("://").map_or(0, |at| at.saturating_add(3));
+    let (scheme, rest) = url.split_at_checked(after_scheme).unwrap_or(("", url));
+    let at = rest.find(['/', '?']).unwrap_or(rest.len());
+    let (authority, target) = rest.split_at_checked(at).unwrap_or((rest, ""));
+    let target = signer::target(source, secret, target);
+    format!("{scheme}{authority}{target}")
 }
 
 impl SecretArgs {

@@ -6,6 +6,7 @@ use serde::Deserialize;
 
 use crate::payload::FieldType;
 use crate::policy::{HoldHeaders, Mode, OnBodyChange, OnUnknown, Unmatched};
+use crate::redis::{OnError, Protocol};
 
 /// The whole configuration.
 #[derive(Debug, Deserialize)]
@@ -41,31 +42,26 @@ fn filter() -> HoldHeaders {
     HoldHeaders::Filter
 }
 
-#[derive(Clone, Copy, Debug, Deserialize)]
+#[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RawStore {
     pub(super) kind: RawStoreKind,
-    #[serde(default = "capacity")]
-    pub(super) capacity: u32,
+    pub(super) capacity: Option<u32>,
+    pub(super) protocol: Option<Protocol>,
+    pub(super) cluster: Option<String>,
+    pub(super) authority: Option<String>,
+    pub(super) token_env: Option<String>,
+    pub(super) key_prefix: Option<String>,
+    pub(super) timeout_milliseconds: Option<u64>,
+    pub(super) on_error: Option<OnError>,
 }
 
-#[derive(Clone, Copy, Debug, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum RawStoreKind {
+    #[default]
     Memory,
-}
-
-fn capacity() -> u32 {
-    100_000
-}
-
-impl Default for RawStore {
-    fn default() -> Self {
-        Self {
-            kind: RawStoreKind::Memory,
-            capacity: capacity(),
-        }
-    }
+    Redis,
 }
 
 #[derive(Debug, Deserialize)]

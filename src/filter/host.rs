@@ -164,6 +164,23 @@ pub(super) fn resume_request() -> Result<(), Refused> {
     check(unsafe { proxy_continue_stream(0) })
 }
 
+/// Lets a held response go on.
+pub(super) fn resume_response() -> Result<(), Refused> {
+    // SAFETY: no address is handed over.
+    check(unsafe { proxy_continue_stream(1) })
+}
+
+/// The header pairs of the reply to a call-out, serialised.
+pub(super) fn call_header_pairs() -> Result<Vec<u8>, Refused> {
+    // SAFETY: the addresses come from `bytes_from`.
+    bytes_from(|data, size| unsafe { proxy_get_header_map_pairs(6, data, size) })
+}
+
+/// At most `size` bytes of the reply to a call-out.
+pub(super) fn call_body(size: usize) -> Result<Vec<u8>, Refused> {
+    buffer(4, size)
+}
+
 /// The configuration of the plugin.
 pub(super) fn plugin_configuration() -> Result<Vec<u8>, Refused> {
     buffer(7, usize::MAX)

@@ -2,9 +2,11 @@
 //! stand in the name; `stats_tags` in `envoy.yaml` makes labels of them.
 
 use super::host::{self, MetricKind};
+use crate::circuit::Turn;
 use crate::dedupe::Change;
 use crate::outcome::Outcome;
 use crate::policy::{Mode, Policy, Source};
+use crate::redis::StoreError;
 use crate::verdict::Code;
 
 /// What stands for the source of a request that matched none. No source can have this name.
@@ -19,6 +21,17 @@ pub(super) struct Metrics {
     claims: Option<u32>,
     delivered: Option<u32>,
     evictions: Option<u32>,
+    remote: Option<RemoteMetrics>,
+}
+
+/// The metrics of a store that many proxies share.
+struct RemoteMetrics {
+    errors: Vec<Option<u32>>,
+    fallbacks: Option<u32>,
+    retries: Option<u32>,
+    circuit_openings: Option<u32>,
+    circuits_open: Option<u32>,
+    early_responses: Option<u32>,
 }
 
 struct SourceMetrics {
@@ -80,6 +93,25 @@ impl Metrics {
             claims: gauge("callback_guard.store_claims"),
             delivered: gauge("callback_guard.store_delivered"),
             evictions: counter("callback_guard.store_evictions_total"),
+            remote: policy.remote.as_ref().map(|remote| RemoteMetrics {
+                errors: StoreError::ALL
+                    .iter()
+                    .map(|error| {
+                        counter(&format!(
+                            "callback_guard.store_errors_total.error.{}",
+                            error.as_str()
+                        ))
+                    })
+                    .collect(),
+                fallbacks: counter(&format!(
+                    "callback_guard.store_fallbacks_total.action.{}",
+                    remote.on_error.as_str()
+                )),
+                retries: counter("callback_guard.store_settle_retries_total"),
+                circuit_openings: counter("callback_guard.store_circuit_openings_total"),
+                circuits_open: gauge("callback_guard.store_circuits_open"),
+                early_responses: counter("callback_guard.store_early_responses_total"),
+            }),
         }
     }
 
@@ -152,6 +184,48 @@ impl Metrics {
         add(self.claims, change.claims);
         add(self.delivered, change.delivered);
         add(self.evictions, i64::from(change.evicted));
+    }
+
+    /// The shared store did not answer, or not so that it can be understood.
+    pub(super) fn store_error(&self, error: StoreError) {
+        let errors = self.remote.as_ref().map(|remote| &remote.errors);
+        add(
+            errors.and_then(|errors| errors.get(error.index()).copied().flatten()),
+            1,
+        );
+    }
+
+    /// `store.on_error` has decided about a request.
+    pub(super) fn store_fallback(&self) {
+        add(self.remote.as_ref().and_then(|remote| remote.fallbacks), 1);
+    }
+
+    /// A settlement is told the shared store again.
+    pub(super) fn settle_retry(&self) {
+        add(self.remote.as_ref().and_then(|remote| remote.retries), 1);
+    }
+
+    /// A response was too long to be held until its claim was settled.
+    pub(super) fn early_response(&self) {
+        add(
+            self.remote
+                .as_ref()
+                .and_then(|remote| remote.early_responses),
+            1,
+        );
+    }
+
+    /// The circuit to the shared store has opened or closed.
+    pub(super) fn circuit(&self, turn: Turn) {
+        let Some(remote) = &self.remote else { return };
+        match turn {
+            Turn::Closed => add(remote.circuits_open, -1),
+            Turn::None => {}
+            Turn::Opened => {
+                add(remote.circuit_openings, 1);
+                add(remote.circuits_open, 1);
+            }
+        }
     }
 
     fn source(&self, source: Option<usize>) -> Option<&SourceMetrics> {

@@ -10,7 +10,7 @@
 //!
 //! Source: RFC 6901.
 
-use core::fmt;
+use std::fmt;
 
 /// A valid, non-empty JSON pointer.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -106,7 +106,7 @@ impl fmt::Display for PointerError {
     }
 }
 
-impl core::error::Error for PointerError {}
+impl std::error::Error for PointerError {}
 
 /// The node of everything that no pointer names.
 pub(super) const NOWHERE: usize = 0;

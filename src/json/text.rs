@@ -78,7 +78,7 @@ pub(super) fn string_end(body: &[u8], mut at: usize) -> Result<End, JsonError> {
     }
 }
 
-/// Checks a run of characters that are not ASCII.
+/// Checks a run of characters that are not ASCII, and of single plain ones between them.
 fn multibyte_end(body: &[u8], mut at: usize) -> Result<usize, JsonError> {
     loop {
         let word = match body.get(at..).and_then(<[u8]>::first_chunk) {
@@ -107,6 +107,8 @@ fn multibyte_end(body: &[u8], mut at: usize) -> Result<usize, JsonError> {
             at += 4;
         } else if word & 0x80 != 0 {
             return Err(not_utf8(at));
+        } else if word & 0x8000 != 0 && matches!(word & 0xff, 0x20..=0x21 | 0x23..=0x5b | 0x5d..) {
+            at += 1;
         } else {
             return Ok(at);
         }

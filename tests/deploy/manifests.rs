@@ -50,25 +50,21 @@ fn every_manifest_fits_its_published_schema() {
 fn the_schemas_find_faults() {
     let mut plugin = document("deploy/istio/wasmplugin.yaml", "WasmPlugin");
     plugin["spec"]["failStrategy"] = json!("FAIL_SOMEHOW");
-    let said = schemas::faults(plugin);
-    assert!(
-        said.contains("failStrategy must be equal to one of the allowed values"),
-        "{said}"
-    );
-
     let mut policy = document("deploy/envoy-gateway/guard.yaml", "EnvoyExtensionPolicy");
     policy["spec"]["wasm"][0]["failurePolicy"] = json!("FAIL_RELOAD");
-    let said = schemas::faults(policy);
-    assert!(
-        said.contains("failurePolicy\"' does not exist in type 'IWasm'"),
-        "{said}"
-    );
-
     let mut deployment = document("deploy/kubernetes/guard.yaml", "Deployment");
     deployment["spec"]["template"]["spec"]["containers"][0]["ports"][0]["containerPort"] =
         json!("ten");
-    let said = schemas::faults(deployment);
-    assert!(said.contains("containerPort must be integer"), "{said}");
+
+    let broken = [plugin, policy, deployment].map(|manifest| ("it".to_owned(), manifest));
+    let said = schemas::faults(&broken);
+    for fault in [
+        "failStrategy must be equal to one of the allowed values",
+        "failurePolicy\"' does not exist in type 'IWasm'",
+        "containerPort must be integer",
+    ] {
+        assert!(said.contains(fault), "{said}");
+    }
 }
 
 /// The Deployment with the patch of `image-volume.yaml` in it, as a strategic merge makes it.
@@ -541,4 +537,60 @@ fn kubernetes_shows_metrics_and_readiness_and_nothing_else() {
         assert_eq!(client::send(metrics, &post).unwrap().status, 404, "{page}");
     }
     assert!(stack.envoy.is_running());
+}
+
+/// The block of `envoy.yaml` that stands there as a comment.
+fn commented(start: &str) -> Value {
+    let text = read("envoy.yaml");
+    let lines = text
+        .lines()
+        .skip_while(|line| line.trim() != format!("#   {start}"));
+    let block: Vec<_> = lines
+        .map_while(|line| line.trim().strip_prefix("#   "))
+        .collect();
+    assert!(block.len() > 3, "{block:?}");
+    let block: yaml_serde::Value = yaml_serde::from_str(&block.join("\n")).unwrap();
+    serde_json::to_value(block).unwrap()
+}
+
+#[test]
+fn traces_pass_through_and_envoy_can_take_part() {
+    const PARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    let send = |stack: &Stack| {
+        let request = genuine(&body("traced"))
+            .header("traceparent", PARENT)
+            .header("tracestate", "vendor=value");
+        assert_eq!(stack.send(&request).unwrap().status, 200);
+        let head = stack.upstream.recorded()[0].head.clone();
+        assert_eq!(head.header("tracestate").as_deref(), Some("vendor=value"));
+        head.header("traceparent").unwrap()
+    };
+    assert_eq!(send(&Setup::new().start().unwrap()), PARENT);
+
+    let tracing = commented("tracing:");
+    let nobody = upstream::unused_address().unwrap();
+    let collector = json!({
+        "name": "otel",
+        "typed_extension_protocol_options": {
+            "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
+                "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
+                "explicit_http_config": { "http2_protocol_options": {} },
+            },
+        },
+        "load_assignment": { "cluster_name": "otel", "endpoints": [{ "lb_endpoints": [{ "endpoint": {
+            "address": { "socket_address": { "address": "127.0.0.1", "port_value": nobody.port() } },
+        } }] }] },
+    });
+    let stack = Setup::new()
+        .render(|render| {
+            render
+                .add_cluster(collector)
+                .connection_manager(|manager| merge(manager, &tracing))
+        })
+        .start()
+        .unwrap();
+    // The same trace, and Envoy's span in it.
+    let parent = send(&stack);
+    assert_eq!(parent[..36], PARENT[..36]);
+    assert_ne!(parent, PARENT);
 }

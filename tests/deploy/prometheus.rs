@@ -14,6 +14,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::programs::{Running, find, run};
+use crate::schemas;
 use crate::support::{body, documents, forged, genuine, path, read, signed};
 
 const RULES: &str = "deploy/prometheus/rules.yaml";
@@ -73,6 +74,37 @@ fn the_kinds_of_the_dashboard_have_each_verdict_once() {
     shown.sort();
     all.sort();
     assert_eq!(shown, all);
+}
+
+#[test]
+fn the_dashboard_fits_grafanas_schema() {
+    let dashboard: Value = serde_json::from_str(&read(DASHBOARD)).unwrap();
+    schemas::assert_dashboard(&dashboard);
+
+    let mut word = dashboard.clone();
+    word["panels"][1]["fieldConfig"]["defaults"]["color"]["mode"] = "colourful".into();
+    let mut field = dashboard;
+    field["panels"][1]["fieldConfig"]["defaults"]["colour"] = "red".into();
+    let said = schemas::dashboard_faults(&[word, field]);
+    assert!(said.contains("\"colourful\"' is not assignable"), "{said}");
+    assert!(said.contains("colour\"' does not exist"), "{said}");
+}
+
+#[test]
+fn the_panels_of_the_dashboard_do_not_overlap() {
+    let dashboard: Value = serde_json::from_str(&read(DASHBOARD)).unwrap();
+    let mut taken = BTreeSet::new();
+    let mut ids = BTreeSet::new();
+    for panel in dashboard["panels"].as_array().unwrap() {
+        assert!(ids.insert(panel["id"].as_u64()), "{panel}");
+        let side = |name: &str| panel["gridPos"][name].as_u64().unwrap();
+        assert!(side("x") + side("w") <= 24, "{panel}");
+        for x in side("x")..side("x") + side("w") {
+            for y in side("y")..side("y") + side("h") {
+                assert!(taken.insert((x, y)), "{panel}");
+            }
+        }
+    }
 }
 
 /// Names and expressions of the alerts.
@@ -253,15 +285,19 @@ fn every_expression_of_the_dashboard_and_the_rules_returns_data() {
     }
 
     let limit = Duration::from_secs(60);
-    for (name, expression) in expressions {
-        let what = format!("{name}: {expression}");
-        wait::try_wait_for(limit, &what, || {
-            send_traffic(&stack);
-            let values = prometheus.query(&expression)?;
-            Ok((!values.is_empty()).then_some(()))
-        })
-        .unwrap();
-    }
+    let mut waiting = expressions;
+    wait::try_wait_for(limit, "data for every expression", || {
+        send_traffic(&stack);
+        let mut still = Vec::new();
+        for (name, expression) in waiting.drain(..) {
+            if prometheus.query(&expression)?.is_empty() {
+                still.push((name, expression));
+            }
+        }
+        waiting = still;
+        Ok(waiting.is_empty().then_some(()))
+    })
+    .unwrap_or_else(|error| panic!("{error}: {waiting:#?}"));
 
     // What the traffic is like shows.
     let is = |expression: &str, what: &dyn Fn(f64) -> bool| {

@@ -146,19 +146,17 @@ impl Builder {
     }
 
     pub fn route_timeout(self, timeout: Duration) -> Self {
-        self.map(|setup| setup.render(|render| render.route_timeout(timeout)))
+        self.render(|render| render.route_timeout(timeout))
     }
 
     pub fn http1_trailers(self) -> Self {
-        self.map(|setup| setup.render(render::Render::http1_trailers))
+        self.render(render::Render::http1_trailers)
     }
 
     pub fn buffer_limit(self, bytes: u32) -> Self {
-        self.map(|setup| {
-            setup.render(|render| {
-                render.listener(|listener| {
-                    listener["per_connection_buffer_limit_bytes"] = json!(bytes);
-                })
+        self.render(|render| {
+            render.listener(|listener| {
+                listener["per_connection_buffer_limit_bytes"] = json!(bytes);
             })
         })
     }
@@ -166,12 +164,10 @@ impl Builder {
     /// As on Istio and Envoy Gateway: no flag, and Envoy's buffer filter behind the guard.
     pub fn buffer_after(self) -> Self {
         self.configuration(|configuration| configuration["hold_headers"] = json!("buffer_after"))
-            .map(|setup| {
-                setup.render(|render| {
-                    render
-                        .headers_stop_iteration(false)
-                        .after_guard(render::buffer_filter(1 << 20))
-                })
+            .render(|render| {
+                render
+                    .headers_stop_iteration(false)
+                    .after_guard(render::buffer_filter(1 << 20))
             })
     }
 
@@ -187,14 +183,17 @@ impl Builder {
                 "endpoints": [{ "lb_endpoints": [endpoint] }],
             },
         });
-        self.map(|setup| {
-            setup.render(|render| {
-                render.add_cluster(cluster).connection_manager(|manager| {
-                    let route = &mut manager["route_config"]["virtual_hosts"][0]["routes"][0];
-                    route["route"]["cluster"] = json!("dead");
-                })
+        self.render(|render| {
+            render.add_cluster(cluster).connection_manager(|manager| {
+                let route = &mut manager["route_config"]["virtual_hosts"][0]["routes"][0];
+                route["route"]["cluster"] = json!("dead");
             })
         })
+    }
+
+    /// The Envoy configuration, changed.
+    pub fn render(self, edit: impl FnOnce(render::Render) -> render::Render) -> Self {
+        self.map(|setup| setup.render(edit))
     }
 
     pub fn lds(self) -> Self {

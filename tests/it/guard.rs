@@ -605,6 +605,35 @@ fn a_wait_has_an_end() {
 }
 
 #[test]
+fn the_time_from_the_head_to_the_decision_is_known() {
+    let after = |millis: u64| UnixMillis::new(NOW.as_millis() + millis);
+    let mut host = Host::new(suno());
+
+    // A refusal by the head takes no time; one by the body has waited for it.
+    let (guard, _) = host.send(&genuine(BODY).with(":method", "GET"), NOW);
+    assert_eq!(guard.held_millis(), None);
+    let (guard, seen) = host.send(&genuine(BODY).body("{"), NOW);
+    assert_eq!(seen.code(), Some(Code::JsonMalformed));
+    assert_eq!(guard.held_millis(), Some(0));
+
+    let (mut first, _) = host.send(&genuine(BODY), NOW);
+    assert_eq!(first.held_millis(), Some(0));
+    let (mut second, _) = host.send(&genuine(BODY), NOW);
+    assert_eq!(host.ask_again(&mut second, after(1234)), Seen::Waits);
+    host.settle(&mut first, Outcome::Accepted, after(1234));
+    host.ask_again(&mut second, after(1235));
+    assert_eq!(second.held_millis(), Some(1235));
+
+    // A clock that steps back.
+    const OTHER: &str = r#"{"code":200,"msg":"","data":{"task_id":"other"}}"#;
+    let (_first, _) = host.send(&genuine(OTHER), NOW);
+    let (mut fourth, _) = host.send(&genuine(OTHER), NOW);
+    let back = UnixMillis::new(NOW.as_millis() - 5000);
+    assert_eq!(host.ask_again(&mut fourth, back), Seen::Waits);
+    assert_eq!(fourth.held_millis(), Some(0));
+}
+
+#[test]
 fn monitoring_forwards_everything_and_says_what_enforcing_would_do() {
     let policy = policy(&configuration(|c| c["mode"] = json!("monitor")));
     let mut host = Host::new(policy);

@@ -15,6 +15,7 @@ mod guard;
 mod inspector;
 mod model;
 mod presets;
+mod redis;
 mod store;
 mod support;
 mod tidy;

@@ -86,3 +86,39 @@ fn rfc_4231() {
         assert_eq!(Encoding::Hex.encode(&secret.sign(&[left, right])), expected);
     }
 }
+
+/// Every vector of project Wycheproof, changed tags included. The guard knows whole tags only: of the
+/// truncated ones, half as long, none is taken.
+///
+/// Source: tests/data/wycheproof/README.md.
+#[test]
+fn wycheproof() {
+    let text = include_str!("../data/wycheproof/hmac_sha256_test.json");
+    let file: serde_json::Value = serde_json::from_str(text).unwrap();
+    let (mut taken, mut refused, mut short) = (0, 0, 0);
+    for group in file["testGroups"].as_array().unwrap() {
+        for test in group["tests"].as_array().unwrap() {
+            let field = |name: &str| hex::decode(test[name].as_str().unwrap()).unwrap();
+            let secret = callback_guard::mac::SigningSecret::new(&field("key")).unwrap();
+            let (message, tag) = (field("msg"), test["tag"].as_str().unwrap());
+            let Some(tag) = Encoding::Hex.decode(tag.as_bytes()) else {
+                assert_eq!(group["tagSize"], 128);
+                short += 1;
+                continue;
+            };
+            let found = callback_guard::mac::verify(&[secret], &[&message], [&tag].into_iter());
+            let is_valid = test["result"] == "valid";
+            assert_eq!(found.is_some(), is_valid, "{}", test["tcId"]);
+            if is_valid {
+                taken += 1;
+            } else {
+                refused += 1;
+            }
+        }
+    }
+    assert_eq!(
+        taken + refused + short,
+        file["numberOfTests"].as_u64().unwrap()
+    );
+    assert_eq!((taken, refused, short), (36, 51, 87));
+}

@@ -128,7 +128,7 @@ fn check(stack: &Stack, source: &str, path: &str, headers: &[(String, String)], 
     for (name, value) in headers {
         assert_eq!(
             last.head.values(&name.to_ascii_lowercase()),
-            [value.clone()],
+            std::slice::from_ref(value),
             "{source}"
         );
     }

@@ -5,25 +5,23 @@ use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE, URL_S
 use callback_guard::mac::{self, Signature, SigningSecret};
 use callback_guard::policy::Source;
 use callback_guard::request::Occurrence;
-use callback_guard::scheme::{Encoding, Form, Part, TimestampPlace};
+use callback_guard::scheme::{Encoding, Form, Part, SignatureRule, TimestampPlace};
 use serde_json::Value;
 
 use super::steps::{SignedFacts, judgement_secrets};
-use super::{Case, Judgement};
+use super::{Case, Judgement, rule};
 
 /// A secret and what it is called.
 pub(crate) struct NamedSecret {
     pub(crate) name: String,
     text: Vec<u8>,
-    encoding: String,
 }
 
 impl NamedSecret {
-    pub(crate) fn new(name: &str, text: Vec<u8>, encoding: &str) -> Self {
+    pub(crate) fn new(name: &str, text: Vec<u8>) -> Self {
         Self {
             name: name.to_owned(),
             text,
-            encoding: encoding.to_owned(),
         }
     }
 }
@@ -55,16 +53,16 @@ pub(super) fn advice(case: &Case<'_>, judgement: &Judgement) -> String {
     let Some(source) = judgement.guard.policy_of(case.policy) else {
         return String::new();
     };
-    let signatures = signatures(case, source);
+    let Some(rule) = rule(source) else {
+        return "most likely: the token is of another source, or of before a rotation\n".to_owned();
+    };
+    let signatures = signatures(case, rule);
     let keys = keys(case, source);
-    let messages = messages(case, source);
+    let messages = messages(case, source, rule);
     let mut best: Vec<Vec<&str>> = Vec::new();
     let mut tried: u64 = 0;
     for key in &keys {
-        let Some(secret) = SigningSecret::new(&key.value) else {
-            continue;
-        };
-        let secret = [secret];
+        let secret = std::slice::from_ref(&key.value);
         for message in &messages {
             for signature in &signatures {
                 let mistakes: Vec<&str> = [&message.mistake, &key.mistake, &signature.mistake]
@@ -73,12 +71,12 @@ pub(super) fn advice(case: &Case<'_>, judgement: &Judgement) -> String {
                     .map(String::as_str)
                     .collect();
                 let least = best.first().map_or(3, Vec::len);
-                if mistakes.len() > least {
+                if mistakes.is_empty() || mistakes.len() > least {
                     continue;
                 }
                 tried = tried.saturating_add(1);
                 let parts = [message.value.as_slice()];
-                if mac::verify(&secret, &parts, [&signature.value].into_iter()).is_some() {
+                if mac::verify(secret, &parts, [&signature.value].into_iter()).is_some() {
                     if mistakes.len() < least {
                         best.clear();
                     }
@@ -95,7 +93,7 @@ pub(super) fn advice(case: &Case<'_>, judgement: &Judgement) -> String {
         text.push_str(&format!("{lead}: {}\n", mistakes.join(", and ")));
     }
     if best.is_empty() {
-        text.push_str(&nothing_fits(case, source, &signatures, tried));
+        text.push_str(&nothing_fits(case, rule, &signatures, tried));
     }
     text
 }
@@ -103,12 +101,12 @@ pub(super) fn advice(case: &Case<'_>, judgement: &Judgement) -> String {
 /// What can be said if no mistake of the list explains it.
 fn nothing_fits(
     case: &Case<'_>,
-    source: &Source,
+    rule: &SignatureRule,
     signatures: &[Variant<Signature>],
     tried: u64,
 ) -> String {
     if signatures.is_empty() {
-        let texts = signature_texts(case, source);
+        let texts = signature_texts(case, rule);
         let lengths = texts.iter().filter_map(|text| decoded_length(text));
         for length in lengths {
             if let Some(name) = match length {
@@ -126,7 +124,7 @@ fn nothing_fits(
         return "most likely: the header holds no signature of this scheme; is it the right preset?\n"
             .to_owned();
     }
-    let body = if source.scheme.signs_body() {
+    let body = if rule.signs_body() {
         "or the body was changed on the way"
     } else {
         "or the id or the timestamp was changed on the way"
@@ -137,85 +135,71 @@ fn nothing_fits(
     )
 }
 
-/// The secrets in every way that they may have been meant.
-fn keys(case: &Case<'_>, source: &Source) -> Vec<Variant<Vec<u8>>> {
+/// The secrets in every way that they may have been meant, first as they are configured.
+fn keys(case: &Case<'_>, source: &Source) -> Vec<Variant<SigningSecret>> {
     let own = judgement_secrets(case, source);
-    let mut keys = Vec::new();
+    let configured = source.secrets.iter().cloned().map(Variant::right);
+    let mut keys: Vec<Variant<SigningSecret>> = configured.collect();
     for secret in own {
-        keys.extend(spellings(secret, None));
+        spellings(secret, None, &mut keys);
     }
-    let of_others = case
-        .policy
-        .sources
-        .iter()
-        .zip(case.secrets)
-        .filter(|(other, _)| !std::ptr::eq(*other, source))
-        .flat_map(|(other, secrets)| {
-            secrets.iter().map(move |secret| {
-                let owner = format!("of source {}", other.name);
-                (secret, owner)
-            })
-        });
-    let tried = case
-        .others
-        .iter()
-        .map(|secret| (secret, "which the source does not have".to_owned()));
-    for (secret, owner) in of_others.chain(tried) {
-        let prefix = format!("it is signed with {}, {owner}", secret.name);
-        keys.extend(spellings(secret, Some(&prefix)));
+    let sources = case.policy.sources.iter().zip(case.secrets);
+    for (other, secrets) in sources.filter(|(other, _)| !std::ptr::eq(*other, source)) {
+        for (secret, prepared) in secrets.iter().zip(&other.secrets) {
+            let mistake = format!(
+                "it is signed with {}, of source {}",
+                secret.name, other.name
+            );
+            keys.push(Variant::wrong(mistake, prepared.clone()));
+        }
+    }
+    for secret in case.others {
+        let mistake = format!(
+            "it is signed with {}, which the source does not have",
+            secret.name
+        );
+        if let Some(prepared) = SigningSecret::new(&secret.text) {
+            keys.push(Variant::wrong(mistake.clone(), prepared));
+        }
+        spellings(secret, Some(&mistake), &mut keys);
     }
     keys
 }
 
-/// A secret, decoded and trimmed in all ways.
-fn spellings(secret: &NamedSecret, prefix: Option<&str>) -> Vec<Variant<Vec<u8>>> {
+/// Adds a secret, decoded and trimmed in all ways; what `keys` has already is left out.
+fn spellings(secret: &NamedSecret, prefix: Option<&str>, keys: &mut Vec<Variant<SigningSecret>>) {
     let text = &secret.text;
     let name = &secret.name;
     let bare = text.strip_prefix(b"whsec_").unwrap_or(text);
-    let in_base64 = || STANDARD_NO_PAD.decode(unpadded(bare)).ok();
-    let configured = match secret.encoding.as_str() {
-        "base64" => in_base64(),
-        "hex" => hex::decode(bare).ok(),
-        _ => Some(text.clone()),
-    };
-    let mut found: Vec<Variant<Vec<u8>>> = Vec::new();
-    let mut add = |mistake: Option<String>, key: Option<Vec<u8>>| {
-        let Some(key) = key.filter(|key| !key.is_empty()) else {
+    let mut add = |mistake: String, key: Option<Vec<u8>>| {
+        let Some(key) = key.filter(|key| keys.iter().all(|known| !known.value.is(key))) else {
             return;
         };
-        if found.iter().any(|known| known.value == key) {
-            return;
+        if let Some(prepared) = SigningSecret::new(&key) {
+            let mistake = match prefix {
+                None => mistake,
+                Some(prefix) => format!("{prefix}, and {mistake}"),
+            };
+            keys.push(Variant::wrong(mistake, prepared));
         }
-        let mistake = match (prefix, mistake) {
-            (None, mistake) => mistake,
-            (Some(prefix), None) => Some(prefix.to_owned()),
-            (Some(prefix), Some(mistake)) => Some(format!("{prefix}, and {mistake}")),
-        };
-        found.push(Variant {
-            mistake,
-            value: key,
-        });
     };
-    add(None, configured);
-    let as_is = format!("the key is the text of {name} as it is: leave out its `encoding`");
-    add(Some(as_is), Some(text.clone()));
-    let decode = |way: &str| {
-        Some(format!(
-            "the key is {name} decoded from {way}: give the secret `\"encoding\": \"{way}\"`"
-        ))
+    let reading = |how: &str, encoding: &str| {
+        format!("the key is {name} {how}: give the secret `\"encoding\": \"{encoding}\"`")
     };
-    add(decode("base64"), in_base64());
-    add(decode("hex"), hex::decode(bare).ok());
+    add(reading("as it is", "utf8"), Some(text.clone()));
+    let decoded = STANDARD_NO_PAD.decode(unpadded(bare)).ok();
+    add(reading("decoded from base64", "base64"), decoded);
+    add(reading("decoded from hex", "hex"), hex::decode(bare).ok());
     let without = format!("the key is {name} without its `whsec_`");
-    add(Some(without), Some(bare.to_vec()));
+    add(without, Some(bare.to_vec()));
     let trimmed = format!("{name} has white space or a line break around the key: remove it");
-    add(Some(trimmed), Some(text.trim_ascii().to_vec()));
+    add(trimmed, Some(text.trim_ascii().to_vec()));
     let unquoted = format!("{name} has quotation marks around the key: remove them");
     let inside = [&b"\""[..], b"'"].into_iter().find_map(|mark| {
         text.strip_prefix(mark)
             .and_then(|text| text.strip_suffix(mark))
     });
-    add(Some(unquoted), inside.map(<[u8]>::to_vec));
+    add(unquoted, inside.map(<[u8]>::to_vec));
     for (end, what) in [
         (&b"\n"[..], "a line break"),
         (b"\r\n", "a line break (CR LF)"),
@@ -223,18 +207,17 @@ fn spellings(secret: &NamedSecret, prefix: Option<&str>) -> Vec<Variant<Vec<u8>>
     ] {
         let longer =
             format!("the sender's key is {name} with {what} at its end: set it anew there");
-        add(Some(longer), Some([text.as_slice(), end].concat()));
+        add(longer, Some([text.as_slice(), end].concat()));
     }
-    found
 }
 
 /// The messages that may have been signed.
-fn messages(case: &Case<'_>, source: &Source) -> Vec<Variant<Vec<u8>>> {
+fn messages(case: &Case<'_>, source: &Source, rule: &SignatureRule) -> Vec<Variant<Vec<u8>>> {
     let facts = SignedFacts::of(case, source);
-    let stamps = timestamps(case, source);
+    let stamps = timestamps(case, rule);
     let mut found = Vec::new();
     for stamp in &stamps {
-        let parts = facts.parts(source, stamp.value.clone());
+        let parts = facts.parts(rule, stamp.value.clone());
         if let Some(parts) = parts {
             found.push(Variant {
                 mistake: stamp.mistake.clone(),
@@ -243,13 +226,13 @@ fn messages(case: &Case<'_>, source: &Source) -> Vec<Variant<Vec<u8>>> {
         }
     }
     let stamp = stamps.first().and_then(|stamp| stamp.value.clone());
-    if source.scheme.message.contains(&Part::Id) {
+    if rule.holds(&Part::Id) {
         for (pointer, id) in scalars(case.body) {
             let facts = SignedFacts {
                 id: Some(id),
                 ..SignedFacts::of(case, source)
             };
-            let parts = facts.parts(source, stamp.clone());
+            let parts = facts.parts(rule, stamp.clone());
             if let Some(parts) = parts {
                 let mistake =
                     format!("the signed id is the value at {pointer}, not the message id");
@@ -257,13 +240,13 @@ fn messages(case: &Case<'_>, source: &Source) -> Vec<Variant<Vec<u8>>> {
             }
         }
     }
-    if source.scheme.signs_body() {
+    if rule.signs_body() {
         for (mistake, body) in bodies(case.body) {
             let facts = SignedFacts {
                 body,
                 ..SignedFacts::of(case, source)
             };
-            if let Some(parts) = facts.parts(source, stamp.clone()) {
+            if let Some(parts) = facts.parts(rule, stamp.clone()) {
                 found.push(Variant::wrong(mistake, parts.concat()));
             }
         }
@@ -273,9 +256,9 @@ fn messages(case: &Case<'_>, source: &Source) -> Vec<Variant<Vec<u8>>> {
 }
 
 /// The timestamp as it came, and in the other unit.
-fn timestamps(case: &Case<'_>, source: &Source) -> Vec<Variant<Option<Vec<u8>>>> {
-    let place = source.scheme.timestamp.as_ref().map(|at| &at.place);
-    let given = match source.scheme.read_head(case.head) {
+fn timestamps(case: &Case<'_>, rule: &SignatureRule) -> Vec<Variant<Option<Vec<u8>>>> {
+    let place = rule.timestamp.as_ref().map(|at| &at.place);
+    let given = match rule.read_head(case.head) {
         Ok(credentials) => credentials
             .timestamp()
             .map(|stamp| stamp.as_bytes().to_vec()),
@@ -292,7 +275,7 @@ fn timestamps(case: &Case<'_>, source: &Source) -> Vec<Variant<Option<Vec<u8>>>>
         return vec![Variant::right(None)];
     };
     let is_number = text.iter().all(u8::is_ascii_digit);
-    let fits = source.scheme.read_head(case.head).is_ok() || text.len() == 10;
+    let fits = rule.read_head(case.head).is_ok() || text.len() == 10;
     found.push(match (is_number, text.len()) {
         (true, 13) if !fits => Variant::wrong(
             "the timestamp is in milliseconds, where this scheme has seconds",
@@ -454,13 +437,13 @@ fn scalars(body: &[u8]) -> Vec<(String, Vec<u8>)> {
 }
 
 /// Every signature that the header can be read as.
-fn signatures(case: &Case<'_>, source: &Source) -> Vec<Variant<Signature>> {
+fn signatures(case: &Case<'_>, rule: &SignatureRule) -> Vec<Variant<Signature>> {
     let mut found: Vec<Variant<Signature>> = Vec::new();
-    if let Ok(credentials) = source.scheme.read_head(case.head) {
+    if let Ok(credentials) = rule.read_head(case.head) {
         found.extend(credentials.signatures().map(|one| Variant::right(*one)));
     }
-    let configured = source.scheme.value.encoding;
-    for text in signature_texts(case, source) {
+    let configured = rule.value.encoding;
+    for text in signature_texts(case, rule) {
         for (name, encoding, bytes) in decodings(&text) {
             let Ok(signature) = Signature::try_from(bytes) else {
                 continue;
@@ -470,7 +453,7 @@ fn signatures(case: &Case<'_>, source: &Source) -> Vec<Variant<Signature>> {
             }
             let mistake = if encoding == Some(configured) {
                 // Well written, but not where the scheme looks; or a torn timestamp hid it.
-                let is_elsewhere = source.scheme.value.form != (Form::Whole { prefix: "".into() });
+                let is_elsewhere = rule.value.form != (Form::Whole { prefix: "".into() });
                 is_elsewhere.then(|| "the signature header is built in another way".to_owned())
             } else {
                 Some(format!(
@@ -491,8 +474,8 @@ fn signatures(case: &Case<'_>, source: &Source) -> Vec<Variant<Signature>> {
 }
 
 /// The texts in the signature header that may be signatures.
-fn signature_texts(case: &Case<'_>, source: &Source) -> Vec<Vec<u8>> {
-    let at = &source.scheme.value;
+fn signature_texts(case: &Case<'_>, rule: &SignatureRule) -> Vec<Vec<u8>> {
+    let at = &rule.value;
     let name = match at.form {
         Form::Numbered => format!("{}1", at.header),
         _ => at.header.to_string(),

@@ -3,16 +3,17 @@
 use std::borrow::Cow;
 
 use callback_guard::json::{self, Kind, Scratch};
-use callback_guard::mac;
+use callback_guard::mac::verify;
 use callback_guard::policy::{KeyPart, PathRule, Source};
 use callback_guard::request::Occurrence;
 use callback_guard::scheme::{
-    Credentials, IdAt, Material, Part, Timestamp, TimestampPlace, Tolerance,
+    IdAt, Material, Part, Proof, SignatureRule, Signed, Timestamp, TimestampPlace, Tolerance,
 };
 use callback_guard::time::UnixMillis;
+use callback_guard::token::TokenAt;
 use callback_guard::verdict::Code;
 
-use super::{Case, Judgement, place_name, unit_name};
+use super::{Case, Judgement, place_name, rule, signed, unit_name};
 use crate::time;
 
 /// A step, in the words of the contract.
@@ -88,11 +89,12 @@ fn order(signs_body: bool) -> [Step; 14] {
 fn refused_at(case: &Case<'_>, judgement: &Judgement, code: Code) -> Step {
     let at_head = judgement.at_head;
     let source = judgement.guard.policy_of(case.policy);
-    let is_read = source.is_some_and(|source| source.scheme.read_head(case.head).is_ok());
+    let is_read = source.is_some_and(|source| signed(case, source).is_some());
     match code {
         Code::NoSource => Step::Source,
         Code::MethodNotAllowed => Step::Method,
-        Code::UnsupportedMediaType => Step::MediaType,
+        Code::UnsupportedMediaType if at_head => Step::MediaType,
+        Code::SignatureMismatch if at_head => Step::Headers, // a token
         Code::UnsupportedContentEncoding => Step::Encoding,
         Code::BodyTooLarge if at_head => Step::Length,
         Code::BodyTooLarge | Code::BodyEmpty => Step::Body,
@@ -112,7 +114,10 @@ fn refused_at(case: &Case<'_>, judgement: &Judgement, code: Code) -> Step {
         }
         Code::TimestampTooOld | Code::TimestampInFuture if at_head => Step::Freshness,
         Code::IdMissing | Code::IdAmbiguous if at_head => Step::OtherHeaders,
-        Code::JsonMalformed | Code::JsonDuplicateKey | Code::JsonTooDeep => Step::Json,
+        Code::UnsupportedMediaType
+        | Code::JsonMalformed
+        | Code::JsonDuplicateKey
+        | Code::JsonTooDeep => Step::Json,
         Code::IdMissing if judgement.guard.verified_id().is_some() => Step::Event,
         Code::IdMissing | Code::IdAmbiguous | Code::IdMalformed => Step::Id,
         Code::SignatureMismatch => Step::Mac,
@@ -137,7 +142,7 @@ pub(super) fn table(case: &Case<'_>, judgement: &Judgement) -> String {
     let passes_by = source.is_none() && refused.is_none();
     let mut is_reached = true;
     let mut text = String::new();
-    for step in order(source.is_some_and(|source| source.scheme.signs_body())) {
+    for step in order(source.and_then(rule).is_some_and(SignatureRule::signs_body)) {
         let (mark, note) = if !is_reached {
             ("-", "not reached".to_owned())
         } else if Some(step) == refused {
@@ -186,12 +191,12 @@ fn seen(case: &Case<'_>, judgement: &Judgement, step: Step) -> String {
             other => format!("{} of at most {limit} bytes", given(other)),
         },
         Step::Headers => headers(case, source),
-        Step::Freshness => match source.scheme.read_head(case.head) {
-            Ok(credentials) => match credentials.timestamp() {
+        Step::Freshness => match signed(case, source) {
+            Some(signed) => match signed.timestamp() {
                 Some(timestamp) => age(case, timestamp, source.tolerance),
                 None => "no timestamp in the head".to_owned(),
             },
-            Err(_) => String::new(),
+            None => "a token has no timestamp".to_owned(),
         },
         Step::OtherHeaders => {
             let named = source
@@ -207,7 +212,7 @@ fn seen(case: &Case<'_>, judgement: &Judgement, step: Step) -> String {
         Step::Body => format!("{} of at most {limit} bytes", case.body.len()),
         Step::Json => "one object, strictly read".to_owned(),
         Step::Id => id(case, source),
-        Step::Mac => signed(case, source),
+        Step::Mac => mac(case, source),
         Step::Payload => payload(case, source),
         Step::Event => match &judgement.claim {
             Some(claim) => format!(
@@ -221,19 +226,25 @@ fn seen(case: &Case<'_>, judgement: &Judgement, step: Step) -> String {
 }
 
 fn headers(case: &Case<'_>, source: &Source) -> String {
-    let scheme = &source.scheme;
-    let signature = format!("{}: {:?}", scheme.value.header, scheme.value.encoding).to_lowercase();
-    let mut parts = vec![match scheme.read_head(case.head) {
-        Ok(credentials) => format!("{signature}, {} given", credentials.signatures().count()),
-        Err(_) => {
-            let value = case.head.occurrence(scheme.value.header.as_bytes());
-            match value {
-                Occurrence::Once(value) => format!("{signature}, {} bytes given", value.len()),
-                other => format!("{signature}, {}", given(other)),
-            }
+    let rule = match &source.scheme.proof {
+        Proof::Signature(rule) => rule,
+        // The token is the secret itself: where it stands is said, never what.
+        Proof::Token(TokenAt::Header(name)) => return format!("a token in {name}"),
+        Proof::Token(TokenAt::PathSegment { .. }) => {
+            return "a token in the last segment of the path".to_owned();
         }
+        Proof::Token(TokenAt::Query(name)) => return format!("a token in the query, {name}"),
+    };
+    let at = &rule.value;
+    let signature = format!("{}: {:?}", at.header, at.encoding).to_lowercase();
+    let mut parts = vec![match rule.read_head(case.head) {
+        Ok(signed) => format!("{signature}, {} given", signed.signatures().count()),
+        Err(_) => match case.head.occurrence(at.header.as_bytes()) {
+            Occurrence::Once(value) => format!("{signature}, {} bytes given", value.len()),
+            other => format!("{signature}, {}", given(other)),
+        },
     }];
-    if let Some(at) = &scheme.timestamp {
+    if let Some(at) = &rule.timestamp {
         let value = match &at.place {
             TimestampPlace::Header(name) => {
                 format!(" {}", given(case.head.occurrence(name.as_bytes())))
@@ -242,7 +253,7 @@ fn headers(case: &Case<'_>, source: &Source) -> String {
         };
         parts.push(format!(
             "{}:{value} ({})",
-            place_name(&at.place, &scheme.value.header),
+            place_name(&at.place, &rule.value.header),
             unit_name(at.unit)
         ));
     }
@@ -286,7 +297,10 @@ fn id(case: &Case<'_>, source: &Source) -> String {
             ),
             None => String::new(),
         },
-        IdAt::Pointers(slots) => {
+        IdAt::Pointers {
+            slots,
+            or_body_digest,
+        } => {
             let mut scratch = Scratch::default();
             let Ok(document) = json::scan(case.body, &source.selector, &mut scratch) else {
                 return String::new();
@@ -303,6 +317,9 @@ fn id(case: &Case<'_>, source: &Source) -> String {
                     })
                 })
                 .collect();
+            if found.is_empty() && *or_body_digest {
+                return "the SHA-256 of the body, as the body has none".to_owned();
+            }
             if found.is_empty() {
                 let pointers = source.pointers.get(slots.clone()).unwrap_or_default();
                 let pointers: Vec<&str> = pointers.iter().map(|pointer| pointer.as_str()).collect();
@@ -314,17 +331,17 @@ fn id(case: &Case<'_>, source: &Source) -> String {
 }
 
 /// The signed message as text, and the secret that it matches under.
-fn signed(case: &Case<'_>, source: &Source) -> String {
+fn mac(case: &Case<'_>, source: &Source) -> String {
     let facts = SignedFacts::of(case, source);
-    let Ok(credentials) = source.scheme.read_head(case.head) else {
+    let (Some(rule), Some(signed)) = (rule(source), signed(case, source)) else {
+        return "a token is checked with the head".to_owned();
+    };
+    let Some(parts) = facts.parts(rule, facts.timestamp(&signed)) else {
         return String::new();
     };
-    let Some(parts) = facts.parts(source, facts.timestamp(&credentials)) else {
-        return String::new();
-    };
-    let message = describe(source, &parts);
+    let message = describe(rule, &parts);
     let slices: Vec<&[u8]> = parts.iter().map(Vec::as_slice).collect();
-    let index = mac::verify(&source.secrets, &slices, credentials.signatures());
+    let index = verify(&source.secrets, &slices, signed.signatures());
     let known = judgement_secrets(case, source);
     let all = source.secrets.len();
     match index {
@@ -392,7 +409,7 @@ impl SignedFacts {
         let id = match &source.scheme.id {
             IdAt::BodyDigest => None,
             IdAt::Header(index) => headers.get(*index).cloned().flatten().map(Vec::from),
-            IdAt::Pointers(slots) => {
+            IdAt::Pointers { slots, .. } => {
                 let values = values.get(slots.clone()).unwrap_or_default();
                 values.iter().flatten().next().cloned()
             }
@@ -405,8 +422,8 @@ impl SignedFacts {
         }
     }
 
-    pub(super) fn timestamp(&self, credentials: &Credentials) -> Option<Vec<u8>> {
-        credentials
+    pub(super) fn timestamp(&self, signed: &Signed) -> Option<Vec<u8>> {
+        signed
             .timestamp()
             .map(|timestamp| timestamp.as_bytes().to_vec())
     }
@@ -414,7 +431,7 @@ impl SignedFacts {
     /// The parts of the message, put together by the scheme itself.
     pub(super) fn parts(
         &self,
-        source: &Source,
+        rule: &SignatureRule,
         timestamp: Option<Vec<u8>>,
     ) -> Option<Vec<Vec<u8>>> {
         let values: Vec<Option<&[u8]>> = self.values.iter().map(Option::as_deref).collect();
@@ -425,25 +442,21 @@ impl SignedFacts {
             timestamp: timestamp.as_deref(),
             values: &values,
         };
-        let (parts, length) = source.scheme.message(&material).ok()?;
+        let (parts, length) = rule.message(&material).ok()?;
         let parts = parts.get(..length)?;
         Some(parts.iter().map(|part| part.to_vec()).collect())
     }
 }
 
 /// A message as text; a long body only by its length.
-fn describe(source: &Source, parts: &[Vec<u8>]) -> String {
-    let texts = source
-        .scheme
-        .message
-        .iter()
-        .zip(parts)
-        .map(|(part, bytes)| match part {
-            Part::Body if bytes.len() > 80 => {
-                Cow::Owned(format!("<the {} bytes of the body>", bytes.len()))
-            }
-            _ => String::from_utf8_lossy(bytes),
-        });
+fn describe(rule: &SignatureRule, parts: &[Vec<u8>]) -> String {
+    let pieces = rule.message.iter().zip(parts);
+    let texts = pieces.map(|(piece, bytes)| match piece.part {
+        Part::Body if bytes.len() > 80 => {
+            Cow::Owned(format!("<the {} bytes of the body>", bytes.len()))
+        }
+        _ => String::from_utf8_lossy(bytes),
+    });
     let text: String = texts.collect();
     quoted(text.as_bytes())
 }
@@ -464,9 +477,7 @@ fn payload(case: &Case<'_>, source: &Source) -> String {
             .map_or(0, |document| document.urls().count());
         rules.push(format!("{count} URLs against {} hosts", urls.hosts.len()));
     }
-    if let Some(TimestampPlace::Pointer(slot)) =
-        source.scheme.timestamp.as_ref().map(|at| &at.place)
-    {
+    if let Some(TimestampPlace::Pointer(slot)) = source.scheme.timestamp().map(|at| &at.place) {
         let pointer = source
             .pointers
             .get(*slot)

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, bail};
 use callback_guard::mac::SigningSecret;
-use callback_guard::policy::Policy;
+use callback_guard::policy::{Policy, Source};
+use callback_guard::scheme::IdAt;
 use callback_guard::signer;
 use callback_guard::time::UnixMillis;
 use hyper::Uri;
@@ -21,12 +22,14 @@ const STALE_BY: u64 = 60;
 
 /// Everything that is known before the first callback.
 pub(super) struct Plan {
-    pub(super) url: Uri,
     pub(super) count: u64,
     pub(super) concurrency: u16,
     pub(super) retries: u32,
     pub(super) retry_wait: Duration,
     policy: Policy,
+    url: Uri,
+    /// With a token that nobody has, where the token stands in the URL.
+    forged_url: Uri,
     bodies: Bodies,
     id: Option<String>,
     timestamp: Option<UnixMillis>,
@@ -40,6 +43,8 @@ pub(super) struct Plan {
 enum Bodies {
     Given(Vec<u8>),
     Kinds(Vec<Kind>),
+    /// Made for a sender of whom there is no sample.
+    Made,
 }
 
 /// What a callback is.
@@ -70,7 +75,13 @@ pub(super) struct Callback {
 impl Plan {
     pub(super) fn new(args: &SendArgs) -> anyhow::Result<Self> {
         let policy = args.source.policy()?;
-        source::only(&policy)?;
+        let (source, secret) = source::only(&policy)?;
+        let url = args.url.as_ref().context("there is no URL")?.to_string();
+        let forger = SigningSecret::new(body::fresh_id().as_bytes());
+        let forger = forger.context("no key to forge with")?;
+        let with = |secret| source::url(source, secret, &url).parse();
+        let (url, forged_url) = (with(secret)?, with(&forger)?);
+        let headers = args.header.clone();
         let (forge, stale) = (args.forge.unwrap_or(0), args.stale.unwrap_or(0));
         if forge + stale > 100 {
             bail!(
@@ -80,15 +91,16 @@ impl Plan {
         }
         let bodies = match &args.body {
             Some(path) => Bodies::Given(body::read(path)?),
+            None if args.kind.is_empty() && !has_samples(source) => Bodies::Made,
             None => Bodies::Kinds(kinds(&args.kind)?),
         };
         let each = match &bodies {
             Bodies::Kinds(kinds) => u64::try_from(kinds.len()).unwrap_or(1),
-            Bodies::Given(_) => 1,
+            Bodies::Given(_) | Bodies::Made => 1,
         };
-        let forger = SigningSecret::new(&fastrand::u128(..).to_be_bytes());
         Ok(Self {
-            url: args.url.clone().context("there is no URL")?,
+            url,
+            forged_url,
             count: args.repeat.unwrap_or(each),
             concurrency: args.concurrency,
             retries: args.retries,
@@ -97,11 +109,11 @@ impl Plan {
             bodies,
             id: args.id.clone(),
             timestamp: args.timestamp,
-            headers: args.header.clone(),
+            headers,
             rate: args.rate,
             forge,
             stale,
-            forger: forger.context("no key to forge with")?,
+            forger,
         })
     }
 
@@ -113,8 +125,9 @@ impl Plan {
     }
 
     /// The callback `index`.
-    pub(super) fn callback(&self, index: u64) -> anyhow::Result<Callback> {
+    pub(super) fn callback(&self, index: u64, now: UnixMillis) -> anyhow::Result<Callback> {
         let id = self.id.clone().unwrap_or_else(body::fresh_id);
+        let guise = self.guise(index);
         let body = match &self.bodies {
             Bodies::Given(body) => body.clone(),
             Bodies::Kinds(kinds) => {
@@ -122,8 +135,11 @@ impl Plan {
                 let kind = kinds.get(index.checked_rem(kinds.len()).unwrap_or(0));
                 kind.context("there is no kind")?.body_for(&id)
             }
+            Bodies::Made => {
+                let (source, _) = source::only(&self.policy)?;
+                samples::made_for(source, &id, self.moment(source, guise, now))
+            }
         };
-        let guise = self.guise(index);
         Ok(Callback { guise, body, id })
     }
 
@@ -151,11 +167,7 @@ impl Plan {
             Guise::Forged => &self.forger,
             Guise::Genuine | Guise::Stale => secret,
         };
-        let mut now = self.timestamp.unwrap_or(now);
-        if callback.guise == Guise::Stale {
-            let back = source.tolerance.past.saturating_add(STALE_BY);
-            now = UnixMillis::from_seconds(now.as_seconds().saturating_sub(back));
-        }
+        let now = self.moment(source, callback.guise, now);
         let mut headers = vec![("content-type".to_owned(), "application/json".to_owned())];
         headers.extend(
             signer::sign(source, secret, &callback.body, &callback.id, now)
@@ -165,11 +177,46 @@ impl Plan {
         Ok(headers)
     }
 
+    /// Where a callback goes.
+    pub(super) fn url(&self, guise: Guise) -> &Uri {
+        match guise {
+            Guise::Forged => &self.forged_url,
+            Guise::Genuine | Guise::Stale => &self.url,
+        }
+    }
+
+    /// When a callback is signed.
+    fn moment(&self, source: &Source, guise: Guise, now: UnixMillis) -> UnixMillis {
+        let now = self.timestamp.unwrap_or(now);
+        match guise {
+            Guise::Genuine | Guise::Forged => now,
+            Guise::Stale => {
+                let back = source.tolerance.past.saturating_add(STALE_BY);
+                UnixMillis::from_seconds(now.as_seconds().saturating_sub(back))
+            }
+        }
+    }
+
     /// Whether the sender takes `status` for "received".
     pub(super) fn accepts(&self, status: u16) -> bool {
         let source = self.policy.sources.first();
         let only = source.and_then(|source| source.acknowledge_as);
         only.map_or((200..300).contains(&status), |only| status == only)
+    }
+}
+
+/// Whether the senders' samples are callbacks of this source: their message id is where it looks.
+fn has_samples(source: &Source) -> bool {
+    match &source.scheme.id {
+        IdAt::Pointers { slots, .. } => {
+            let pointers = source.pointers.get(slots.clone()).unwrap_or_default();
+            let is_there = |pointer: &&str| *pointer == "/data/task_id";
+            pointers
+                .iter()
+                .map(|pointer| pointer.as_str())
+                .any(|pointer| is_there(&pointer))
+        }
+        IdAt::BodyDigest | IdAt::Header(_) => false,
     }
 }
 

@@ -335,3 +335,26 @@ fn a_variable_that_the_file_itself_sets_counts_as_set() {
     );
     assert!(!run.out.contains("in-the-file"));
 }
+
+#[test]
+fn the_manifests_are_in_order() {
+    for (manifest, place) in [
+        (
+            "deploy/istio/envoyfilter.yaml",
+            "spec.configPatches[1].patch.value.typed_config.config.configuration",
+        ),
+        (
+            "deploy/istio/wasmplugin.yaml",
+            "[document 1].spec.pluginConfig",
+        ),
+        (
+            "deploy/envoy-gateway/guard.yaml",
+            "[document 1].spec.wasm[0].config",
+        ),
+    ] {
+        let run = run(&["check", manifest]);
+        assert_eq!((run.code, run.err.as_str()), (0, ""), "{manifest}");
+        let begin = format!("{manifest}: {place}\nok: 1 source, ");
+        assert!(run.out.starts_with(&begin), "{}", run.out);
+    }
+}

@@ -278,7 +278,7 @@ fn a_secret_that_is_read_in_another_way_is_found() {
     as_is.mistake(
         key,
         &[],
-        "the key is the text of KEY as it is: leave out its `encoding`\n",
+        "the key is KEY as it is: give the secret `\"encoding\": \"utf8\"`\n",
     );
     let broken = Request::signed(suno, format!("{SECRET}\n").as_bytes(), BODY);
     broken.mistake(

@@ -10,14 +10,21 @@ use callback_guard::request::RequestHead;
 use callback_guard::time::UnixMillis;
 use callback_guard::verdict::Code;
 
-use crate::support::{Received, SECRET, Upstream, run};
+use crate::support::{Received, SECRET, Upstream, repository, run, run_with};
 
-fn policy() -> Policy {
+/// A secret that every preset can read.
+const ANY_SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+
+fn policy(preset: &str, secret: &str) -> Policy {
+    let parameters = match preset {
+        "square" => r#""parameters":{"notification_url":"https://h.example/n"},"#,
+        _ => "",
+    };
     let text = format!(
-        r#"{{"sources":[{{"name":"suno","match":{{"path":"/callbacks/suno"}},"preset":"suno",
-        "secrets":[{{"value":"{SECRET}"}}]}}]}}"#
+        r#"{{"sources":[{{"name":"one","match":{{"path_prefix":"/callbacks/suno"}},
+        "preset":"{preset}",{parameters}"secrets":[{{"value":"{secret}"}}]}}]}}"#
     );
-    config::parse(text.as_bytes(), &|_| None).unwrap()
+    config::parse(text.as_bytes(), &|_| None).unwrap_or_else(|error| panic!("{preset}: {error}"))
 }
 
 fn now() -> UnixMillis {
@@ -25,9 +32,12 @@ fn now() -> UnixMillis {
     UnixMillis::new(since.as_millis().try_into().unwrap())
 }
 
-/// What the guard itself says to a request.
+/// What the guard itself says to a request of the preset `suno`.
 fn verdict(request: &Received) -> Code {
-    let policy = policy();
+    verdict_of(&policy("suno", SECRET), request)
+}
+
+fn verdict_of(policy: &Policy, request: &Received) -> Code {
     let mut pairs: Vec<(Vec<u8>, Vec<u8>)> = Vec::new();
     let (line, headers) = request.head.split_once('\n').unwrap();
     let target = line.split(' ').nth(1).unwrap();
@@ -42,7 +52,7 @@ fn verdict(request: &Received) -> Code {
         .map(|(name, value)| (name.as_slice(), value.as_slice()))
         .collect();
     let mut guard = Guard::new();
-    let mut decision = guard.on_head(&policy, &RequestHead::new(&pairs), now(), false);
+    let mut decision = guard.on_head(policy, &RequestHead::new(&pairs), now(), false);
     if decision == Decision::Hold {
         let facts = Facts {
             now: now(),
@@ -50,7 +60,7 @@ fn verdict(request: &Received) -> Code {
             salt: [0; 16],
         };
         decision = guard.on_body(
-            &policy,
+            policy,
             request.body.as_bytes(),
             &facts,
             &mut Scratch::default(),
@@ -250,4 +260,37 @@ fn silence_ends_with_the_timeout() {
     let url = format!("http://{}/", silent.local_addr().unwrap());
     let run = run(&["send", "--retries", "0", "--timeout", "0.2", &url]);
     assert_eq!((run.code, run.err.as_str()), (1, "no reply within 0.2 s\n"));
+}
+
+#[test]
+fn every_preset_sends_what_its_guard_lets_through_and_forges_what_it_refuses() {
+    let table = std::fs::read_to_string(repository().join("src/presets.json")).unwrap();
+    let table: serde_json::Value = serde_json::from_str(&table).unwrap();
+    let entries = table.as_array().unwrap();
+    let names = entries
+        .iter()
+        .flat_map(|preset| preset["names"].as_array().unwrap());
+    let names: Vec<&str> = names.map(|name| name.as_str().unwrap()).collect();
+    assert!(names.len() > 15);
+    for preset in names {
+        let guard = policy(preset, ANY_SECRET);
+        for (flag, codes) in [
+            ("--forge=0", &[Code::Forwarded][..]),
+            ("--forge", &[Code::SignatureMismatch]),
+        ] {
+            let upstream = Upstream::answering(&[200]);
+            let mut arguments = vec!["send", "--preset", preset, flag, &upstream.url];
+            if preset == "square" {
+                arguments.extend(["--parameter", "notification_url=https://h.example/n"]);
+            }
+            let run = run_with(&arguments, &[("SUNO_WEBHOOK_KEY", ANY_SECRET)], "");
+            assert_eq!((run.code, run.err.as_str()), (0, ""), "{preset} {flag}");
+            let received = upstream.received();
+            let code = verdict_of(&guard, &received[0]);
+            assert!(
+                codes.contains(&code),
+                "{preset} {flag}: {code}\n{received:?}"
+            );
+        }
+    }
 }

@@ -32,6 +32,7 @@
 //! | to | take |
 //! |---|---|
 //! | start everything | [`Setup`], then [`Stack`] |
+//! | start several Envoys that share a Redis | [`FleetSetup`], then [`Fleet`] |
 //! | change `envoy.yaml` | [`Render`] |
 //! | write requests, bodies, floods, raw bytes | [`client`] |
 //! | tell the application what to do, and see what it got | [`upstream`] |
@@ -47,6 +48,7 @@ mod child;
 pub mod client;
 pub mod envoy;
 pub mod envoy_binary;
+pub mod fleet;
 pub mod places;
 pub mod render;
 pub mod stack;
@@ -56,6 +58,7 @@ pub mod wasm;
 
 pub use client::{Body, Gate, Load, Piece, Protocol, RawConnection, Request, Response};
 pub use envoy::{Envoy, Update};
+pub use fleet::{Fleet, FleetSetup, Network};
 pub use render::Render;
 pub use stack::{SECRET, SECRET_VARIABLE, Setup, Stack};
 pub use upstream::{Answer, BodyState, Outcome, Recorded, Upstream};

@@ -130,7 +130,7 @@ impl Default for Setup<'_> {
 }
 
 /// Builds the filter and names it, unless there is no guard or a test has named another module.
-fn with_module(render: Render, progress: &dyn Fn(&str)) -> Result<Render> {
+pub(crate) fn with_module(render: Render, progress: &dyn Fn(&str)) -> Result<Render> {
     let named = render.module_path();
     if named == Render::repository().module_path() && named.is_some() {
         return Ok(render.module(&wasm::module(progress)?));

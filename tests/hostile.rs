@@ -1,0 +1,802 @@
+//! Somebody who wants to break the guard, through a real Envoy with the repository's `envoy.yaml`.
+//!
+//! After each attack the same must hold ([`Siege::stands`]): no VM has died or was started anew, the
+//! upstream has seen nothing but what is genuine, and a genuine callback passes at once.
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used
+)]
+
+#[path = "e2e/support.rs"]
+#[allow(
+    dead_code,
+    unreachable_pub,
+    reason = "shared with the end-to-end tests"
+)]
+mod support;
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use callback_guard_harness::client::RawConnection;
+use callback_guard_harness::{Body, Piece, Protocol, Request, wait};
+use serde_json::json;
+
+use support::{Change as _, Guarded, event, signed};
+
+struct Siege {
+    guarded: Guarded,
+    genuine: usize,
+}
+
+impl Siege {
+    #[track_caller]
+    fn start() -> Self {
+        Self::of(Guarded::start())
+    }
+
+    /// Where Envoy waits for more for a second only.
+    #[track_caller]
+    fn impatient() -> Self {
+        let builder = Guarded::builder().render(|render| {
+            render.connection_manager(|manager| {
+                manager["request_timeout"] = json!("1s");
+                manager["request_headers_timeout"] = json!("1s");
+            })
+        });
+        Self::of(builder.start())
+    }
+
+    fn of(guarded: Guarded) -> Self {
+        Self {
+            guarded,
+            genuine: 0,
+        }
+    }
+
+    /// What must hold after each attack.
+    #[track_caller]
+    fn stands(&mut self, attack: &str) {
+        let response = self.guarded.send(&signed(&event("after").1));
+        assert_eq!(response.status, 200, "after {attack}");
+        assert_eq!(response.header("x-callback-guard"), None, "after {attack}");
+        self.genuine += 1;
+        assert_eq!(self.guarded.upstream.heads(), self.genuine, "{attack}");
+        let recorded = self.guarded.upstream.recorded();
+        for head in recorded.iter().map(|request| &request.head) {
+            assert_eq!(head.values("x-callback-guard-key").len(), 1, "{attack}");
+            assert_eq!(head.values("x-callback-guard-source"), ["suno"], "{attack}");
+        }
+        self.guarded.assert_alive();
+    }
+
+    /// Sends bytes as they are. Returns the status of the first answer; 0 if there is none.
+    #[track_caller]
+    fn raw(&self, bytes: impl AsRef<[u8]>) -> u16 {
+        let mut connection = RawConnection::open(self.guarded.address()).unwrap();
+        connection.write(bytes).unwrap();
+        connection
+            .read_response()
+            .ok()
+            .flatten()
+            .map_or(0, |response| response.status)
+    }
+
+    /// Sends a request whose answer may be a reset. Returns the status; 0 if there is none.
+    fn try_send(&self, request: &Request) -> u16 {
+        let stack: &callback_guard_harness::Stack = &self.guarded;
+        stack.send(request).map_or(0, |response| response.status)
+    }
+}
+
+/// The bytes of a genuine callback with these lines more in its head.
+fn genuine_bytes(name: &str, lines: &str) -> (String, String) {
+    let (_, body) = event(name);
+    let head = head_of(&signed(&body), "/callbacks/suno");
+    let length = body.len();
+    (
+        format!("{head}content-length: {length}\r\n{lines}\r\n{body}"),
+        body,
+    )
+}
+
+fn head_of(request: &Request, path: &str) -> String {
+    let mut head = format!("POST {path} HTTP/1.1\r\nhost: app.example\r\n");
+    for (name, value) in &request.headers {
+        let _ = write!(head, "{name}: {}\r\n", String::from_utf8_lossy(value));
+    }
+    head
+}
+
+fn header(request: &Request, name: &str) -> String {
+    let (_, value) = request
+        .headers
+        .iter()
+        .find(|(given, _)| given == name)
+        .unwrap();
+    String::from_utf8(value.clone()).unwrap()
+}
+
+#[test]
+fn header_floods() {
+    let mut siege = Siege::start();
+    for protocol in Protocol::ALL {
+        for (count, length) in [
+            (100, 10),
+            (10_000, 1),
+            (60, 4000),
+            (1, 100_000),
+            (5, 1_000_000),
+        ] {
+            let mut request = signed(&event("flood").1).protocol(protocol);
+            for number in 0..count {
+                request = request.header(&format!("x-{number}"), "v".repeat(length));
+            }
+            let status = siege.try_send(&request);
+            let text = format!("{protocol:?}, {count} headers of {length} bytes");
+            assert!(matches!(status, 0 | 431), "{text}: {status}");
+            siege.stands(&text);
+        }
+        // What Envoy lets through, the guard does too.
+        let request = signed(&event("large").1).header("x-large", "v".repeat(20_000));
+        assert_eq!(siege.try_send(&request.protocol(protocol)), 200);
+        siege.genuine += 1;
+        siege.stands("a header of 20 kB");
+    }
+}
+
+#[test]
+fn signature_headers_in_odd_forms() {
+    let mut siege = Siege::start();
+    let (signature, timestamp) = ("x-webhook-signature", "x-webhook-timestamp");
+    let forms: &[(&str, u16, fn(&str, &str) -> String)] = &[
+        ("as it is", 200, |s, t| {
+            format!("x-webhook-signature: {s}\r\nx-webhook-timestamp: {t}\r\n")
+        }),
+        ("capitals", 200, |s, t| {
+            format!("X-WEBHOOK-SIGNATURE: {s}\r\nX-Webhook-Timestamp: {t}\r\n")
+        }),
+        ("no space", 200, |s, t| {
+            format!("x-webhook-signature:{s}\r\nx-webhook-timestamp:{t}\r\n")
+        }),
+        ("spaces and tabs around", 200, |s, t| {
+            format!("x-webhook-signature: \t {s} \t\r\nx-webhook-timestamp:\t{t}\t\r\n")
+        }),
+        ("twice the same", 401, |s, t| {
+            format!(
+                "x-webhook-signature: {s}\r\nx-webhook-signature: {s}\r\nx-webhook-timestamp: {t}\r\n"
+            )
+        }),
+        ("in two cases", 401, |s, t| {
+            format!(
+                "x-webhook-signature: {s}\r\nX-Webhook-Signature: {s}\r\nx-webhook-timestamp: {t}\r\n"
+            )
+        }),
+        ("an empty one before", 401, |s, t| {
+            format!(
+                "x-webhook-signature:\r\nx-webhook-signature: {s}\r\nx-webhook-timestamp: {t}\r\n"
+            )
+        }),
+        ("two timestamps", 401, |s, t| {
+            format!(
+                "x-webhook-signature: {s}\r\nx-webhook-timestamp: {t}\r\nx-webhook-timestamp: {t}\r\n"
+            )
+        }),
+        ("joined by a comma", 401, |s, t| {
+            format!("x-webhook-signature: {s},{s}\r\nx-webhook-timestamp: {t}\r\n")
+        }),
+        ("joined by a comma and a space", 401, |s, t| {
+            format!("x-webhook-signature: x, {s}\r\nx-webhook-timestamp: {t}\r\n")
+        }),
+        ("timestamps joined", 401, |s, t| {
+            format!("x-webhook-signature: {s}\r\nx-webhook-timestamp: {t}, {t}\r\n")
+        }),
+        ("in quotes", 401, |s, t| {
+            format!("x-webhook-signature: \"{s}\"\r\nx-webhook-timestamp: {t}\r\n")
+        }),
+        ("a space inside", 401, |s, t| {
+            format!(
+                "x-webhook-signature: {} {}\r\nx-webhook-timestamp: {t}\r\n",
+                &s[..9],
+                &s[9..]
+            )
+        }),
+        ("unpadded", 401, |s, t| {
+            format!(
+                "x-webhook-signature: {}\r\nx-webhook-timestamp: {t}\r\n",
+                s.trim_end_matches('=')
+            )
+        }),
+        ("plus before the time", 401, |s, t| {
+            format!("x-webhook-signature: {s}\r\nx-webhook-timestamp: +{t}\r\n")
+        }),
+        ("a fraction", 401, |s, t| {
+            format!("x-webhook-signature: {s}\r\nx-webhook-timestamp: {t}.0\r\n")
+        }),
+        ("a no-break space", 401, |s, t| {
+            format!("x-webhook-signature: {s}\r\nx-webhook-timestamp: \u{a0}{t}\r\n")
+        }),
+        ("folded, which Envoy unfolds", 200, |s, t| {
+            format!("x-webhook-signature:\r\n {s}\r\nx-webhook-timestamp: {t}\r\n")
+        }),
+        ("a space before the colon", 400, |s, t| {
+            format!("x-webhook-signature : {s}\r\nx-webhook-timestamp: {t}\r\n")
+        }),
+        ("underscores", 400, |s, t| {
+            format!("x_webhook_signature: {s}\r\nx-webhook-timestamp: {t}\r\n")
+        }),
+        ("a zero byte", 400, |s, t| {
+            format!("x-webhook-signature: {s}\0\r\nx-webhook-timestamp: {t}\r\n")
+        }),
+        ("a bare carriage return", 401, |s, t| {
+            format!("x-webhook-signature: {s}\rx: y\r\nx-webhook-timestamp: {t}\r\n")
+        }),
+    ];
+    for (form, expected, write) in forms {
+        let (_, body) = event("form");
+        let request = signed(&body);
+        let lines = write(&header(&request, signature), &header(&request, timestamp));
+        let bytes = format!(
+            "POST /callbacks/suno HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\n\
+             content-length: {}\r\n{lines}\r\n{body}",
+            body.len()
+        );
+        let status = siege.raw(&bytes);
+        assert_eq!(status, *expected, "{form}");
+        siege.genuine += usize::from(status == 200);
+        siege.stands(form);
+    }
+}
+
+#[test]
+fn paths_against_the_source_match() {
+    let mut siege = Siege::start();
+    for (path, expected) in [
+        ("/callbacks/suno", 200),
+        ("/callbacks/suno?a=b", 200),
+        ("/callbacks/suno?/../x", 200),
+        ("/callbacks//suno", 200),
+        ("//callbacks/suno", 200),
+        ("/callbacks/./suno", 200),
+        ("/callbacks/x/../suno", 200),
+        ("/callbacks/x/%2e%2e/suno", 200),
+        ("/callbacks/%2E/suno", 200),
+        ("/../callbacks/suno", 200),
+        ("/callbacks\\suno", 200),
+        ("http://app.example/callbacks/suno", 200),
+        ("/callbacks/su%6eo", 200),
+        ("/callbacks/suno/", 404),
+        ("/callbacks/suno//", 404),
+        ("/callbacks/suno/.", 404),
+        ("/callbacks/suno.", 404),
+        ("/callbacks/suno%20", 404),
+        ("/callbacks/suno;x", 404),
+        ("/callbacks/suno%3Fx", 404),
+        ("/callbacks/Suno", 404),
+        ("/CALLBACKS/suno", 404),
+        ("/callbacks/sun", 404),
+        ("/callbacks/suno/../other", 404),
+        ("/", 404),
+        ("/callbacks%2Fsuno", 400),
+        ("/callbacks%2fsuno", 400),
+        ("/callbacks%5csuno", 400),
+        ("/callbacks/suno%00", 400),
+        ("/callbacks/suno#f", 400),
+        ("callbacks/suno", 400),
+        ("*", 400),
+    ] {
+        // Nothing unsigned passes, whatever the path.
+        let (_, body) = event("path");
+        let unsigned = format!(
+            "POST {path} HTTP/1.1\r\nhost: app.example\r\ncontent-type: application/json\r\n\
+             content-length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        let refused = if expected == 200 { 401 } else { expected };
+        assert_eq!(siege.raw(&unsigned), refused, "{path}, unsigned");
+        let head = head_of(&signed(&body), path);
+        let bytes = format!("{head}content-length: {}\r\n\r\n{body}", body.len());
+        assert_eq!(siege.raw(&bytes), expected, "{path}");
+        siege.genuine += usize::from(expected == 200);
+        siege.stands(path);
+    }
+    // The upstream gets the path by which the source was matched.
+    for request in siege.guarded.upstream.recorded() {
+        let path = request.head.path.split('?').next();
+        assert_eq!(path, Some("/callbacks/suno"));
+    }
+}
+
+#[test]
+fn smuggling() {
+    let mut siege = Siege::impatient();
+    let inner = "POST /admin HTTP/1.1\r\nhost: a\r\ncontent-length: 0\r\n\r\n";
+    let chunked = |body: &str| format!("{:x}\r\n{body}\r\n0\r\n\r\n", body.len());
+    let variants = [
+        (
+            "length and chunks",
+            "content-length: 4\r\ntransfer-encoding: chunked\r\n",
+        ),
+        (
+            "chunks and length",
+            "transfer-encoding: chunked\r\ncontent-length: 4\r\n",
+        ),
+        (
+            "two lengths",
+            "content-length: 4\r\ncontent-length: 400\r\n",
+        ),
+        ("two lengths in one", "content-length: 4, 400\r\n"),
+        ("a signed length", "content-length: +4\r\n"),
+        ("a negative length", "content-length: -4\r\n"),
+        ("a length in hexadecimal", "content-length: 0x4\r\n"),
+        (
+            "a length that does not fit",
+            "content-length: 18446744073709551617\r\n",
+        ),
+        (
+            "a space before the colon",
+            "transfer-encoding : chunked\r\n",
+        ),
+        (
+            "another coding first",
+            "transfer-encoding: gzip, chunked\r\n",
+        ),
+        (
+            "another coding last",
+            "transfer-encoding: chunked, identity\r\n",
+        ),
+        (
+            "two codings",
+            "transfer-encoding: chunked\r\ntransfer-encoding: identity\r\n",
+        ),
+        ("a misspelt coding", "transfer-encoding: xchunked\r\n"),
+        ("a vertical tab", "transfer-encoding: \x0bchunked\r\n"),
+        ("a folded coding", "transfer-encoding:\r\n chunked\r\n"),
+        (
+            "a bare line feed",
+            "content-length: 4\ntransfer-encoding: chunked\r\n",
+        ),
+        (
+            "an upgrade",
+            "connection: upgrade, http2-settings\r\nupgrade: h2c\r\nhttp2-settings: AAMAAABkAAQAoAAAAAIAAAAA\r\ncontent-length: 0\r\n",
+        ),
+    ];
+    for (name, lines) in variants {
+        for is_signed in [false, true] {
+            let (_, body) = event("smuggle");
+            let request = if is_signed {
+                signed(&body)
+            } else {
+                Request::post("/").header("content-type", "application/json")
+            };
+            let head = head_of(&request, "/callbacks/suno");
+            let before = siege.guarded.upstream.heads();
+            siege.raw(format!("{head}{lines}\r\n{}{inner}", chunked(&body)));
+            let recorded = siege.guarded.upstream.recorded();
+            // Two readings of one request would show as a second one, or as another body.
+            let new = &recorded[before..];
+            assert!(new.len() <= usize::from(is_signed), "{name}: {new:?}");
+            for request in new {
+                assert_eq!(request.head.path, "/callbacks/suno", "{name}");
+                assert_eq!(request.body, body.as_bytes(), "{name}");
+            }
+            siege.genuine += new.len();
+            siege.stands(name);
+        }
+    }
+    for (name, chunks) in [
+        ("a size that does not fit", "fffffffffffffffff\r\n"),
+        ("a negative size", "-1\r\n"),
+        (
+            "an extension of 100 kB",
+            &*format!("1;{}\r\n", "x".repeat(100_000)),
+        ),
+        ("no line end", "5\r\nhelloX"),
+        ("a bare line feed", "5\nhello\n0\n\n"),
+    ] {
+        let (_, body) = event("chunks");
+        let head = head_of(&signed(&body), "/callbacks/suno");
+        siege.raw(format!("{head}transfer-encoding: chunked\r\n\r\n{chunks}"));
+        siege.stands(name);
+    }
+}
+
+#[test]
+fn requests_behind_each_other() {
+    let mut siege = Siege::start();
+    let refused = || {
+        genuine_bytes("pipe", "")
+            .0
+            .replace("x-webhook-signature", "x-other")
+    };
+    for count in 1..8 {
+        let mut connection = RawConnection::open(siege.guarded.address()).unwrap();
+        let genuine: String = (0..count).map(|_| genuine_bytes("pipe", "").0).collect();
+        let behind = genuine_bytes("pipe", "").0;
+        connection.write(genuine + &refused() + &behind).unwrap();
+        for number in 0..count {
+            let response = connection.read_response().unwrap().unwrap();
+            assert_eq!(response.status, 200, "{number} of {count}");
+        }
+        assert_eq!(connection.read_response().unwrap().unwrap().status, 401);
+        // Envoy closes behind an answer that came before the end of its request; what is behind
+        // the refused request is not taken for anything else.
+        let last = connection.read_response().ok().flatten();
+        let is_last = usize::from(last.is_some_and(|response| response.status == 200));
+        siege.genuine += count + is_last;
+        siege.stands("pipelining");
+    }
+}
+
+#[test]
+fn methods_and_versions() {
+    let mut siege = Siege::impatient();
+    for (name, line, expected) in [
+        ("GET", "GET /callbacks/suno HTTP/1.1", 405),
+        ("PUT", "PUT /callbacks/suno HTTP/1.1", 405),
+        ("OPTIONS", "OPTIONS /callbacks/suno HTTP/1.1", 405),
+        ("TRACE", "TRACE /callbacks/suno HTTP/1.1", 405),
+        ("small letters", "post /callbacks/suno HTTP/1.1", 400),
+        ("an unknown one", "POSTX /callbacks/suno HTTP/1.1", 400),
+        ("CONNECT", "CONNECT /callbacks/suno HTTP/1.1", 400),
+        ("HTTP/1.0", "POST /callbacks/suno HTTP/1.0", 426),
+        ("HTTP/3.0", "POST /callbacks/suno HTTP/3.0", 426),
+        ("two spaces", "POST  /callbacks/suno HTTP/1.1", 200),
+        ("no version", "POST /callbacks/suno", 426),
+    ] {
+        let (bytes, _) = genuine_bytes("method", "");
+        let (_, rest) = bytes.split_once("\r\n").unwrap();
+        let status = siege.raw(format!("{line}\r\n{rest}"));
+        assert_eq!(status, expected, "{name}");
+        siege.genuine += usize::from(status == 200);
+        siege.stands(name);
+    }
+}
+
+#[test]
+fn own_headers_from_outside_never_arrive() {
+    let mut siege = Siege::start();
+    for protocol in Protocol::ALL {
+        let request = signed(&event("own").1)
+            .protocol(protocol)
+            .header("x-callback-guard-id", "evil")
+            .header("x-callback-guard-key", "evil")
+            .header("x-callback-guard-key", "evil again")
+            .header("x-callback-guard-source", "evil")
+            .header("x-callback-guard-verdict", "forwarded")
+            .header("x-callback-guardx", "evil");
+        assert_eq!(siege.guarded.send(&request).status, 200);
+        siege.genuine += 1;
+        siege.stands("own headers");
+    }
+    for request in siege.guarded.upstream.recorded() {
+        for (name, value) in &request.head.headers {
+            assert!(!value.starts_with(b"evil"), "{name}");
+        }
+    }
+}
+
+#[test]
+fn an_abort_at_every_byte_leaves_nothing() {
+    let mut siege = Siege::start();
+    let (bytes, body) = genuine_bytes("abort", "");
+    siege.stands("warming up");
+    for end in 0..bytes.len() {
+        let mut connection = RawConnection::open(siege.guarded.address()).unwrap();
+        connection.write(&bytes[..end]).unwrap();
+        if end % 2 == 0 {
+            let _ = connection.finish_writing();
+        }
+    }
+    siege.stands("aborts");
+    // None of them has claimed the event.
+    let response = siege.guarded.send(&signed(&body));
+    assert_eq!(
+        (response.status, response.header("x-callback-guard")),
+        (200, None)
+    );
+    siege.genuine += 1;
+    siege.stands("the event itself");
+}
+
+#[test]
+fn bodies_in_crumbs() {
+    let mut siege = Siege::of(Guarded::builder().http1_trailers().start());
+    for protocol in Protocol::ALL {
+        let (_, body) = event("crumbs");
+        let request = signed(&body).protocol(protocol);
+        let crumbs: Vec<Piece> = body
+            .bytes()
+            .flat_map(|byte| {
+                [
+                    Piece::Data(vec![byte].into()),
+                    Piece::Data(Vec::new().into()),
+                ]
+            })
+            .collect();
+        let response = siege.guarded.send(&request.body(Body::pieces(crumbs)));
+        assert_eq!(response.status, 200, "{protocol:?}");
+        siege.genuine += 1;
+        siege.stands("crumbs");
+        let (_, body) = event("empty-data");
+        // Envoy ends an HTTP/2 connection at the second empty frame in a row.
+        let pieces = ["", &*body].map(ToOwned::to_owned);
+        for trailers in 0..2 {
+            let mut chunked = Body::chunked(pieces.clone());
+            if trailers == 1 {
+                chunked = chunked
+                    .trailer("x-webhook-signature", "x")
+                    .trailer("x-t", [0xff]);
+            }
+            let request = signed(&body).protocol(protocol).body(chunked);
+            let response = siege.guarded.send(&request);
+            let verdict = (trailers == 1).then(|| "duplicate".to_owned());
+            assert_eq!(
+                (response.status, response.header("x-callback-guard")),
+                (200, verdict)
+            );
+        }
+        siege.genuine += 1;
+        siege.stands("empty pieces and trailers");
+    }
+}
+
+#[test]
+fn slow_bodies_run_out_of_time_and_hold_up_nobody() {
+    let mut siege = Siege::impatient();
+    let mut slow = Vec::new();
+    for number in 0..100 {
+        let (bytes, _) = genuine_bytes("slow", "");
+        let mut connection = RawConnection::open(siege.guarded.address()).unwrap();
+        let end = bytes.len() - 1 - number % 60;
+        connection.write(&bytes[..end]).unwrap();
+        slow.push(connection);
+    }
+    siege.stands("a hundred slow bodies");
+    for mut connection in slow {
+        let response = connection.read_response().unwrap();
+        assert!(response.is_none_or(|response| response.status == 408));
+    }
+    siege.stands("their end");
+    wait::wait_for("no request left", || {
+        (siege.guarded.stat("http.callbacks.downstream_rq_active") == 0).then_some(())
+    })
+    .unwrap();
+}
+
+/// An HTTP/2 frame.
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+    let mut bytes = length[1..].to_vec();
+    bytes.extend([kind, flags]);
+    bytes.extend(stream.to_be_bytes());
+    bytes.extend(payload);
+    bytes
+}
+
+/// Headers as HPACK literals that are not indexed.
+fn hpack(headers: &[(&str, &str)]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for (name, value) in headers {
+        bytes.push(0);
+        for text in [name, value] {
+            assert!(text.len() < 127);
+            bytes.push(u8::try_from(text.len()).unwrap());
+            bytes.extend(text.bytes());
+        }
+    }
+    bytes
+}
+
+#[test]
+fn http2_frames_by_hand() {
+    const DATA: u8 = 0;
+    const HEADERS: u8 = 1;
+    const RESET: u8 = 3;
+    const CONTINUATION: u8 = 9;
+    let mut siege = Siege::start();
+    let pseudo = [
+        (":method", "POST"),
+        (":scheme", "http"),
+        (":authority", "a"),
+        (":path", "/callbacks/suno"),
+        ("content-type", "application/json"),
+    ];
+    let block = hpack(&pseudo);
+    let with = |more: &[(&str, &str)]| hpack(&[&pseudo[..], more].concat());
+    let one = |block: &[u8]| frame(HEADERS, 5, 1, block);
+    let attacks: Vec<(&str, Vec<u8>)> = vec![
+        ("rapid reset", {
+            let pair = |number: u32| {
+                let stream = number * 2 + 1;
+                [
+                    frame(HEADERS, 4, stream, &block),
+                    frame(RESET, 0, stream, &[0, 0, 0, 8]),
+                ]
+                .concat()
+            };
+            (0..3000).flat_map(pair).collect()
+        }),
+        ("rapid reset of signed requests", {
+            let (_, body) = event("rapid");
+            let request = signed(&body);
+            let (signature, time) = (
+                header(&request, "x-webhook-signature"),
+                header(&request, "x-webhook-timestamp"),
+            );
+            let block = with(&[
+                ("x-webhook-signature", &signature),
+                ("x-webhook-timestamp", &time),
+            ]);
+            let three = |number: u32| {
+                let stream = number * 2 + 1;
+                [
+                    frame(HEADERS, 4, stream, &block),
+                    frame(DATA, 0, stream, &body.as_bytes()[..9]),
+                    frame(RESET, 0, stream, &[0, 0, 0, 8]),
+                ]
+                .concat()
+            };
+            (0..1000).flat_map(three).collect()
+        }),
+        ("a flood of continuations", {
+            let more = (0..2000).flat_map(|_| frame(CONTINUATION, 0, 1, &hpack(&[("x-a", "b")])));
+            frame(HEADERS, 0, 1, &block)
+                .into_iter()
+                .chain(more)
+                .collect()
+        }),
+        ("a flood of empty data", {
+            let more = (0..20_000).flat_map(|_| frame(DATA, 0, 1, b""));
+            frame(HEADERS, 4, 1, &block)
+                .into_iter()
+                .chain(more)
+                .collect()
+        }),
+        (
+            "capital letters in a name",
+            one(&with(&[("X-Webhook-Signature", "x")])),
+        ),
+        ("a second path", one(&with(&[(":path", "/admin")]))),
+        (
+            "a pseudo-header of a response",
+            one(&with(&[(":status", "200")])),
+        ),
+        ("an empty name", one(&with(&[("", "x")]))),
+        (
+            "a line end in a value",
+            one(&with(&[("x", "a\r\nx-callback-guard-key: b")])),
+        ),
+        ("a zero in a value", one(&with(&[("x", "a\0b")]))),
+        (
+            "transfer-encoding",
+            one(&with(&[("transfer-encoding", "chunked")])),
+        ),
+        ("connection", one(&with(&[("connection", "close")]))),
+        ("a length that is not kept", {
+            let block = with(&[("content-length", "100")]);
+            [frame(HEADERS, 4, 1, &block), frame(DATA, 1, 1, b"{}")].concat()
+        }),
+        ("a path without a slash", {
+            let mut headers = pseudo;
+            headers[3].1 = "callbacks/suno";
+            one(&hpack(&headers))
+        }),
+        ("data before headers", frame(DATA, 1, 1, b"{}")),
+        ("an unknown frame", frame(0xee, 0xff, 1, b"x")),
+        (
+            "padding longer than the frame",
+            frame(DATA, 8, 1, &[0xff, 1]),
+        ),
+        ("a broken header block", one(&[0xff; 50])),
+        (
+            "a table size that does not fit",
+            one(&[0x3f, 0xff, 0xff, 0xff, 0xff, 0xff, 0x0f]),
+        ),
+    ];
+    for (name, frames) in attacks {
+        let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+        bytes.extend(frame(4, 0, 0, b""));
+        bytes.extend(frames);
+        let mut connection = RawConnection::open(siege.guarded.address()).unwrap();
+        connection.write(&bytes).unwrap();
+        siege.stands(name);
+        drop(connection);
+        siege.stands(name);
+    }
+}
+
+#[test]
+fn memory_goes_back_to_its_base() {
+    const ALLOWED: u64 = 12 << 20;
+    let mut siege = Siege::start();
+    let rss = |siege: &Siege| siege.guarded.envoy.rss_bytes().unwrap();
+    let storm = |siege: &mut Siege| {
+        let large = "x".repeat(900_000);
+        let mut held = Vec::new();
+        for number in 0..40 {
+            // Bodies of almost the limit, given up before their end.
+            let head = head_of(&signed(&event("storm").1), "/callbacks/suno");
+            let mut connection = RawConnection::open(siege.guarded.address()).unwrap();
+            let bytes = format!("{head}content-length: 1000000\r\n\r\n{{\"a\":\"{large}");
+            connection.write(&bytes).unwrap();
+            if number % 2 == 0 {
+                held.push(connection);
+            }
+        }
+        drop(held);
+        for _ in 0..20 {
+            // Whole ones that are refused: a forged signature under a long body.
+            let body = event("storm").1.replace("success", &large);
+            let request = signed(&body).replace("x-webhook-timestamp", support::now().to_string());
+            let forged = request.replace("x-webhook-signature", format!("{}=", "A".repeat(43)));
+            assert_eq!(siege.guarded.send(&forged).status, 401);
+        }
+        siege.stands("a storm");
+        wait::wait_for("no request left", || {
+            (siege.guarded.stat("http.callbacks.downstream_rq_active") == 0).then_some(())
+        })
+        .unwrap();
+    };
+    // The first two find the size that buffers and VMs grow to.
+    storm(&mut siege);
+    storm(&mut siege);
+    let base = rss(&siege);
+    for _ in 0..5 {
+        storm(&mut siege);
+    }
+    let end = rss(&siege);
+    println!("{base} bytes, after five storms {end}");
+    assert!(end <= base + ALLOWED, "{base} bytes grew to {end}");
+}
+
+#[test]
+fn expectations_and_upgrades() {
+    let mut siege = Siege::start();
+    for (name, lines) in [
+        ("expect", "expect: 100-continue\r\n"),
+        ("an unknown expectation", "expect: miracles\r\n"),
+        (
+            "a websocket",
+            "connection: upgrade\r\nupgrade: websocket\r\n",
+        ),
+        (
+            "hop-by-hop names",
+            "connection: x-webhook-signature, x-callback-guard-key, content-length\r\n",
+        ),
+        (
+            "a proxy's retry headers",
+            "x-envoy-retry-on: 5xx\r\nx-envoy-max-retries: 9\r\n",
+        ),
+        (
+            "another host",
+            "x-forwarded-host: evil\r\nx-original-url: /admin\r\nx-rewrite-url: /admin\r\n",
+        ),
+        ("another method", "x-http-method-override: DELETE\r\n"),
+    ] {
+        let (bytes, body) = genuine_bytes("expect", lines);
+        let status = siege.raw(&bytes);
+        let mut recorded = siege.guarded.upstream.recorded();
+        let new = recorded.split_off(siege.genuine);
+        assert_eq!(new.len(), usize::from(status == 200), "{name}: {status}");
+        for request in &new {
+            assert_eq!(
+                (request.head.path.as_str(), &*request.body),
+                ("/callbacks/suno", body.as_bytes())
+            );
+            assert_eq!(request.head.method, "POST");
+        }
+        siege.genuine += new.len();
+        siege.stands(name);
+    }
+    let duration = Duration::from_secs(20);
+    assert!(
+        siege
+            .guarded
+            .send(&signed(&event("end").1).deadline(duration))
+            .status
+            == 200
+    );
+}

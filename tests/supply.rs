@@ -1,0 +1,150 @@
+//! What the module may do in the proxy: the functions it imports, and the capabilities that
+//! `envoy.yaml` gives it.
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used
+)]
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use callback_guard_harness::{Render, wasm};
+
+/// What the guard calls: its own border, and what Rust's standard library needs of WASI to read the
+/// environment, to draw random numbers and to die.
+const CALLED: &[&str] = &[
+    "environ_get",
+    "environ_sizes_get",
+    "fd_write",
+    "proc_exit",
+    "proxy_add_header_map_value",
+    "proxy_continue_stream",
+    "proxy_define_metric",
+    "proxy_get_buffer_bytes",
+    "proxy_get_current_time_nanoseconds",
+    "proxy_get_header_map_pairs",
+    "proxy_get_log_level",
+    "proxy_get_property",
+    "proxy_get_shared_data",
+    "proxy_increment_metric",
+    "proxy_log",
+    "proxy_record_metric",
+    "proxy_remove_header_map_value",
+    "proxy_replace_header_map_value",
+    "proxy_send_local_response",
+    "proxy_set_effective_context",
+    "proxy_set_property",
+    "proxy_set_shared_data",
+    "proxy_set_tick_period_milliseconds",
+    "random_get",
+];
+
+/// What the SDK names in methods that a filter could use and this one does not: they stand in its
+/// tables of methods, so no linker can drop them. The proxy answers them with an error.
+const ONLY_NAMED: &[&str] = &[
+    "proxy_call_foreign_function",
+    "proxy_close_stream",
+    "proxy_dequeue_shared_queue",
+    "proxy_done",
+    "proxy_enqueue_shared_queue",
+    "proxy_get_header_map_value",
+    "proxy_get_status",
+    "proxy_grpc_call",
+    "proxy_grpc_cancel",
+    "proxy_grpc_close",
+    "proxy_grpc_send",
+    "proxy_grpc_stream",
+    "proxy_http_call",
+    "proxy_register_shared_queue",
+    "proxy_resolve_shared_queue",
+    "proxy_set_buffer_bytes",
+    "proxy_set_header_map_pairs",
+];
+
+/// The callbacks that the filter does something in.
+const CALLBACKS: &[&str] = &[
+    "proxy_on_configure",
+    "proxy_on_context_create",
+    "proxy_on_delete",
+    "proxy_on_done",
+    "proxy_on_log",
+    "proxy_on_request_body",
+    "proxy_on_request_headers",
+    "proxy_on_request_trailers",
+    "proxy_on_response_headers",
+    "proxy_on_tick",
+    "proxy_on_vm_start",
+];
+
+fn names(lists: &[&[&str]]) -> BTreeSet<String> {
+    lists
+        .concat()
+        .iter()
+        .map(|name| (*name).to_owned())
+        .collect()
+}
+
+#[test]
+fn the_module_imports_these_functions_and_no_other() {
+    let path = wasm::module(&|_| {}).unwrap();
+    let bytes = std::fs::read(&path).unwrap();
+    let (mut imports, mut exports) = (BTreeSet::new(), BTreeSet::new());
+    for payload in wasmparser::Parser::new(0).parse_all(&bytes) {
+        match payload.unwrap() {
+            wasmparser::Payload::ImportSection(section) => {
+                for import in section.into_imports() {
+                    let import = import.unwrap();
+                    let module = if import.name.starts_with("proxy_") {
+                        "env"
+                    } else {
+                        "wasi_snapshot_preview1"
+                    };
+                    assert_eq!(import.module, module, "{}", import.name);
+                    imports.insert(import.name.to_owned());
+                }
+            }
+            wasmparser::Payload::ExportSection(section) => {
+                exports.extend(
+                    section
+                        .into_iter()
+                        .map(|export| export.unwrap().name.to_owned()),
+                );
+            }
+            _ => {}
+        }
+    }
+    assert_eq!(imports, names(&[CALLED, ONLY_NAMED]), "{}", path.display());
+    for callback in CALLBACKS {
+        assert!(exports.contains(*callback), "{callback}");
+    }
+}
+
+#[test]
+fn the_border_calls_what_is_listed() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/filter/host.rs");
+    let text = std::fs::read_to_string(path).unwrap();
+    let declared: BTreeSet<&str> = text
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("fn ")?.split_once('('))
+        .map(|(name, _)| name)
+        .filter(|name| name.starts_with("proxy_"))
+        .collect();
+    let called = CALLED
+        .iter()
+        .copied()
+        .filter(|name| name.starts_with("proxy_"));
+    assert_eq!(declared, called.collect());
+}
+
+#[test]
+fn envoy_allows_the_module_these_and_no_other() {
+    let mut allowed = None;
+    let _ = Render::repository().plugin(|plugin| {
+        let list = &plugin["capability_restriction_config"]["allowed_capabilities"];
+        let keys = list.as_object().unwrap().keys().cloned();
+        allowed = Some(keys.collect::<BTreeSet<String>>());
+    });
+    assert_eq!(allowed.unwrap(), names(&[CALLED, CALLBACKS]));
+}
