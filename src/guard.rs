@@ -556,7 +556,8 @@ fn capture_headers(
 ///
 /// Where the scheme signs the body, the MAC comes first, over the received bytes. Where it signs a
 /// value from inside the body, that is parsed first, as unauthenticated bytes within fixed bounds.
-/// A token was checked with the head. The payload's own rules come last. `verified_id` is set as soon as the MAC has verified it.
+/// A token was checked with the head. The payload's own rules come last. `told` has the id as soon as
+/// the MAC has verified it.
 fn authenticate(
     policy: &Policy,
     source: &Source,
