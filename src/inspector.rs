@@ -584,8 +584,8 @@ const PACKED_PAGE: &[u8] = include_bytes!("inspector/page.html.gz");
 ///
 /// Source: CSP Level 3; Trusted Types.
 const PAGE_POLICY: &str = "default-src 'none'; \
-    script-src 'sha256-LRA0vyeWpRAYvfGPxZ/zjbShQOQQrK0sFIof92FbXVY='; \
-    style-src 'sha256-YrNHfgkHf4v+MO0ApyUa81ZRRt8pJOYUHqzCduRNOFI='; \
+    script-src 'sha256-N4TaNS1nwJ71ORKLPfZgEIGvxRKnfKOOIwXKcUE7cZo='; \
+    style-src 'sha256-nf2ZyFu+tg8dfR+b0FvtaUjahYVZoWG+Nn+b6mH/VuA='; \
     connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; \
     frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'";
 

@@ -69,8 +69,8 @@ async function look() {
   await until("the answer comes", async () => (await rows.filter({ hasText: "500" }).count()) === 1);
   assert.match(await rows.filter({ hasText: "500" }).textContent(), /not accepted; may come again/);
   assert.match(await page.locator("#news").textContent(), /^\d new: /, "screen readers are told");
-  assert.match(await page.locator("#chart").getAttribute("aria-label"), /2 forwarded, 1 duplicates, 2 refused, 0 guard failed/);
-  assert.equal(await page.locator("#legend").textContent(), "2 forwarded1 duplicates2 refused0 guard failed");
+  assert.match(await page.locator("#chart").getAttribute("aria-label"), /2 forwarded, 1 duplicate, 2 refused, 0 guard failed/);
+  assert.equal(await page.locator("#legend").textContent(), "2 forwarded1 duplicate2 refused0 guard failed");
 
   // Why, and what to do; opened by keyboard, and still open after the next answer of the guard.
   const stale = rows.filter({ hasText: "timestamp_too_old" });
