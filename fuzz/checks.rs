@@ -7,6 +7,7 @@
 //! | [`configuration`] | a configuration | a policy within all limits, or an error with a path; no secret in either |
 //! | [`head`] | header pairs | the refusal of a slow reference |
 //! | [`json`] | a body | `serde_json` and a slow reference agree |
+//! | [`redis`] | a reply of a Redis HTTP front | what is taken for an answer is one, to `serde_json`, too |
 //! | [`request`] | requests, in pieces | pieces change nothing; only what is authentic by another HMAC is sent on, and once |
 
 use std::collections::HashSet;
@@ -21,8 +22,9 @@ use callback_guard::json::{JsonError, Kind, MAX_DEPTH, Pointer, Scratch, Selecto
 use callback_guard::outcome::Outcome;
 use callback_guard::pairs;
 use callback_guard::policy::Policy;
+use callback_guard::redis::{OnError, Protocol, Remote, Replies, StoreError};
 use callback_guard::request::RequestHead;
-use callback_guard::store::{Memory, SharedData, Swap, Unavailable};
+use callback_guard::store::{ClaimAnswer, Memory, SharedData, Swap, Unavailable};
 use callback_guard::time::UnixMillis;
 use callback_guard::verdict::Code;
 use hmac::{Hmac, KeyInit, Mac};
@@ -262,10 +264,7 @@ fn reference_head(given: &[(&[u8], &[u8])]) -> Option<Code> {
         return Some(Code::UnsupportedMediaType);
     }
     let is_identity = |value: &&[u8]| value.trim_ascii().eq_ignore_ascii_case(b"identity");
-    if !all("content-encoding")
-        .iter()
-        .all(|value| is_identity(value))
-    {
+    if !all("content-encoding").iter().all(is_identity) {
         return Some(Code::UnsupportedContentEncoding);
     }
     if let Some(length) = all("content-length").last() {
@@ -638,6 +637,53 @@ pub(crate) fn request(data: &[u8]) {
             None,
             "settled once"
         );
+    }
+}
+
+/// A protocol, a status, then the body of a reply, to a claim and to a settlement.
+pub(crate) fn redis(data: &[u8]) {
+    let mut bytes = Bytes(data);
+    let (protocol, claim, eval) = match bytes.byte() % 2 {
+        0 => (Protocol::Webdis, "SET", "EVAL"),
+        _ => (Protocol::Upstash, "result", "result"),
+    };
+    let status = [200, 400, 401, 403, 500, 503, 504, 204][usize::from(bytes.byte() % 8)];
+    let body = bytes.0;
+    let remote = Remote {
+        protocol,
+        cluster: "redis_http".into(),
+        authority: "redis".into(),
+        authorization: None,
+        key_prefix: "callback-guard:".into(),
+        timeout_millis: 250,
+        on_error: OnError::Memory,
+        replies: Replies::of(protocol),
+    };
+    let tree: Option<Tree> = serde_json::from_slice(body).ok();
+    let at = |name: &str| tree.as_ref().and_then(|tree| tree.at(&format!("/{name}")));
+    let owner = OwnerToken::new(7);
+    match remote.read_claim(status, body, owner) {
+        Ok(answer) => {
+            assert_eq!(status, 200);
+            match (at(claim), answer) {
+                (Some(Tree::Plain(Kind::Null)), answer) => assert_eq!(answer, ClaimAnswer::Granted),
+                (
+                    Some(Tree::String(text)),
+                    ClaimAnswer::Granted | ClaimAnswer::ClaimedByAnother,
+                ) => {
+                    assert!(text.starts_with("c:"), "{text}");
+                }
+                (Some(Tree::String(text)), ClaimAnswer::Delivered(_)) => {
+                    assert!(text.starts_with("d:"), "{text}");
+                }
+                (_, answer) => panic!("{answer:?}"),
+            }
+        }
+        Err(error) => assert_ne!(error, StoreError::CircuitOpen),
+    }
+    if remote.read_settle(status, body).is_ok() {
+        assert_eq!(status, 200);
+        assert!(matches!(at(eval), Some(Tree::Plain(Kind::Number { .. }))));
     }
 }
 

@@ -6,6 +6,8 @@
 
 mod locate;
 mod raw;
+#[cfg(feature = "schema")]
+mod schema;
 mod signature;
 mod store;
 
@@ -17,6 +19,8 @@ use base64::alphabet;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 
 pub use raw::{RawConfig, RawSource};
+#[cfg(feature = "schema")]
+pub use schema::schema;
 
 use crate::inspector::{Inspector, LEAST_EVENTS, MOST_EVENTS, Place, Token};
 use crate::json::{Pointer, Selector};
@@ -570,7 +574,6 @@ fn preset(path: &Path, name: Option<&str>) -> Result<Option<Preset>, ConfigError
         }
         names.extend(preset.names);
     }
-    names.sort_unstable();
     let known = format!("`{}`", names.join("`, `"));
     Err(ConfigError::new(
         &path.field("preset"),

@@ -20,6 +20,7 @@ pub struct Requirement {
 /// The type of a field.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub enum FieldType {
     /// `true` or `false`.
     Boolean,

@@ -34,6 +34,7 @@ pub struct Policy {
 /// What a request gets that matches no source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub enum Unmatched {
     /// It passes, untouched but for the guard's own headers.
     Pass,
@@ -44,6 +45,7 @@ pub enum Unmatched {
 /// Who holds the headers until the decision.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub enum HoldHeaders {
     /// Envoy's buffer filter, behind the guard.
     BufferAfter,
@@ -54,6 +56,7 @@ pub enum HoldHeaders {
 /// Whether a verdict is carried out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub enum Mode {
     /// Refusals are answered, the rest is forwarded.
     Enforce,
@@ -159,6 +162,7 @@ pub enum InFlight {
 /// What becomes of a claim whose outcome cannot be known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub enum OnUnknown {
     /// It stays until its lease ends.
     Hold,
@@ -169,6 +173,7 @@ pub enum OnUnknown {
 /// What a duplicate with another body gets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub enum OnBodyChange {
     /// 200 `duplicate`, like any duplicate.
     Acknowledge,

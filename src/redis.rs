@@ -32,6 +32,7 @@ use crate::store::{ClaimAnswer, ClaimRequest, Settlement};
 /// What the HTTP front speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub enum Protocol {
     /// The REST form of Upstash, also of serverless-redis-http.
     Upstash,
@@ -42,6 +43,7 @@ pub enum Protocol {
 /// What becomes of a request when the store does not answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub enum OnError {
     /// The process's own store decides.
     Memory,

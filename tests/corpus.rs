@@ -52,3 +52,8 @@ fn json() {
 fn request() {
     replay("request", checks::request);
 }
+
+#[test]
+fn redis() {
+    replay("redis", checks::redis);
+}

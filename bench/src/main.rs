@@ -34,6 +34,7 @@ cargo bench-guard [OPTIONS]
   --only WORDS         rows whose name has one of these words, divided by commas
   --also NAME=WASM     one more build of the guard, to compare; may be given several times
   --capacity N         events that the guard's store holds (100000)
+  --remembered         instead: the same with 1,000 and with 1,000,000 events remembered
   --write              write docs/benchmarks/README.md and docs/benchmarks/cpu.svg
 
 Needs: envoy (or ENVOY_BIN), wrk. With wrk2, for latencies; nginx with njs, node, python3, for those
@@ -49,6 +50,7 @@ struct Options {
     rounds: usize,
     seconds: u64,
     quick: bool,
+    remembered: bool,
     write: bool,
     only: Vec<String>,
     also: Vec<(String, PathBuf)>,
@@ -61,6 +63,7 @@ impl Options {
             rounds: 7,
             seconds: 2,
             quick: false,
+            remembered: false,
             write: false,
             only: Vec::new(),
             also: Vec::new(),
@@ -74,6 +77,7 @@ impl Options {
             match arg.as_str() {
                 "--help" | "-h" => return Ok(None),
                 "--quick" => options.quick = true,
+                "--remembered" => options.remembered = true,
                 "--write" => options.write = true,
                 "--rounds" => options.rounds = value()?.parse().context("--rounds")?,
                 "--seconds" => options.seconds = value()?.parse().context("--seconds")?,
@@ -137,6 +141,17 @@ fn run() -> Result<()> {
         capacity: options.capacity,
     };
 
+    if options.remembered {
+        return remembered(
+            &Workshop {
+                capacity: 1_000_000,
+                ..workshop(1)
+            },
+            &options,
+            &guard,
+            &upstream,
+        );
+    }
     let one = workshop(1);
     let setups = one_worker(&one, &options, &guard, &floor)?;
     let mut rows = measure(&one, &options, &setups, &upstream, plan)?;
@@ -388,6 +403,65 @@ fn sample(
     })
 }
 
+/// Whether a request costs more, and how much memory it takes, when many events are remembered.
+fn remembered(
+    workshop: &Workshop,
+    options: &Options,
+    guard: &Path,
+    upstream: &Process,
+) -> Result<()> {
+    let few = Workshop {
+        capacity: 1_000,
+        folder: workshop.folder.clone(),
+        ..*workshop
+    };
+    let setups = [
+        few.guard("guard", guard)?,
+        workshop.guard("guard, many", guard)?,
+    ];
+    let [_, many] = &setups;
+    let records = workshop.folder.join("requests");
+    let resident = || {
+        many.processes
+            .iter()
+            .map(|process| process.usage().resident_kib)
+            .sum::<u64>()
+    };
+    // Warm, so that what is counted after this is the store.
+    sample(workshop, many, small(Kind::New), options.seconds, upstream)?;
+    let before = resident();
+    let mut sent = 0_u64;
+    while sent < 1_000_000 {
+        prepare(many, small(Kind::New), 10, 40_000, &records)?;
+        let seen = load::run(
+            Path::new("wrk"),
+            Rate::Saturation,
+            many.port,
+            CONNECTIONS,
+            10,
+            &records,
+        )?;
+        sent += u64::from(seen.requests);
+    }
+    println!(
+        "{sent} events sent; RSS {} KiB, before {before} KiB",
+        resident()
+    );
+    let rows = measure(workshop, options, &setups, upstream, |_| {
+        vec![small(Kind::New)]
+    })?;
+    println!("{}", report::table(&rows));
+    if let [few, many] = rows.as_slice() {
+        let added = many.added_to(few);
+        println!(
+            "many to few: {:+.1} µs ({:.1} to {:.1})",
+            added.middle, added.low, added.high
+        );
+    }
+    println!("RSS {} KiB", resident());
+    Ok(())
+}
+
 /// Writes the requests for a run, and makes sure that one of them is answered as it should be.
 fn prepare(
     setup: &Setup,
@@ -528,10 +602,6 @@ fn machine() -> String {
         .filter(|line| line.starts_with("processor"))
         .count();
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    format!(
-        "{} cores of {}, Linux {}",
-        cores,
-        of("model name"),
-        kernel.trim()
-    )
+    let release = kernel.trim().split('-').next().unwrap_or_default();
+    format!("{cores} cores of {}, Linux {release}", of("model name"))
 }

@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use callback_guard::config;
 use callback_guard::policy::{InFlight, Mode, PathRule, Policy, Unmatched};
+use callback_guard::redis::{OnError, Protocol};
 use clap::Args;
 use serde_json::Value;
 
@@ -116,9 +117,9 @@ fn describe(policy: &Policy, found: &Found<'_>) -> String {
     let count = policy.sources.len();
     let _ = writeln!(
         text,
-        "ok: {count} source{}, memory store for {} events, unmatched requests {}",
+        "ok: {count} source{}, {}, unmatched requests {}",
         if count == 1 { "" } else { "s" },
-        policy.capacity,
+        store(policy),
         match policy.unmatched {
             Unmatched::Pass => "pass",
             Unmatched::Reject => "are rejected",
@@ -186,5 +187,25 @@ fn secret(raw: &Value, given: &[(String, String)]) -> String {
             format!("{name} ({state})")
         }
         None => "in the file".to_owned(),
+    }
+}
+
+fn store(policy: &Policy) -> String {
+    let memory = format!("memory store for {} events", policy.capacity);
+    match &policy.remote {
+        None => memory,
+        Some(remote) => format!(
+            "Redis store by {} on cluster {}, {}",
+            match remote.protocol {
+                Protocol::Upstash => "Upstash",
+                Protocol::Webdis => "Webdis",
+            },
+            remote.cluster,
+            match remote.on_error {
+                OnError::Memory => format!("on errors {memory}"),
+                OnError::Pass => "on errors requests pass unclaimed".to_owned(),
+                OnError::Reject => "on errors 503".to_owned(),
+            }
+        ),
     }
 }

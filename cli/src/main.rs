@@ -12,6 +12,7 @@ mod envoy;
 mod explain;
 mod http;
 mod samples;
+mod schema;
 mod send;
 mod sign;
 mod source;
@@ -44,6 +45,7 @@ enum Command {
     Check(check::CheckArgs),
     Demo(demo::DemoArgs),
     Explain(explain::ExplainArgs),
+    Schema(schema::SchemaArgs),
     Send(send::SendArgs),
     Sign(sign::SignArgs),
 }
@@ -53,6 +55,7 @@ fn main() -> ExitCode {
         Command::Check(args) => check::run(&args),
         Command::Demo(args) => demo::run(&args),
         Command::Explain(args) => explain::run(&args),
+        Command::Schema(args) => schema::run(&args),
         Command::Send(args) => send::run(&args),
         Command::Sign(args) => sign::run(&args),
     };

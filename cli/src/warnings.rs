@@ -44,6 +44,7 @@ pub(crate) fn around(found: &Found<'_>, policy: &Policy) -> Vec<Warning> {
     warnings.filters();
     warnings.limits();
     warnings.routes();
+    warnings.cluster();
     warnings.list
 }
 
@@ -265,6 +266,30 @@ impl<'f> Warnings<'_, 'f> {
                 self.retries(join(&host_path, "retry_policy"), policy);
             }
         }
+    }
+
+    /// A remote store on a cluster that is not there: no call to it can be made.
+    fn cluster(&mut self) {
+        let Some(remote) = &self.policy.remote else {
+            return;
+        };
+        let document = self.found.around.first();
+        let Some(clusters) = document
+            .and_then(|step| field(step.value, "static_resources"))
+            .and_then(|resources| field(resources, "clusters"))
+            .and_then(Value::as_array)
+        else {
+            return;
+        };
+        let mut names = clusters.iter().filter_map(|cluster| field(cluster, "name"));
+        if names.any(|name| name.as_str() == Some(&*remote.cluster)) {
+            return;
+        }
+        self.add(
+            "static_resources.clusters".to_owned(),
+            format!("lacks {}, which store.cluster names", remote.cluster),
+            "add it, unless it comes by CDS",
+        );
     }
 
     fn timeout(&mut self, path: &str, action: &Value) {

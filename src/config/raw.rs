@@ -11,15 +11,21 @@ use crate::redis::{OnError, Protocol};
 /// The whole configuration.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct RawConfig {
+    /// Whether verdicts are carried out. Default: `enforce`.
     #[serde(default = "enforce")]
     pub(super) mode: Mode,
+    /// What a request gets that matches no source. Default: `reject`.
     #[serde(default = "reject")]
     pub(super) unmatched: Unmatched,
+    /// Whether replies say why. Default: true.
     #[serde(default = "yes")]
     pub(super) expose_reason: bool,
+    /// Who holds the headers until the decision. Default: `filter`.
     #[serde(default = "filter")]
     pub(super) hold_headers: HoldHeaders,
+    /// Where events are remembered. Default: in memory, 100000 of them.
     #[serde(default)]
     pub(super) store: RawStore,
     pub(super) inspector: Option<RawInspector>,
@@ -44,20 +50,32 @@ fn filter() -> HoldHeaders {
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub(super) struct RawStore {
+    /// `memory`: in the Envoy process; `redis`: shared by many Envoys.
     pub(super) kind: RawStoreKind,
+    /// How many events the memory store has room for. Default: 100000.
+    #[cfg_attr(feature = "schema", schemars(range(min = 1000, max = 4_000_000)))]
     pub(super) capacity: Option<u32>,
+    /// What the HTTP front of Redis speaks.
     pub(super) protocol: Option<Protocol>,
+    /// The Envoy cluster of the HTTP front.
     pub(super) cluster: Option<String>,
+    /// The `:authority` of requests to it.
     pub(super) authority: Option<String>,
+    /// A variable with the token for it.
     pub(super) token_env: Option<String>,
+    /// What keys in Redis begin with. Default: `callback-guard:`.
     pub(super) key_prefix: Option<String>,
+    /// How long to wait for it, in milliseconds. Default: 250.
     pub(super) timeout_milliseconds: Option<u64>,
+    /// What becomes of a request when it does not answer. Default: `memory`.
     pub(super) on_error: Option<OnError>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub(super) enum RawStoreKind {
     #[default]
     Memory,
@@ -80,44 +98,81 @@ fn events() -> u32 {
 /// One source.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct RawSource {
+    /// Its name in metrics, logs and headers: 1 to 32 of a-z, 0-9, `_` and `-`; unique.
+    #[cfg_attr(feature = "schema", schemars(regex(pattern = "^[a-z0-9_-]{1,32}$")))]
     pub(super) name: String,
+    /// Which requests are its callbacks; the most specific match wins.
     #[serde(rename = "match")]
     pub(super) route: RawMatch,
+    /// As at the top, for this source alone.
     pub(super) mode: Option<Mode>,
+    /// The sender's scheme by name; or `signature`, or `token`.
     pub(super) preset: Option<String>,
+    /// A signature scheme, spelled out.
     pub(super) signature: Option<RawSignature>,
+    /// A shared token instead of a signature.
     pub(super) token: Option<RawToken>,
+    /// Values that the preset asks for.
     #[serde(default)]
     pub(super) parameters: BTreeMap<String, String>,
+    /// The keys, any of which may have signed: for rotation.
+    #[cfg_attr(feature = "schema", schemars(length(min = 1, max = 8)))]
     pub(super) secrets: Vec<RawSecret>,
+    /// Media types that are accepted. Default: the preset's own, or `application/json`.
     pub(super) content_types: Option<Vec<String>>,
+    /// Accepted age of the timestamp, in seconds. Default: 300.
+    #[cfg_attr(feature = "schema", schemars(range(min = 1, max = 86_400)))]
     pub(super) tolerance_seconds: Option<u64>,
+    /// Accepted lead of the timestamp, in seconds. Default: 60.
+    #[cfg_attr(feature = "schema", schemars(range(min = 1, max = 86_400)))]
     pub(super) future_tolerance_seconds: Option<u64>,
+    /// Largest body, in bytes. Default: 1048576.
+    #[cfg_attr(feature = "schema", schemars(range(min = 1, max = 16_777_216)))]
     pub(super) max_body_bytes: Option<u64>,
+    /// Rules for the payload of an authentic callback.
     #[serde(default)]
     pub(super) payload: RawPayload,
+    /// How duplicates are told and treated.
     #[serde(default)]
     pub(super) dedupe: RawDedupe,
+    /// The status that stands for every 2xx of the upstream. Default: the preset's own, or none.
+    #[cfg_attr(feature = "schema", schemars(range(min = 200, max = 299)))]
     pub(super) acknowledge_as: Option<u16>,
 }
 
+/// Which requests: `path` or `path_prefix`, one of the two.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub(super) struct RawMatch {
+    /// Exactly this path; the query is ignored.
+    #[cfg_attr(feature = "schema", schemars(regex(pattern = "^/")))]
     pub(super) path: Option<String>,
+    /// This path and what lies below it, by whole segments.
+    #[cfg_attr(feature = "schema", schemars(regex(pattern = "^/")))]
     pub(super) path_prefix: Option<String>,
+    /// Only this host, without port. Default: any.
     pub(super) host: Option<String>,
 }
 
-/// No `Debug`: `value` is a secret.
+/// A secret: `env` or `value`, one of the two.
+//
+// No `Debug`: `value` must not be shown.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub(super) struct RawSecret {
+    /// A variable of the proxy's environment that holds the secret.
     pub(super) env: Option<String>,
+    /// The secret itself: for tests, it stands in the configuration for all to read.
     pub(super) value: Option<String>,
+    /// How the secret is written. Default: the preset's own, or `utf8`.
     pub(super) encoding: Option<RawSecretEncoding>,
+    /// What stands before the secret and is not part of it, as in `whsec_`.
     pub(super) prefix: Option<String>,
+    /// Whether the variable may be unset. Default: false.
     #[serde(default)]
     pub(super) optional: bool,
 }
@@ -128,8 +183,10 @@ impl core::fmt::Debug for RawSecret {
     }
 }
 
+/// How a secret is written.
 #[derive(Clone, Copy, Debug, Default, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub(super) enum RawSecretEncoding {
     #[default]
     Utf8,
@@ -147,32 +204,55 @@ impl RawSecretEncoding {
     }
 }
 
+/// Rules for the payload.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub(super) struct RawPayload {
+    /// Hosts that URLs in the payload may point to, as `example.com` or `*.example.com`. Default:
+    /// not checked.
     pub(super) allowed_url_hosts: Option<Vec<String>>,
+    /// Fields that must be there. Default: the preset's own.
     pub(super) required: Option<Vec<RawRequirement>>,
 }
 
+/// A field that must be there.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub(super) struct RawRequirement {
+    /// Where the field is: a JSON pointer, as `/data/id`.
     pub(super) pointer: String,
+    /// Its type.
     #[serde(rename = "type")]
     pub(super) kind: FieldType,
+    /// Whether it may be absent or null. Default: false.
     #[serde(default)]
     pub(super) optional: bool,
 }
 
+/// Deduplication.
 #[derive(Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub(super) struct RawDedupe {
+    /// What makes an event, beside the source. Default: the message id and the preset's own parts.
     pub(super) key: Option<Vec<RawKeyPart>>,
+    /// How long a delivered event is remembered, in seconds; longer than both tolerances together.
+    /// Default: 86400.
+    #[cfg_attr(feature = "schema", schemars(range(min = 1, max = 31_536_000)))]
     pub(super) window_seconds: Option<u64>,
+    /// How long a claim lives with no outcome, in seconds. Default: 30.
+    #[cfg_attr(feature = "schema", schemars(range(min = 1, max = 600)))]
     pub(super) lease_seconds: Option<u64>,
+    /// What a request gets whose event another request has claimed. Default: `wait`.
     pub(super) in_flight: RawInFlight,
+    /// The longest wait, in seconds. Default: 10.
+    #[cfg_attr(feature = "schema", schemars(range(min = 1, max = 60)))]
     pub(super) wait_seconds: Option<u64>,
+    /// What becomes of a claim whose outcome cannot be known. Default: `release`.
     pub(super) on_unknown: OnUnknown,
+    /// What a duplicate with another body gets. Default: `acknowledge`.
     pub(super) on_body_change: OnBodyChange,
 }
 
@@ -190,69 +270,104 @@ impl Default for RawDedupe {
     }
 }
 
+/// What a request gets whose event another request has claimed.
 #[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub(super) enum RawInFlight {
     Reject,
     Wait,
 }
 
+/// A part of the dedupe key: `pointer` or `header`.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub(super) struct RawKeyPart {
+    /// A JSON pointer into the body.
     pub(super) pointer: Option<String>,
+    /// A header.
     pub(super) header: Option<String>,
 }
 
 /// A signature scheme in the words of the configuration.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub(super) struct RawSignature {
+    /// The signed message: its parts in order.
     pub(super) message: Vec<RawPart>,
+    /// Where the signature is.
     pub(super) value: RawValue,
+    /// Where the timestamp is, if there is one.
     pub(super) timestamp: Option<RawTimestamp>,
+    /// Where the message id is. Default: the SHA-256 of the body stands for it.
     pub(super) id: Option<RawId>,
 }
 
 /// A shared token, by its place.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub(super) struct RawToken {
+    /// The token is in this header.
     pub(super) header: Option<String>,
+    /// The token is the last segment of the path, below `match.path_prefix`.
     #[serde(default)]
     pub(super) path_segment: bool,
+    /// The token is in this parameter of the query.
     pub(super) query: Option<String>,
+    /// Where the message id is. Default: the SHA-256 of the body stands for it.
     pub(super) id: Option<RawId>,
 }
 
+/// A part of the message: one of these.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub(super) struct RawPart {
+    /// The body as received.
     #[serde(default)]
     pub(super) body: bool,
+    /// The value of this header.
     pub(super) header: Option<String>,
+    /// The message id.
     #[serde(default)]
     pub(super) id: bool,
+    /// These bytes.
     pub(super) literal: Option<String>,
+    /// The value of this parameter.
     pub(super) parameter: Option<String>,
+    /// The value at this JSON pointer.
     pub(super) pointer: Option<String>,
+    /// The timestamp's own bytes.
     #[serde(default)]
     pub(super) timestamp: bool,
 }
 
+/// Where the signature is and how it is written.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub(super) struct RawValue {
+    /// The header with the signature; with `numbered` what stands before the number.
     pub(super) header: String,
+    /// Headers with the numbers 1, 2, … at the end of their name, one signature each.
     #[serde(default)]
     pub(super) numbered: bool,
+    /// What stands before the signature, as in `sha256=`.
     pub(super) prefix: Option<String>,
+    /// Between the entries of a list.
     pub(super) separator: Option<RawSeparator>,
+    /// The list is of `key=value`, and this is the key of signatures.
     pub(super) key: Option<String>,
+    /// How the signature is written.
     pub(super) encoding: RawEncoding,
 }
 
+/// Between the entries of a list.
 #[derive(Clone, Copy, Debug, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub(super) enum RawSeparator {
     #[serde(rename = ",")]
     Comma,
@@ -262,25 +377,35 @@ pub(super) enum RawSeparator {
     Space,
 }
 
+/// How a signature is written.
 #[derive(Clone, Copy, Debug, Default, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub(super) enum RawEncoding {
     Base64,
     #[default]
     Hex,
 }
 
+/// Where the timestamp is: `header`, `key` or `pointer`.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub(super) struct RawTimestamp {
+    /// The timestamp is in this header.
     pub(super) header: Option<String>,
+    /// The timestamp is the field of the signature header with this key.
     pub(super) key: Option<String>,
+    /// The timestamp is in the body, at this JSON pointer.
     pub(super) pointer: Option<String>,
+    /// What it counts. Default: seconds.
     #[serde(default)]
     pub(super) unit: RawUnit,
 }
 
+/// What a timestamp counts since the epoch.
 #[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub(super) enum RawUnit {
     #[default]
     #[serde(rename = "s")]
@@ -289,11 +414,16 @@ pub(super) enum RawUnit {
     Milliseconds,
 }
 
+/// Where the message id is: `header` or `pointers`.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub(super) struct RawId {
+    /// The message id is in this header.
     pub(super) header: Option<String>,
+    /// The message id is the first present of these JSON pointers; all present ones must be equal.
     pub(super) pointers: Option<Vec<String>>,
+    /// Whether the SHA-256 of the body stands for an id that is missing. Default: false.
     #[serde(default)]
     pub(super) or_body_digest: bool,
 }

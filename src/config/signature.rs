@@ -17,24 +17,24 @@ use crate::token::TokenAt;
 /// Values that the configuration gives to a preset, each with whether it was used.
 pub(super) struct Parameters<'p> {
     path: Path,
-    values: BTreeMap<&'p str, (&'p str, bool)>,
+    values: Vec<(&'p str, &'p str, bool)>,
 }
 
 impl<'p> Parameters<'p> {
     pub(super) fn new(path: Path, values: &'p BTreeMap<String, String>) -> Self {
         let values = values
             .iter()
-            .map(|(name, value)| (name.as_str(), (value.as_str(), false)))
+            .map(|(name, value)| (name.as_str(), value.as_str(), false))
             .collect();
         Self { path, values }
     }
 
     fn take(&mut self, name: &str) -> Result<&'p str, ConfigError> {
         let path = self.path.field(name);
-        match self.values.get_mut(name) {
+        match self.values.iter_mut().find(|(given, _, _)| *given == name) {
             None => Err(ConfigError::new(&path, "is missing")),
-            Some(("", _)) => Err(ConfigError::new(&path, "is empty")),
-            Some((value, is_used)) => {
+            Some((_, "", _)) => Err(ConfigError::new(&path, "is empty")),
+            Some((_, value, is_used)) => {
                 *is_used = true;
                 Ok(value)
             }
@@ -43,9 +43,9 @@ impl<'p> Parameters<'p> {
 
     /// Refuses what nobody asked for: a value that its author believes to be part of the message.
     pub(super) fn check_all_used(&self) -> Result<(), ConfigError> {
-        match self.values.iter().find(|(_, (_, is_used))| !is_used) {
+        match self.values.iter().find(|(_, _, is_used)| !is_used) {
             None => Ok(()),
-            Some((name, _)) => Err(ConfigError::new(
+            Some((name, _, _)) => Err(ConfigError::new(
                 &self.path.field(name),
                 "is no parameter of this scheme",
             )),

@@ -39,6 +39,12 @@ impl Guarded {
         Builder(Setup::new())
     }
 
+    /// Another Envoy, before the same upstream.
+    #[track_caller]
+    pub fn restart_stack(&mut self) {
+        self.0.restart().unwrap();
+    }
+
     #[track_caller]
     pub fn send(&self, request: &Request) -> Response {
         self.0.send(request).unwrap()

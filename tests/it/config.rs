@@ -357,10 +357,33 @@ fn schemes_that_protect_nothing_are_refused() {
     );
     refused(
         source("preset", json!("acme")),
-        "sources[0].preset: `acme` is unknown, expected `docusign`, `elevenlabs`, `github`, \
-         `gitlab`, `gitlab-token`, `kie`, `linear`, `mux`, `paddle`, `pagerduty`, `replicate`, \
-         `shopify`, `slack`, `square`, `standard-webhooks`, `stripe`, `suno`, `sunoapi-token`, \
-         `svix`, `typeform`, `zoom`",
+        &format!(
+            "sources[0].preset: `acme` is unknown, expected {}",
+            [
+                "`suno`",
+                "`kie`",
+                "`sunoapi-token`",
+                "`standard-webhooks`",
+                "`replicate`",
+                "`svix`",
+                "`github`",
+                "`stripe`",
+                "`slack`",
+                "`shopify`",
+                "`paddle`",
+                "`zoom`",
+                "`linear`",
+                "`elevenlabs`",
+                "`mux`",
+                "`square`",
+                "`pagerduty`",
+                "`typeform`",
+                "`docusign`",
+                "`gitlab`",
+                "`gitlab-token`"
+            ]
+            .join(", ")
+        ),
     );
 }
 

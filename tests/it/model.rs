@@ -368,6 +368,7 @@ impl<'p> World<'p> {
         let event = self.actors[number].event;
         let millis = then.as_millis();
         match answer {
+            ClaimAnswer::GrantedHere => panic!("there is no shared store"),
             ClaimAnswer::Granted => {
                 self.wrote(then);
                 for claim in self.claims.clone() {

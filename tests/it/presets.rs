@@ -745,3 +745,111 @@ fn a_token_stands_for_a_signature() {
         Code::IdMissing,
     );
 }
+
+/// The table of `docs/presets.md`, and a source to copy for each preset.
+fn document() -> String {
+    let mut text = String::from(
+        "| preset | sender | signed | time accepted, s | an event is named by |\n\
+         |---|---|---|---|---|\n",
+    );
+    let mut examples = String::new();
+    for entry in table() {
+        let names: Vec<&str> = entry["names"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|name| name.as_str().unwrap())
+            .collect();
+        let (first, source) = (names[0], entry["source"].as_str().unwrap());
+        let time = match bounds(first) {
+            Some((past, future)) => format!("-{past} to +{future}"),
+            None => "not signed".to_owned(),
+        };
+        let (signed, id) = match entry.get("signature") {
+            Some(signature) => (message(&signature["message"]), &signature["id"]),
+            None => ("nothing: a token".to_owned(), &entry["token"]["id"]),
+        };
+        let listed = |values: &Value| -> Option<String> {
+            let quoted: Vec<String> = values
+                .as_array()?
+                .iter()
+                .map(|value| {
+                    let pointer = value.get("pointer").unwrap_or(value);
+                    format!("`{}`", pointer.as_str().unwrap())
+                })
+                .collect();
+            Some(quoted.join(", "))
+        };
+        let mut named = match (id["header"].as_str(), listed(&id["pointers"])) {
+            (Some(header), _) => format!("`{header}`"),
+            (None, Some(pointers)) => format!("the first of {pointers}"),
+            (None, None) => "SHA-256 of the body".to_owned(),
+        };
+        if id["pointers"].as_array().is_some_and(|all| all.len() == 1) {
+            named = named.replace("the first of ", "");
+        }
+        if let Some(more) = entry.get("key").and_then(listed) {
+            named += &format!("; and {more}");
+        }
+        let all = names.join("`, `");
+        let sender = entry["sender"].as_str().unwrap();
+        text += &format!("| `{all}` | [{sender}]({source}) | {signed} | {time} | {named} |\n");
+
+        let variable = first.to_ascii_uppercase().replace('-', "_");
+        let extra = if first == "square" {
+            "\n  \"parameters\": { \"notification_url\": \"https://app.example/callbacks/square\" },"
+        } else {
+            ""
+        };
+        examples += &format!(
+            "\n### {first}\n\n```json\n{{\n  \"name\": \"{first}\",\n  \"match\": {{ \"path\": \
+             \"/callbacks/{first}\" }},\n  \"preset\": \"{first}\",{extra}\n  \"secrets\": [{{ \
+             \"env\": \"{variable}_SECRET\" }}]\n}}\n```\n",
+        );
+    }
+    format!("{text}\n## A source for each\n{examples}")
+}
+
+fn message(parts: &Value) -> String {
+    let part = |part: &Value| {
+        let (kind, value) = part.as_object().unwrap().iter().next().unwrap();
+        match value.as_str() {
+            Some(text) if kind == "literal" => text.to_owned(),
+            Some(name) => format!("{{{name}}}"),
+            None => format!("{{{kind}}}"),
+        }
+    };
+    let text: String = parts.as_array().unwrap().iter().map(part).collect();
+    format!("`{text}`")
+}
+
+#[test]
+fn the_document_says_what_the_table_says() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/presets.md");
+    let text = std::fs::read_to_string(path).unwrap();
+    let (before, rest) = text.split_once("<!-- table -->\n").unwrap();
+    let (_, after) = rest.split_once("<!-- /table -->").unwrap();
+    let expected = format!(
+        "{before}<!-- table -->\n{}<!-- /table -->{after}",
+        document()
+    );
+    if std::env::var_os("BLESS").is_some() {
+        std::fs::write(path, &expected).unwrap();
+    } else {
+        assert!(
+            text == expected,
+            "run: BLESS=1 cargo test --test it presets"
+        );
+    }
+    // What is there to be copied is accepted.
+    let mut examples = 0;
+    for example in expected.split("```json\n{\n").skip(1) {
+        let (example, _) = example.split_once("```").unwrap();
+        let source: Value = serde_json::from_str(&format!("{{{example}")).unwrap();
+        let text = json!({ "sources": [source] }).to_string();
+        let environment = |name: &str| name.ends_with("_SECRET").then(|| SECRET.into());
+        callback_guard::config::parse(text.as_bytes(), &environment).unwrap();
+        examples += 1;
+    }
+    assert_eq!(examples, table().len());
+}

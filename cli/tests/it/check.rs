@@ -358,3 +358,27 @@ fn the_manifests_are_in_order() {
         assert!(run.out.starts_with(&begin), "{}", run.out);
     }
 }
+
+#[test]
+fn a_remote_store_needs_its_cluster() {
+    let store = "\"store\": { \"kind\": \"redis\", \"protocol\": \"webdis\", \"cluster\": \"redis_http\", \"authority\": \"webdis\" }, \"sources\": [";
+    let change = ("\"sources\": [", store);
+    warns(
+        &[change],
+        &["static_resources.clusters: lacks redis_http, which store.cluster names"],
+    );
+    warns(
+        &[
+            change,
+            ("  clusters:\n", "  clusters:\n    - name: redis_http\n"),
+        ],
+        &[],
+    );
+    let envoy = file("envoy.yaml", &envoy_yaml(&[change]));
+    let run = run(&["check", &envoy.path]);
+    assert!(
+        run.out.contains("ok: 1 source, Redis store by Webdis on cluster redis_http, on errors memory store for 100000 events"),
+        "{}",
+        run.out
+    );
+}

@@ -2,8 +2,10 @@
 #![allow(clippy::indexing_slicing, clippy::panic, clippy::unwrap_used)]
 
 mod check;
+mod docs;
 mod explain;
 mod help;
+mod schema;
 mod send;
 mod sign;
 mod support;

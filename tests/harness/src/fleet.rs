@@ -286,11 +286,16 @@ impl Webdis {
         let directory = self.server.directory.path().to_path_buf();
         let text = fs::read_to_string(deploy().join("webdis.json"))?;
         let mut config: Value = serde_json::from_str(&text)?;
-        config["redis_host"] = "127.0.0.1".into();
-        config["redis_port"] = self.redis.port().into();
-        config["http_host"] = "127.0.0.1".into();
-        config["http_port"] = self.server.address.port().into();
-        config["logfile"] = directory.join("webdis.log").to_string_lossy().into();
+        let local = json!({
+            "redis_host": "127.0.0.1",
+            "redis_port": self.redis.port(),
+            "http_host": "127.0.0.1",
+            "http_port": self.server.address.port(),
+            "logfile": directory.join("webdis.log"),
+        });
+        if let (Some(config), Value::Object(local)) = (config.as_object_mut(), local) {
+            config.extend(local);
+        }
         let path = directory.join("webdis.json");
         fs::write(&path, config.to_string())?;
         let path = path.to_string_lossy().into_owned();

@@ -1,0 +1,145 @@
+//! The core by itself, on the host: `cargo bench -p callback-guard-bench`.
+
+#![allow(
+    missing_docs,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "benches"
+)]
+
+use std::hint::black_box;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use callback_guard::config;
+use callback_guard::dedupe::{Bucket, EventKey, Fingerprint, OwnerToken};
+use callback_guard::guard::{Decision, Facts, Guard};
+use callback_guard::json::Scratch;
+use callback_guard::mac::SigningSecret;
+use callback_guard::request::RequestHead;
+use callback_guard::store::ClaimAnswer;
+use callback_guard::time::UnixMillis;
+use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+
+const KEY: &str = "test-webhook-hmac-key";
+const TIMESTAMP: &str = "1769670760";
+const ID: &str = "ee9c2715375b7837f8bb51d641ff5863";
+
+fn mac(criterion: &mut Criterion) {
+    let secret = SigningSecret::new(KEY.as_bytes()).unwrap();
+    let mut group = criterion.benchmark_group("mac");
+    for size in [43_usize, 4 << 10, 1 << 20] {
+        let body = vec![b'x'; size];
+        group.throughput(Throughput::Bytes(u64::try_from(size).unwrap()));
+        group.bench_with_input(BenchmarkId::from_parameter(size), &body, |bencher, body| {
+            bencher.iter(|| secret.sign(&[black_box(body)]));
+        });
+    }
+    group.finish();
+}
+
+fn bucket_of(records: u8) -> Bucket {
+    let mut bucket = Bucket::default();
+    for number in 0..records {
+        let (key, owner) = (
+            EventKey::from_bytes([number; 32]),
+            OwnerToken::new(u64::from(number)),
+        );
+        bucket.claim(
+            &key,
+            owner,
+            UnixMillis::new(2_000),
+            80,
+            UnixMillis::new(1_000),
+        );
+        let end = UnixMillis::new(86_400_000);
+        bucket.deliver(
+            &key,
+            owner,
+            Fingerprint::new(7),
+            end,
+            80,
+            UnixMillis::new(1_000),
+        );
+    }
+    bucket
+}
+
+fn bucket(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("bucket: claim and deliver");
+    for records in [1_u8, 16, 64, 80] {
+        let full = bucket_of(records);
+        group.bench_with_input(
+            BenchmarkId::from_parameter(records),
+            &full,
+            |bencher, full| {
+                bencher.iter_batched(
+                    || full.clone(),
+                    |mut bucket| {
+                        let (key, owner) =
+                            (EventKey::from_bytes([255; 32]), OwnerToken::new(1 << 40));
+                        let now = UnixMillis::new(1_500);
+                        bucket.claim(&key, owner, UnixMillis::new(31_500), 80, now);
+                        let end = UnixMillis::new(86_400_000);
+                        bucket.deliver(&key, owner, Fingerprint::new(9), end, 80, now);
+                        bucket
+                    },
+                    BatchSize::SmallInput,
+                );
+            },
+        );
+    }
+    group.finish();
+}
+
+/// Head, body and claim of one event: all that the guard computes before a request is sent on.
+fn guard(criterion: &mut Criterion) {
+    let text = format!(
+        r#"{{"sources":[{{"name":"suno","match":{{"path":"/callbacks/suno"}},"preset":"suno","secrets":[{{"value":"{KEY}"}}]}}]}}"#
+    );
+    let policy = config::parse(text.as_bytes(), &|_| None).unwrap();
+    let secret = SigningSecret::new(KEY.as_bytes()).unwrap();
+    let signature = STANDARD.encode(secret.sign(&[ID.as_bytes(), b".", TIMESTAMP.as_bytes()]));
+    let pairs: &[(&[u8], &[u8])] = &[
+        (b":authority", b"hooks.example.com"),
+        (b":path", b"/callbacks/suno"),
+        (b":method", b"POST"),
+        (b"content-type", b"application/json"),
+        (b"x-webhook-timestamp", TIMESTAMP.as_bytes()),
+        (b"x-webhook-signature", signature.as_bytes()),
+    ];
+    let now = UnixMillis::new(1_769_670_760_000);
+    let facts = Facts {
+        now,
+        owner: OwnerToken::new(1),
+        salt: [7; 16],
+    };
+    let track = r#"{"id":"8551662c","audio_url":"https://cdn.example.com/a.mp3","prompt":"[Verse] Night city lights\nwe run","title":"Iron Man","duration":198.44}"#;
+    let mut group = criterion.benchmark_group("guard: a new event");
+    for tracks in [0_usize, 25, 450, 7000] {
+        let list = vec![track; tracks].join(",");
+        let body = format!(
+            r#"{{"code":200,"msg":"ok","data":{{"callbackType":"complete","task_id":"{ID}","data":[{list}]}}}}"#
+        );
+        group.throughput(Throughput::Bytes(u64::try_from(body.len()).unwrap()));
+        let mut scratch = Scratch::default();
+        group.bench_with_input(
+            BenchmarkId::from_parameter(body.len()),
+            &body,
+            |bencher, body| {
+                bencher.iter(|| {
+                    let mut guard = Guard::new();
+                    guard.on_head(&policy, &RequestHead::new(black_box(pairs)), now, false);
+                    let decision =
+                        guard.on_body(&policy, black_box(body.as_bytes()), &facts, &mut scratch);
+                    assert!(matches!(decision, Decision::Claim(_)));
+                    guard.on_store(&policy, ClaimAnswer::Granted, now)
+                });
+            },
+        );
+    }
+    group.finish();
+}
+
+criterion_group!(benches, mac, bucket, guard);
+criterion_main!(benches);

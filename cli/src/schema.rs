@@ -1,0 +1,31 @@
+//! `schema`: the JSON Schema of the configuration.
+
+use std::io::Write as _;
+use std::process::ExitCode;
+
+use anyhow::{Context as _, anyhow};
+use callback_guard::config;
+use clap::Args;
+
+/// Print the JSON Schema of the configuration, for completion and checks in an editor.
+///
+/// docs/config.schema.json holds the same. The schema knows fields, types, choices and ranges;
+/// `check` knows the rules between them too.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:
+  callback-guard schema > guard.schema.json
+
+In the settings of an editor (a field `$schema` in the configuration itself would be refused):
+  \"json.schemas\": [{ \"fileMatch\": [\"guard.json\"], \"url\": \"./guard.schema.json\" }]")]
+pub(crate) struct SchemaArgs {}
+
+/// Prints the schema.
+///
+/// # Errors
+///
+/// Standard output is closed.
+pub(crate) fn run(SchemaArgs {}: &SchemaArgs) -> anyhow::Result<ExitCode> {
+    let schema = config::schema().map_err(|error| anyhow!("{error}"))?;
+    writeln!(std::io::stdout(), "{schema:#}").context("standard output")?;
+    Ok(ExitCode::SUCCESS)
+}
