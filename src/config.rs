@@ -22,6 +22,7 @@ pub use raw::{RawConfig, RawSource};
 #[cfg(feature = "schema")]
 pub use schema::schema;
 
+use crate::inspector::{Inspector, LEAST_EVENTS, MOST_EVENTS, Place, Token};
 use crate::json::{Pointer, Selector};
 use crate::mac::SigningSecret;
 use crate::payload::{HostPattern, Requirement, UrlRule, is_host};
@@ -31,7 +32,7 @@ use crate::policy::{
 use crate::request::{JSON, is_json};
 use crate::scheme::{IdAt, Part, Proof, Scheme, TimestampPlace, Tolerance};
 use raw::{
-    Preset, RawDedupe, RawKeyPart, RawMatch, RawPayload, RawRequirement, RawSecret,
+    Preset, RawDedupe, RawInspector, RawKeyPart, RawMatch, RawPayload, RawRequirement, RawSecret,
     RawSecretEncoding, RawSecretFormat,
 };
 use signature::Parameters;
@@ -53,6 +54,10 @@ const LONGEST_WINDOW_SECONDS: u64 = 31_536_000;
 const LEASE_SECONDS: u64 = 30;
 /// The longest wait, in seconds, where the configuration gives none: within Kie's 15 s.
 const WAIT_SECONDS: u64 = 10;
+/// The shortest token of the inspector, in bytes: nobody guesses 16 random ones.
+const LEAST_TOKEN: usize = 16;
+/// The longest token of the inspector, in bytes.
+const MOST_TOKEN: usize = 256;
 /// The most secrets that a source may have.
 const MAX_SECRETS: usize = 8;
 
@@ -184,7 +189,8 @@ impl Validator<'_> {
         let root = Path::default();
         let (capacity, remote) = store::compile(&root.field("store"), raw.store, self.environment)?;
         let path = root.field("sources");
-        if raw.sources.is_empty() {
+        let is_shown = |inspector: &RawInspector| inspector.path.is_some();
+        if raw.sources.is_empty() && !raw.inspector.as_ref().is_some_and(is_shown) {
             return Err(ConfigError::new(
                 &path,
                 "there is none, expected at least one",
@@ -206,6 +212,12 @@ impl Validator<'_> {
             }
             sources.push(source);
         }
+        let inspector = match &raw.inspector {
+            Some(inspector) => {
+                Some(self.inspector(&root.field("inspector"), inspector, &sources)?)
+            }
+            None => None,
+        };
         for (index, source) in sources.iter_mut().enumerate() {
             if let Some(urls) = &mut source.urls {
                 urls.pointer = format!("/sources/{index}/payload/allowed_url_hosts").into();
@@ -217,8 +229,85 @@ impl Validator<'_> {
             hold_headers: raw.hold_headers,
             capacity,
             remote,
+            inspector,
             sources,
         })
+    }
+
+    fn inspector(
+        &self,
+        path: &Path,
+        raw: &RawInspector,
+        sources: &[Source],
+    ) -> Result<Inspector, ConfigError> {
+        let events = u64::from(raw.events);
+        within(
+            &path.field("events"),
+            events,
+            LEAST_EVENTS.into(),
+            MOST_EVENTS.into(),
+        )?;
+        let place = match (&raw.path, &raw.token_env) {
+            (None, None) => None,
+            (Some(text), Some(variable)) => {
+                Some(self.inspector_place(path, text, variable, sources)?)
+            }
+            (Some(_), None) => {
+                let problem = "is missing, expected the name of the environment variable that \
+                               holds the token";
+                return Err(ConfigError::new(&path.field("token_env"), problem));
+            }
+            (None, Some(_)) => {
+                let problem = "stands without `path`, expected both or none";
+                return Err(ConfigError::new(&path.field("token_env"), problem));
+            }
+        };
+        Ok(Inspector {
+            events: raw.events,
+            place,
+            records: !sources.is_empty(),
+        })
+    }
+
+    fn inspector_place(
+        &self,
+        path: &Path,
+        text: &str,
+        variable: &str,
+        sources: &[Source],
+    ) -> Result<Place, ConfigError> {
+        let token_path = path.field("token_env");
+        let path = path.field("path");
+        if !is_path(text) || text.ends_with('/') {
+            let problem = "expected a path that begins with `/` and does not end with it, without \
+                           query, fragment and space";
+            return Err(ConfigError::new(&path, problem));
+        }
+        let Some(token) = (self.environment)(variable) else {
+            let problem = format!("environment variable `{variable}` is not set");
+            return Err(ConfigError::new(&token_path, problem));
+        };
+        let is_token = |byte: &u8| byte.is_ascii_graphic();
+        let length = token.len();
+        if !(LEAST_TOKEN..=MOST_TOKEN).contains(&length) || !token.iter().all(is_token) {
+            let problem = format!(
+                "the token has {length} bytes, expected {LEAST_TOKEN} to {MOST_TOKEN} visible \
+                 ASCII characters, no space"
+            );
+            return Err(ConfigError::new(&token_path, problem));
+        }
+        let Some(token) = Token::new(&token) else {
+            return Err(ConfigError::new(&token_path, "the token is empty"));
+        };
+        let place = Place::new(text, token);
+        for taken in place.paths() {
+            let collides = |source: &Source| source.route.path.matches(taken.as_bytes());
+            if let Some(index) = sources.iter().position(collides) {
+                let problem = format!("`{taken}` is a path of sources[{index}] too");
+                return Err(ConfigError::new(&path, problem));
+            }
+        }
+        Ok(place)
     }
 
     fn source(&self, path: &Path, raw: RawSource, mode: Mode) -> Result<Source, ConfigError> {
@@ -513,6 +602,11 @@ fn seconds(path: &Path, name: &str, given: Option<u64>, default: u64) -> Result<
     within(&path.field(name), given.unwrap_or(default), 1, 86_400)
 }
 
+fn is_path(text: &str) -> bool {
+    let is_path_byte = |byte: u8| byte.is_ascii_graphic() && !b"?#".contains(&byte);
+    text.starts_with('/') && text.bytes().all(is_path_byte)
+}
+
 fn route(path: &Path, raw: RawMatch) -> Result<Route, ConfigError> {
     let (field, text, is_exact) = match (raw.path, raw.path_prefix) {
         (Some(text), None) => ("path", text, true),
@@ -522,8 +616,7 @@ fn route(path: &Path, raw: RawMatch) -> Result<Route, ConfigError> {
             return Err(ConfigError::new(path, problem));
         }
     };
-    let is_path_byte = |byte: u8| byte.is_ascii_graphic() && !b"?#".contains(&byte);
-    if !text.starts_with('/') || !text.bytes().all(is_path_byte) {
+    if !is_path(&text) {
         let problem = "expected a path that begins with `/`, without query, fragment and space";
         return Err(ConfigError::new(&path.field(field), problem));
     }

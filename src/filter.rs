@@ -36,7 +36,7 @@ use crate::request::RequestHead;
 use crate::store::{self, Memory, Settlement};
 use crate::time::UnixMillis;
 use crate::verdict::{Code, Rejection};
-use crate::{config, pairs};
+use crate::{config, inspector, pairs};
 use host::Shared;
 use metrics::Metrics;
 use remote::Line;
@@ -236,7 +236,7 @@ impl Worker {
     }
 
     /// Tells a verdict to the metrics, the access log and, if it is a refusal, the log.
-    fn report(&self, guard: &Guard) {
+    fn report(&self, guard: &mut Guard) {
         let Some(verdict) = guard.verdict() else {
             return;
         };
@@ -255,6 +255,29 @@ impl Worker {
                 guard.policy_of(&self.policy).map(|source| &*source.name),
                 rejection,
             );
+        }
+        if let Some(inspector) = &self.policy.inspector {
+            inspector.keep(&mut Shared, guard, &self.policy, now());
+        }
+    }
+
+    /// Lets the inspector answer, if the request is for it.
+    fn inspect(&self, head: &RequestHead<'_>) -> Option<inspector::Reply> {
+        self.policy
+            .inspector
+            .as_ref()?
+            .answer(&mut Shared, head, now())
+    }
+
+    /// Tells the inspector, if it is on, what became of a request that was sent on; once.
+    fn note_answer(&self, guard: &mut Guard) {
+        if let Some(inspector) = &self.policy.inspector
+            && guard.is_sent_on()
+            && let Some(notes) = guard.notes_mut()
+            && let Some(kept) = notes.kept.take()
+        {
+            let (outcome, status) = outcome();
+            inspector.answered(&mut Shared, kept, outcome, status);
         }
     }
 
@@ -442,6 +465,7 @@ impl Context for Stream {
 
 impl HttpContext for Stream {
     fn on_http_request_headers(&mut self, _count: usize, ends: bool) -> Action {
+        let mut is_inspected = false;
         let flow = self.drive(|worker, guard| {
             let Ok(bytes) = host::request_header_pairs() else {
                 return guard.fault();
@@ -450,6 +474,17 @@ impl HttpContext for Stream {
                 return guard.fault();
             };
             let head = RequestHead::new(&pairs);
+            if let Some(answer) = worker.inspect(&head) {
+                guard.stand_aside();
+                send(
+                    answer.status,
+                    &answer.headers,
+                    inspector::DETAILS,
+                    &answer.body,
+                );
+                is_inspected = true;
+                return Decision::Hold;
+            }
             for name in head.own_headers() {
                 if host::remove_request_header(name).is_err() {
                     return guard.fault();
@@ -463,6 +498,9 @@ impl HttpContext for Stream {
             }
             decision
         });
+        if is_inspected {
+            return Action::Pause;
+        }
         let holder = self
             .worker
             .as_ref()
@@ -499,6 +537,7 @@ impl HttpContext for Stream {
         let (Some(worker), Ok(mut guard)) = (&self.worker, self.guard.try_borrow_mut()) else {
             return Action::Continue;
         };
+        worker.note_answer(&mut guard);
         let acknowledge_as = guard
             .policy_of(&worker.policy)
             .filter(|source| source.mode == Mode::Enforce)
@@ -550,6 +589,7 @@ impl HttpContext for Stream {
         };
         worker.stop_waiting(self.context);
         worker.abandon(self.context, &guard, &self.is_held);
+        worker.note_answer(&mut guard);
         if guard.has_claim() {
             worker.settle(&mut guard, outcome().0, None);
         }
@@ -597,8 +637,17 @@ fn dispatch(remote: &Remote, body: &str) -> Option<u32> {
 }
 
 fn reply(reply: &Reply) {
-    let headers = pairs::encode(&reply.headers);
-    if host::send_reply(reply.status, &reply.details, &headers, &reply.body).is_err() {
+    send(
+        reply.status,
+        &reply.headers,
+        &reply.details,
+        reply.body.as_bytes(),
+    );
+}
+
+fn send(status: u16, headers: &[(&str, &str)], details: &str, body: &[u8]) {
+    let headers = pairs::encode(headers);
+    if host::send_reply(status, details, &headers, body).is_err() {
         // The request stays paused and ends with the proxy's own timeout: it is not forwarded.
         log::error!("callback-guard: the host does not take a reply");
     }

@@ -19,6 +19,7 @@ use sha2::{Digest, Sha256};
 
 use crate::dedupe::{EventKey, Fingerprint, KeyBuilder, OwnerToken};
 use crate::identity::{self, MessageId};
+use crate::inspector::Notes;
 use crate::json::{self, Document, JsonError, Kind, Scratch};
 use crate::mac;
 use crate::outcome::Outcome;
@@ -90,6 +91,8 @@ pub struct Guard {
     rejection: Option<Rejection>,
     body_changed: bool,
     is_sent_on: bool,
+    /// For the inspector; none where it is off.
+    notes: Option<Box<Notes>>,
     held_since: Option<UnixMillis>,
     held_millis: Option<u64>,
 }
@@ -184,6 +187,23 @@ impl Guard {
         self.verified_id.as_ref()
     }
 
+    /// What the inspector shows of the request; nothing where it is off.
+    #[must_use]
+    pub fn notes(&self) -> Option<&Notes> {
+        self.notes.as_deref()
+    }
+
+    /// As [`Guard::notes`], to add to them.
+    pub fn notes_mut(&mut self) -> Option<&mut Notes> {
+        self.notes.as_deref_mut()
+    }
+
+    /// The request was not for the guard to judge and is answered: what still comes of it is none
+    /// of its business.
+    pub fn stand_aside(&mut self) {
+        self.state = State::Done;
+    }
+
     /// Whether there is nothing left to decide: the request has been answered or sent on.
     #[must_use]
     pub fn is_decided(&self) -> bool {
@@ -235,6 +255,10 @@ impl Guard {
         ends: bool,
     ) -> Decision {
         self.source = policy.source_of(head);
+        let inspector = policy.inspector.as_ref();
+        if inspector.is_some_and(|inspector| inspector.records) {
+            self.notes = Some(Box::default());
+        }
         let Some(source) = self.source.and_then(|index| policy.sources.get(index)) else {
             self.state = State::Done;
             return match policy.unmatched {
@@ -245,7 +269,7 @@ impl Guard {
                 Unmatched::Reject => self.refuse(Mode::Enforce, Rejection::new(Code::NoSource)),
             };
         };
-        match check_head(source, head, now) {
+        match check_head(source, head, now, self.notes.as_deref_mut()) {
             Err(rejection) => self.refuse(source.mode, rejection),
             Ok(_) if ends => self.refuse(source.mode, Rejection::new(Code::BodyEmpty)),
             Ok(pending) => {
@@ -268,6 +292,9 @@ impl Guard {
 
     /// `received` bytes of the body are there, in all, and more will come.
     pub fn on_partial_body(&mut self, policy: &Policy, received: usize) -> Decision {
+        if let Some(notes) = &mut self.notes {
+            notes.body_bytes = Some(received);
+        }
         match (&self.state, self.source(), self.policy_of(policy)) {
             (State::Held(_), Some(_), Some(source)) if received > source.max_body_bytes => {
                 self.refuse(source.mode, Rejection::too_large(limit(source)))
@@ -289,9 +316,15 @@ impl Guard {
         let (State::Held(pending), Some(source)) = (state, self.policy_of(policy)) else {
             return self.fault();
         };
+        if let Some(notes) = &mut self.notes {
+            notes.body_bytes = Some(body.len());
+        }
         self.held_until(facts.now);
-        let verified_id = &mut self.verified_id;
-        match authenticate(policy, source, &pending, body, facts, scratch, verified_id) {
+        let mut told = Told {
+            verified_id: &mut self.verified_id,
+            notes: self.notes.as_deref_mut(),
+        };
+        match authenticate(policy, source, &pending, body, facts, scratch, &mut told) {
             Ok(authentic) => self.claim(source, authentic, None),
             Err(rejection) => self.refuse(source.mode, rejection),
         }
@@ -474,6 +507,7 @@ fn check_head(
     source: &Source,
     head: &RequestHead<'_>,
     now: UnixMillis,
+    notes: Option<&mut Notes>,
 ) -> Result<Pending, Rejection> {
     head.check_method()?;
     let media_type = head.check_media_type(&source.media_types)?;
@@ -483,6 +517,9 @@ fn check_head(
     if let Credentials::Signed(signed) = &credentials
         && let Some(timestamp) = signed.timestamp()
     {
+        if let Some(notes) = notes {
+            notes.age_seconds = timestamp.age_seconds(now);
+        }
         source.tolerance.check(timestamp, now)?;
     }
     let headers = capture_headers(source, head)?;
@@ -519,7 +556,8 @@ fn capture_headers(
 ///
 /// Where the scheme signs the body, the MAC comes first, over the received bytes. Where it signs a
 /// value from inside the body, that is parsed first, as unauthenticated bytes within fixed bounds.
-/// A token was checked with the head. The payload's own rules come last. `verified_id` is set as soon as the MAC has verified it.
+/// A token was checked with the head. The payload's own rules come last. `told` has the id as soon as
+/// the MAC has verified it.
 fn authenticate(
     policy: &Policy,
     source: &Source,
@@ -527,7 +565,7 @@ fn authenticate(
     body: &[u8],
     facts: &Facts,
     scratch: &mut Scratch,
-    verified_id: &mut Option<MessageId>,
+    told: &mut Told<'_>,
 ) -> Result<Authentic, Rejection> {
     if body.len() > source.max_body_bytes {
         return Err(Rejection::too_large(limit(source)));
@@ -564,9 +602,15 @@ fn authenticate(
         let id = Some(id.as_str().as_bytes());
         check_mac(source, rule, signed, &pending.headers, body, id, &values)?;
     }
-    let id = verified_id.insert(id);
+    let id = told.verified_id.insert(id);
+    if let Some(notes) = &mut told.notes {
+        note_stage(source, document, notes);
+    }
     check_payload(source, document, facts.now)?;
     let key = event_key(source, pending, document, id)?;
+    if let Some(notes) = &mut told.notes {
+        notes.key = key.to_hex();
+    }
     Ok(Authentic {
         key,
         fingerprint: policy.fingerprint(body, facts.salt),
@@ -786,6 +830,26 @@ fn event_key(
         ));
     }
     Ok(builder.finish())
+}
+
+/// What is told of a request as soon as it is known, whatever is decided later.
+struct Told<'t> {
+    /// The message id, once the MAC has verified it.
+    verified_id: &'t mut Option<MessageId>,
+    /// For the inspector, if it is on.
+    notes: Option<&'t mut Notes>,
+}
+
+/// For the inspector: what of the payload tells one event of an id from the next.
+fn note_stage(source: &Source, document: Option<&Document<'_, '_>>, notes: &mut Notes) {
+    for part in &source.dedupe.key {
+        if let KeyPart::Pointer(slot) = part
+            && let Some(value) = document.and_then(|document| document.get(*slot))
+            && matches!(value.kind(), Kind::String | Kind::Number { .. })
+        {
+            notes.add_stage(&value.bytes());
+        }
+    }
 }
 
 fn limit(source: &Source) -> u64 {

@@ -43,6 +43,7 @@ pub mod dedupe;
 mod filter;
 pub mod guard;
 pub mod identity;
+pub mod inspector;
 pub mod json;
 pub mod mac;
 pub mod outcome;

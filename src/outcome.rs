@@ -36,6 +36,25 @@ const NOT_REACHED: &[&[u8]] = &[
 ];
 
 impl Outcome {
+    /// Every outcome.
+    pub const ALL: [Self; 4] = [
+        Self::Accepted,
+        Self::Refused,
+        Self::NotReached,
+        Self::Unknown,
+    ];
+
+    /// The word for it, as in the metrics.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Accepted => "accepted",
+            Self::Refused => "refused",
+            Self::NotReached => "not_reached",
+            Self::Unknown => "unknown",
+        }
+    }
+
     /// From `response.code_details`, `response.code` and the number of tries of the router, which is asked
     /// for only where it matters.
     ///

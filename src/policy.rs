@@ -4,6 +4,7 @@
 use serde::Deserialize;
 
 use crate::dedupe::Fingerprint;
+use crate::inspector::Inspector;
 use crate::json::{Pointer, Selector};
 use crate::mac::SigningSecret;
 use crate::payload::{Requirement, UrlRule};
@@ -24,6 +25,8 @@ pub struct Policy {
     pub capacity: u32,
     /// The store that many proxies share, if there is one.
     pub remote: Option<Remote>,
+    /// The inspector, if it is on.
+    pub inspector: Option<Inspector>,
     /// The sources, in the order of the configuration.
     pub sources: Vec<Source>,
 }
@@ -199,7 +202,9 @@ pub enum PathRule {
 }
 
 impl PathRule {
-    fn matches(&self, path: &[u8]) -> bool {
+    /// Whether `path` is one of its paths.
+    #[must_use]
+    pub fn matches(&self, path: &[u8]) -> bool {
         match self {
             PathRule::Exact(exact) => path == exact.as_bytes(),
             PathRule::Prefix(prefix) => path.strip_prefix(prefix.as_bytes()).is_some_and(|rest| {

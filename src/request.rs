@@ -66,6 +66,12 @@ impl<'a> RequestHead<'a> {
         head
     }
 
+    /// The method.
+    #[must_use]
+    pub fn method(&self) -> &'a [u8] {
+        self.method
+    }
+
     /// Path and query as they came.
     #[must_use]
     pub fn target(&self) -> &'a [u8] {

@@ -240,6 +240,13 @@ impl Timestamp {
         self.digits.get(..length).unwrap_or_default()
     }
 
+    /// Its age, in seconds; negative if it lies ahead.
+    #[must_use]
+    pub fn age_seconds(&self, now: UnixMillis) -> Option<i64> {
+        let now = i64::try_from(now.as_seconds()).ok()?;
+        now.checked_sub(i64::try_from(self.seconds()).ok()?)
+    }
+
     /// Seconds since the epoch.
     #[must_use]
     pub fn seconds(&self) -> u64 {

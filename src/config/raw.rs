@@ -28,6 +28,7 @@ pub struct RawConfig {
     /// Where events are remembered. Default: in memory, 100000 of them.
     #[serde(default)]
     pub(super) store: RawStore,
+    pub(super) inspector: Option<RawInspector>,
     pub(super) sources: Vec<RawSource>,
 }
 
@@ -79,6 +80,19 @@ pub(super) enum RawStoreKind {
     #[default]
     Memory,
     Redis,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawInspector {
+    pub(super) path: Option<String>,
+    #[serde(default = "events")]
+    pub(super) events: u32,
+    pub(super) token_env: Option<String>,
+}
+
+fn events() -> u32 {
+    200
 }
 
 /// One source.

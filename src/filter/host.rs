@@ -265,7 +265,7 @@ pub(super) fn send_reply(
     status: u16,
     details: &str,
     headers: &[u8],
-    body: &str,
+    body: &[u8],
 ) -> Result<(), Refused> {
     // SAFETY: addresses and sizes are those of live slices; -1 stands for no gRPC status.
     check(unsafe {
@@ -319,6 +319,7 @@ pub(super) fn record_metric(id: u32, value: u64) {
 pub(super) struct Shared;
 
 impl SharedData for Shared {
+    #[inline(never)]
     fn get(&mut self, key: &str) -> Result<(Option<Vec<u8>>, Option<u32>), Unavailable> {
         let mut version = 0;
         // SAFETY: address and size are those of a live string; the others come from `bytes_from`
@@ -333,6 +334,7 @@ impl SharedData for Shared {
         }
     }
 
+    #[inline(never)]
     fn set(&mut self, key: &str, value: &[u8], version: u32) -> Result<Swap, Unavailable> {
         // SAFETY: addresses and sizes are those of live slices.
         let status = unsafe {

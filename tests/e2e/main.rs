@@ -15,6 +15,7 @@ mod configuration;
 mod dedupe;
 mod deliver;
 mod hold;
+mod inspector;
 mod measures;
 mod observe;
 mod refuse;

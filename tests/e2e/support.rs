@@ -125,7 +125,7 @@ impl Guarded {
 pub struct Builder(Setup<'static>);
 
 impl Builder {
-    fn map(self, change: impl FnOnce(Setup<'static>) -> Setup<'static>) -> Self {
+    pub fn map(self, change: impl FnOnce(Setup<'static>) -> Setup<'static>) -> Self {
         Self(change(self.0))
     }
 

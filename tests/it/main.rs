@@ -12,6 +12,7 @@
 
 mod config;
 mod guard;
+mod inspector;
 mod model;
 mod presets;
 mod redis;

@@ -415,7 +415,7 @@ impl<'p> World<'p> {
                 );
             }
             ClaimAnswer::Full => {}
-            ClaimAnswer::Unavailable => {
+            ClaimAnswer::GrantedHere | ClaimAnswer::Unavailable => {
                 self.check(self.refusals > 0, "the store answers");
             }
         }
