@@ -234,16 +234,17 @@ impl Validator<'_> {
         })
     }
 
+    #[cold]
+    #[inline(never)]
     fn inspector(
         &self,
         path: &Path,
         raw: &RawInspector,
         sources: &[Source],
     ) -> Result<Inspector, ConfigError> {
-        let events = u64::from(raw.events);
-        within(
+        let events = within(
             &path.field("events"),
-            events,
+            raw.events,
             LEAST_EVENTS.into(),
             MOST_EVENTS.into(),
         )?;
@@ -263,12 +264,14 @@ impl Validator<'_> {
             }
         };
         Ok(Inspector {
-            events: raw.events,
+            events: u32::try_from(events).unwrap_or(MOST_EVENTS),
             place,
             records: !sources.is_empty(),
         })
     }
 
+    #[cold]
+    #[inline(never)]
     fn inspector_place(
         &self,
         path: &Path,

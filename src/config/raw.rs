@@ -95,13 +95,13 @@ pub(super) struct RawInspector {
     /// Default: 200.
     #[serde(default = "events")]
     #[cfg_attr(feature = "schema", schemars(range(min = 10, max = 1000)))]
-    pub(super) events: u32,
+    pub(super) events: u64,
     /// The environment variable that holds the token of those who may look: 16 to 256 visible ASCII
     /// characters. With `path`, and only then.
     pub(super) token_env: Option<String>,
 }
 
-fn events() -> u32 {
+fn events() -> u64 {
     200
 }
 
