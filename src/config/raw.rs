@@ -82,6 +82,7 @@ pub(super) enum RawStoreKind {
     Redis,
 }
 
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RawInspector {
