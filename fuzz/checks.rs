@@ -264,10 +264,7 @@ fn reference_head(given: &[(&[u8], &[u8])]) -> Option<Code> {
         return Some(Code::UnsupportedMediaType);
     }
     let is_identity = |value: &&[u8]| value.trim_ascii().eq_ignore_ascii_case(b"identity");
-    if !all("content-encoding")
-        .iter()
-        .all(|value| is_identity(value))
-    {
+    if !all("content-encoding").iter().all(is_identity) {
         return Some(Code::UnsupportedContentEncoding);
     }
     if let Some(length) = all("content-length").last() {
