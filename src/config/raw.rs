@@ -28,6 +28,7 @@ pub struct RawConfig {
     /// Where events are remembered. Default: in memory, 100000 of them.
     #[serde(default)]
     pub(super) store: RawStore,
+    /// Keeps the last decisions, and shows them on a page. Default: off.
     pub(super) inspector: Option<RawInspector>,
     pub(super) sources: Vec<RawSource>,
 }
@@ -82,13 +83,21 @@ pub(super) enum RawStoreKind {
     Redis,
 }
 
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+/// The inspector: the last decisions, on a page.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub(super) struct RawInspector {
+    /// Where the page is; no source may match it. Without it decisions are kept and not shown here.
+    #[cfg_attr(feature = "schema", schemars(regex(pattern = "^/[!-~]*[^/]$")))]
     pub(super) path: Option<String>,
+    /// How many decisions are kept, of those with a genuine signature and of the others.
+    /// Default: 200.
     #[serde(default = "events")]
+    #[cfg_attr(feature = "schema", schemars(range(min = 10, max = 1000)))]
     pub(super) events: u32,
+    /// The environment variable that holds the token of those who may look: 16 to 256 visible ASCII
+    /// characters. With `path`, and only then.
     pub(super) token_env: Option<String>,
 }
 

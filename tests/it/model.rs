@@ -415,7 +415,7 @@ impl<'p> World<'p> {
                 );
             }
             ClaimAnswer::Full => {}
-            ClaimAnswer::GrantedHere | ClaimAnswer::Unavailable => {
+            ClaimAnswer::Unavailable => {
                 self.check(self.refusals > 0, "the store answers");
             }
         }
