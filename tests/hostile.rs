@@ -151,6 +151,7 @@ fn header_floods() {
 fn signature_headers_in_odd_forms() {
     let mut siege = Siege::start();
     let (signature, timestamp) = ("x-webhook-signature", "x-webhook-timestamp");
+    #[allow(clippy::type_complexity, reason = "a table")]
     let forms: &[(&str, u16, fn(&str, &str) -> String)] = &[
         ("as it is", 200, |s, t| {
             format!("x-webhook-signature: {s}\r\nx-webhook-timestamp: {t}\r\n")

@@ -41,6 +41,7 @@ impl Guarded {
 
     /// Another Envoy, before the same upstream.
     #[track_caller]
+    #[allow(dead_code, reason = "for the tests of faults")]
     pub fn restart_stack(&mut self) {
         self.0.restart().unwrap();
     }

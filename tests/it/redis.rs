@@ -280,7 +280,7 @@ fn every_truncation_of_a_reply_is_malformed() {
         r#"{"SET":null}"#,
     ] {
         for end in 0..whole.len() {
-            let part = whole[..end].as_bytes();
+            let part = &whole.as_bytes()[..end];
             let answer = remote(Protocol::Webdis).read_claim(200, part, OwnerToken::new(1));
             assert_eq!(answer, Err(StoreError::Malformed), "{}", &whole[..end]);
         }
