@@ -18,7 +18,7 @@
 //! | then | source, verdict, id, stage, key, detail: each a byte with its length, and UTF-8 |
 //!
 //! Numbers are little endian. The number of the last event of a ring has a key of its own, with the
-//! number of slots that its writer has; it is moved on by compare-and-swap, and who loses [`TRIES`]
+//! number of slots that its writer has; it is moved on by compare-and-swap, and who loses `TRIES`
 //! times in a row leaves the event out. Nobody ever waits here.
 //!
 //! What is kept holds no payload, no secret and no signature: the id only once the MAC has verified

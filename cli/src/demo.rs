@@ -1,5 +1,6 @@
 //! `demo`: the guard in a real Envoy, before an upstream that records what it sees.
 
+mod fleet;
 mod story;
 
 use std::io::IsTerminal as _;
@@ -22,11 +23,16 @@ use story::Step;
 ///
 /// Exits with 0 only if all is as promised.
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  callback-guard demo\n  callback-guard demo --keep")]
+#[command(
+    after_help = "Examples:\n  callback-guard demo\n  callback-guard demo --keep\n  callback-guard demo --fleet"
+)]
 pub(crate) struct DemoArgs {
     /// Leave everything running at the end, and print a ready `curl`; Ctrl-C ends it
     #[arg(long)]
     pub(crate) keep: bool,
+    /// Instead: two Envoys that share their events through one Redis
+    #[arg(long, conflicts_with = "keep")]
+    pub(crate) fleet: bool,
 }
 
 /// Runs the demo.
@@ -42,13 +48,41 @@ pub(crate) fn run(args: &DemoArgs) -> anyhow::Result<ExitCode> {
         .context("cannot listen for Ctrl-C")?;
 
     let progress = Progress::new();
-    let report = |line: &str| progress.report(line);
     progress.report("building the filter and looking for Envoy");
+    if args.fleet {
+        return Ok(judge(fleet::show(&progress)?));
+    }
+    let report = |line: &str| progress.report(line);
     let stack = Setup::new().progress(&report).start()?;
     progress.done();
     println!("Envoy listens on http://{}{}", stack.address(), story::PATH);
 
-    let steps = story::tell(SECRET)?;
+    let mut rows = Vec::new();
+    for step in story::tell(SECRET)? {
+        if interrupted.load(Ordering::Relaxed) {
+            bail!("interrupted");
+        }
+        rows.push(show(&stack, &step)?);
+    }
+    let verdict = judge(rows);
+    if args.keep {
+        keep(&stack, &interrupted)?;
+    }
+    Ok(verdict)
+}
+
+/// What came of a step.
+struct Row {
+    what: String,
+    sender: String,
+    upstream: String,
+    is_as_promised: bool,
+}
+
+/// Prints all of it, and says whether it is as promised.
+fn judge(rows: Vec<Row>) -> ExitCode {
+    let total = rows.len();
+    let broken = rows.iter().filter(|row| !row.is_as_promised).count();
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
     table.set_content_arrangement(ContentArrangement::Dynamic);
@@ -58,45 +92,20 @@ pub(crate) fn run(args: &DemoArgs) -> anyhow::Result<ExitCode> {
         "the upstream saw",
         "as promised",
     ]);
-    let mut broken = 0_usize;
-    let total = steps.len();
-    for step in steps {
-        if interrupted.load(Ordering::Relaxed) {
-            bail!("interrupted");
-        }
-        let Shown {
-            sender,
-            upstream,
-            is_as_promised,
-        } = show(&stack, &step)?;
-        let mark = if is_as_promised { "yes" } else { "NO" };
-        table.add_row([step.what.as_str(), &sender, &upstream, mark]);
-        broken = broken.saturating_add(usize::from(!is_as_promised));
+    for row in rows {
+        let mark = if row.is_as_promised { "yes" } else { "NO" };
+        table.add_row([row.what.as_str(), &row.sender, &row.upstream, mark]);
     }
     println!("{table}");
     if broken > 0 {
         println!("{broken} of {total} are not as promised");
-    } else {
-        println!("all {total} are as promised");
+        return ExitCode::from(SAID_NO);
     }
-    if args.keep {
-        keep(&stack, &interrupted)?;
-    }
-    Ok(if broken == 0 {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::from(SAID_NO)
-    })
+    println!("all {total} are as promised");
+    ExitCode::SUCCESS
 }
 
-/// What came of a step.
-struct Shown {
-    sender: String,
-    upstream: String,
-    is_as_promised: bool,
-}
-
-fn show(stack: &Stack, step: &Step) -> anyhow::Result<Shown> {
+fn show(stack: &Stack, step: &Step) -> anyhow::Result<Row> {
     stack.upstream.clear();
     if step.upstream.is_empty() {
         stack.upstream.answer(Answer::status(200));
@@ -108,12 +117,9 @@ fn show(stack: &Stack, step: &Step) -> anyhow::Result<Shown> {
         let response = stack.send(request)?;
         got.push((response.status, response.header("x-callback-guard")));
     }
-    let words: Vec<String> = got
+    let told: Vec<String> = got
         .iter()
-        .map(|(status, code)| match code {
-            Some(code) => format!("{status} {code}"),
-            None => status.to_string(),
-        })
+        .map(|(status, code)| words(*status, code.as_deref()))
         .collect();
     let seen = stack.upstream.recorded();
     let bodies: Vec<&[u8]> = seen.iter().map(|record| record.body.as_slice()).collect();
@@ -121,15 +127,29 @@ fn show(stack: &Stack, step: &Step) -> anyhow::Result<Shown> {
         .sender
         .iter()
         .map(|(status, code)| (*status, code.map(str::to_owned)));
-    Ok(Shown {
-        sender: words.join(", "),
-        upstream: match bodies.len() {
-            0 => "nothing".to_owned(),
-            1 => "the callback".to_owned(),
-            count => format!("{count} callbacks"),
-        },
+    Ok(Row {
+        what: step.what.clone(),
+        sender: told.join(", "),
+        upstream: callbacks(bodies.len()),
         is_as_promised: got.iter().cloned().eq(expected) && bodies == step.delivered,
     })
+}
+
+/// A status, and the guard's own word if it has answered.
+fn words(status: u16, code: Option<&str>) -> String {
+    match code {
+        Some(code) => format!("{status} {code}"),
+        None => status.to_string(),
+    }
+}
+
+/// So many callbacks, in words.
+fn callbacks(count: usize) -> String {
+    match count {
+        0 => "nothing".to_owned(),
+        1 => "the callback".to_owned(),
+        count => format!("{count} callbacks"),
+    }
 }
 
 fn keep(stack: &Stack, interrupted: &AtomicBool) -> anyhow::Result<()> {

@@ -54,7 +54,8 @@ impl Signer {
         signer::sign(source, secret, body, "", now).map_err(|refusal| anyhow::anyhow!("{refusal}"))
     }
 
-    fn request(&self, body: &[u8], now: UnixMillis) -> anyhow::Result<Request> {
+    /// A genuine callback with this body, signed `now`.
+    pub(super) fn request(&self, body: &[u8], now: UnixMillis) -> anyhow::Result<Request> {
         let mut request = Request::post(PATH).json(body.to_vec());
         for (name, value) in self.headers(body, now)? {
             request = request.header(&name, value);
