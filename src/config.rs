@@ -29,7 +29,7 @@ use crate::payload::{HostPattern, Requirement, UrlRule, is_host};
 use crate::policy::{
     CapturedHeader, Dedupe, HeaderRole, InFlight, KeyPart, Mode, PathRule, Policy, Route, Source,
 };
-use crate::request::{JSON, is_json};
+use crate::request::{JSON, is_json, is_media_type_part};
 use crate::scheme::{IdAt, Part, Proof, Scheme, TimestampPlace, Tolerance};
 use raw::{
     Preset, RawDedupe, RawInspector, RawKeyPart, RawMatch, RawPayload, RawRequirement, RawSecret,
@@ -690,14 +690,9 @@ fn media_types(
     };
     let mut accepted = Vec::with_capacity(types.len());
     for (index, text) in types.iter().enumerate() {
-        let is_token = |part: &str| {
-            !part.is_empty()
-                && part
-                    .bytes()
-                    .all(|byte| byte.is_ascii_alphanumeric() || b"!#$&-^_.+".contains(&byte))
-        };
+        let is_part = |part: &str| is_media_type_part(part.as_bytes());
         match text.split_once('/') {
-            Some((kind, subtype)) if is_token(kind) && is_token(subtype) => {
+            Some((kind, subtype)) if is_part(kind) && is_part(subtype) => {
                 accepted.push(text.to_ascii_lowercase().into());
             }
             _ => {

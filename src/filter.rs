@@ -43,7 +43,7 @@ use remote::Line;
 
 proxy_wasm::main! {{
     log_to_host();
-    proxy_wasm::set_root_context(|id| Box::new(Root { id, worker: None, is_broken: false }));
+    proxy_wasm::set_root_context(|id| Box::new(Root { id, worker: None }));
 }}
 
 /// How often waiting requests ask for their claim, in milliseconds. No timer runs while none waits.
@@ -52,10 +52,8 @@ const WAIT_TICK_MILLIS: u32 = 20;
 /// The plugin in one VM.
 struct Root {
     id: u32,
+    /// Nothing if the host did not hand over the configuration: then each request is refused.
     worker: Option<Rc<Worker>>,
-    /// The host did not hand over the configuration. Refusing it here would make Envoy pass
-    /// requests around the filter, so each is refused instead.
-    is_broken: bool,
 }
 
 /// What the requests of one VM share.
@@ -102,8 +100,8 @@ impl RootContext for Root {
     fn on_configure(&mut self, _size: usize) -> bool {
         log::set_max_level(host::log_level());
         let Ok(text) = host::plugin_configuration() else {
+            // Refusing it here would make Envoy pass requests around the filter on this worker.
             log::error!("callback-guard: the host does not hand over the configuration");
-            self.is_broken = true;
             return true;
         };
         let environment =

@@ -233,17 +233,21 @@ fn is_own(name: &[u8]) -> bool {
     name.len() >= OWN_PREFIX.len() && name.iter().zip(OWN_PREFIX).all(|(a, b)| plain(*a) == *b)
 }
 
+/// Whether `part` can stand on a side of the slash in a media type.
+///
+/// Source: RFC 6838, 4.2.
+pub(crate) fn is_media_type_part(part: &[u8]) -> bool {
+    !part.is_empty()
+        && part
+            .iter()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"!#$&-^_.+".contains(byte))
+}
+
 /// Whether a media type, without parameters, is JSON.
 pub(crate) fn is_json(essence: &[u8]) -> bool {
     if essence.eq_ignore_ascii_case(JSON.as_bytes()) {
         return true;
     }
-    let is_token = |part: &[u8]| {
-        !part.is_empty()
-            && part
-                .iter()
-                .all(|byte| byte.is_ascii_alphanumeric() || b"!#$&-^_.+".contains(byte))
-    };
     let mut parts = essence.splitn(2, |byte| *byte == b'/');
     let (kind, subtype) = (
         parts.next().unwrap_or_default(),
@@ -254,7 +258,9 @@ pub(crate) fn is_json(essence: &[u8]) -> bool {
         .checked_sub(5)
         .and_then(|at| subtype.split_at_checked(at));
     suffix.is_some_and(|(base, suffix)| {
-        is_token(kind) && is_token(base) && suffix.eq_ignore_ascii_case(b"+json")
+        is_media_type_part(kind)
+            && is_media_type_part(base)
+            && suffix.eq_ignore_ascii_case(b"+json")
     })
 }
 

@@ -100,11 +100,7 @@ fn a_wait_ends_with_409() {
     let gate = Gate::new();
     guarded.upstream.answer(Answer::status(200).when(&gate));
     let request = signed(&event("wait").1);
-    let first = guarded.begin(&request);
-    guarded
-        .upstream
-        .wait_until("the first", |records| records.len() == 1)
-        .unwrap();
+    let first = guarded.begin_delivery(&request);
     let response = guarded.send(&request);
     assert_eq!(response.status, 409);
     assert_eq!(
@@ -124,11 +120,7 @@ fn in_flight_is_rejected_at_once_if_so_configured() {
     let gate = Gate::new();
     guarded.upstream.answer(Answer::status(200).when(&gate));
     let request = signed(&event("reject").1);
-    let first = guarded.begin(&request);
-    guarded
-        .upstream
-        .wait_until("the first", |records| records.len() == 1)
-        .unwrap();
+    let first = guarded.begin_delivery(&request);
     assert_eq!(guarded.send(&request).status, 409);
     assert_eq!(
         guarded.stat("wasmcustom.callback_guard.waits_total.source.suno"),
@@ -146,13 +138,8 @@ fn a_waiting_request_whose_sender_leaves_claims_nothing() {
         .upstream
         .answer_in_turn([Answer::status(500).when(&gate), Answer::status(200)]);
     let request = signed(&event("leaver").1);
-    let first = guarded.begin(&request);
-    guarded
-        .upstream
-        .wait_until("the first", |records| records.len() == 1)
-        .unwrap();
-    let second = guarded.begin(&request);
-    guarded.wait_for_stat("wasmcustom.callback_guard.waits_total.source.suno", 1);
+    let first = guarded.begin_delivery(&request);
+    let second = guarded.begin_waiting(&request);
     second.abort();
     guarded.wait_for_access_log(1);
     gate.open();
@@ -225,11 +212,7 @@ fn a_sender_that_leaves_before_the_answer_comes_again() {
             .upstream
             .answer_in_turn([Answer::status(200).when(&gate), Answer::status(200)]);
         let request = signed(&event("abort").1);
-        let first = guarded.begin(&request);
-        guarded
-            .upstream
-            .wait_until("the first", |records| records.len() == 1)
-            .unwrap();
+        let first = guarded.begin_delivery(&request);
         first.abort();
         guarded.wait_for_access_log(1);
         let status = guarded.send(&request).status;

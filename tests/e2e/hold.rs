@@ -54,13 +54,8 @@ fn a_request_waits_there_too() {
         .upstream
         .answer_in_turn([Answer::status(500).when(&gate), Answer::status(200)]);
     let request = signed(&event("wait").1);
-    let first = guarded.begin(&request);
-    guarded
-        .upstream
-        .wait_until("the first", |records| records.len() == 1)
-        .unwrap();
-    let second = guarded.begin(&request);
-    guarded.wait_for_stat("wasmcustom.callback_guard.waits_total.source.suno", 1);
+    let first = guarded.begin_delivery(&request);
+    let second = guarded.begin_waiting(&request);
     gate.open();
     assert_eq!(first.finish().unwrap().status, 500);
     assert_eq!(second.finish().unwrap().status, 200);

@@ -56,6 +56,24 @@ impl Guarded {
         self.0.begin(request).unwrap()
     }
 
+    /// Sends the first request of all, and goes on once the upstream has its head.
+    #[track_caller]
+    pub fn begin_delivery(&self, request: &Request) -> InFlight {
+        let first = self.begin(request);
+        self.upstream
+            .wait_until("the first", |records| records.len() == 1)
+            .unwrap();
+        first
+    }
+
+    /// Sends the first request that has to wait for another, and goes on once it does.
+    #[track_caller]
+    pub fn begin_waiting(&self, request: &Request) -> InFlight {
+        let second = self.begin(request);
+        self.wait_for_stat("wasmcustom.callback_guard.waits_total.source.suno", 1);
+        second
+    }
+
     /// A counter or gauge.
     #[track_caller]
     pub fn stat(&self, name: &str) -> u64 {
