@@ -22,6 +22,7 @@ pub use raw::{RawConfig, RawSource};
 #[cfg(feature = "schema")]
 pub use schema::schema;
 
+use crate::dedupe::KeyBuilder;
 use crate::inspector::{Inspector, LEAST_EVENTS, MOST_EVENTS, Place, Token};
 use crate::json::{Pointer, Selector};
 use crate::mac::SigningSecret;
@@ -385,6 +386,7 @@ impl Validator<'_> {
         within(&max_path, max_body_bytes, 1, 16 << 20)?;
         let dedupe = dedupe(
             &path.field("dedupe"),
+            &raw.name,
             raw.dedupe,
             &preset,
             tolerance,
@@ -754,6 +756,7 @@ fn check_without_json(
 
 fn dedupe(
     path: &Path,
+    source: &str,
     raw: RawDedupe,
     preset: &Preset,
     tolerance: Tolerance,
@@ -789,6 +792,7 @@ fn dedupe(
         ));
     }
     Ok(Dedupe {
+        key_of_source: KeyBuilder::new(source),
         key,
         window_seconds,
         lease_seconds,

@@ -9,6 +9,9 @@
 //! | 16..24 | claimed: the owner token; delivered: the fingerprint of the body; little endian |
 //! | 24..32 | end of lease or window in milliseconds, shifted left by one; bit 0 set = delivered |
 //!
+//! Behind the last record stand zeros up to a multiple of [`STEP`] records: a value that grew by one
+//! record at a time would leave pieces of every size behind in the proxy's memory.
+//!
 //! Everything here is a pure function of bytes and `now`. Who may write back what it returns, and
 //! how two workers are kept apart, is the business of [`crate::store`].
 
@@ -31,8 +34,17 @@ impl EventKey {
 
     /// The key as 64 lower-case hexadecimal digits, as the upstream gets it.
     #[must_use]
+    pub fn hex(self) -> [u8; 64] {
+        let mut digits = [b'0'; 64];
+        // Fails for a buffer of another length only.
+        let _ = hex::encode_to_slice(self.0, &mut digits);
+        digits
+    }
+
+    /// As [`EventKey::hex`], as text.
+    #[must_use]
     pub fn to_hex(self) -> String {
-        hex::encode(self.0)
+        self.hex().iter().copied().map(char::from).collect()
     }
 
     /// The part that chooses the bucket.
@@ -59,6 +71,9 @@ impl fmt::Debug for EventKey {
 
 /// Builds an [`EventKey`] from parts that cannot run into each other: each is preceded by what it
 /// is and by its length.
+///
+/// Made once for a source and cloned for each event. A name of up to 55 bytes is one block of SHA-256
+/// together with its length, so that the usual event costs one block more.
 #[derive(Clone, Debug)]
 pub struct KeyBuilder(Sha256);
 
@@ -66,17 +81,32 @@ impl KeyBuilder {
     /// Begins with the name of the source, so that no two sources share an event.
     #[must_use]
     pub fn new(source: &str) -> Self {
+        const BLOCK: usize = 64;
         let mut builder = Self(Sha256::new());
         builder.present(b's', source.as_bytes());
+        let unused = BLOCK.saturating_sub(source.len().saturating_add(2));
+        builder
+            .0
+            .update([0; BLOCK].get(..unused).unwrap_or_default());
         builder
     }
 
     /// Adds a part; `kind` tells a string from a number with the same text.
     pub fn present(&mut self, kind: u8, part: &[u8]) {
         self.0.update([kind]);
-        self.0
-            .update(u64::try_from(part.len()).unwrap_or(u64::MAX).to_le_bytes());
+        self.add_length(part.len());
         self.0.update(part);
+    }
+
+    /// Seven bits a byte, the lowest first; the top bit says that more follow.
+    fn add_length(&mut self, mut length: usize) {
+        while length > 0x7f {
+            let [low, ..] = length.to_le_bytes();
+            self.0.update([low | 0x80]);
+            length >>= 7;
+        }
+        let [last, ..] = length.to_le_bytes();
+        self.0.update([last]);
     }
 
     /// Adds a part that the callback does not have.
@@ -156,6 +186,9 @@ pub enum State {
 type Tag = [u8; 16];
 
 const RECORD: usize = 32;
+
+/// By how many records the stored form of a bucket grows.
+const STEP: usize = 16;
 
 /// By how many seconds a lease may outlast a later one before the clock must have stepped back.
 /// Workers read one clock, but not at the same moment; this keeps them from writing for nothing.
@@ -244,7 +277,11 @@ impl Bucket {
     /// Over bytes that a store holds. A torn tail is not a record and is forgotten.
     #[must_use]
     pub fn new(mut bytes: Vec<u8>) -> Self {
-        bytes.truncate(bytes.len() - bytes.len() % RECORD);
+        let (records, _) = bytes.as_chunks::<RECORD>();
+        let last = records
+            .iter()
+            .rposition(|record| record.last_chunk().copied().map_or(0, u64::from_le_bytes) != 0);
+        bytes.truncate(last.map_or(0, |last| (last + 1).saturating_mul(RECORD)));
         Self {
             bytes,
             change: Change::default(),
@@ -253,8 +290,12 @@ impl Bucket {
 
     /// The bytes to write back.
     #[must_use]
-    pub fn as_bytes(&self) -> &[u8] {
-        &self.bytes
+    pub fn into_bytes(mut self) -> Vec<u8> {
+        const ZEROS: [u8; STEP * RECORD] = [0; STEP * RECORD];
+        let missing = self.bytes.len().next_multiple_of(ZEROS.len()) - self.bytes.len();
+        self.bytes
+            .extend_from_slice(ZEROS.get(..missing).unwrap_or_default());
+        self.bytes
     }
 
     /// What the calls on this bucket have changed so far.

@@ -178,11 +178,12 @@ impl Worker {
         shared_guard: &Rc<RefCell<Guard>>,
         guard: &mut Guard,
         mut decision: Decision,
+        moment: &Moment,
     ) -> Flow {
         loop {
             decision = match decision {
                 Decision::Claim(request) => {
-                    let now = now();
+                    let now = moment.now();
                     match self.ask(context, shared_guard, guard, &request, now) {
                         Some(answer) => guard.on_store(&self.policy, answer, now),
                         None => return Flow::Held,
@@ -225,9 +226,9 @@ impl Worker {
             && guard
                 .verified_id()
                 .is_none_or(|id| add("x-callback-guard-id", id.as_str()))
-            && forward
-                .key
-                .is_none_or(|key| add("x-callback-guard-key", &key.to_hex()))
+            && forward.key.is_none_or(|key| {
+                host::add_request_header("x-callback-guard-key", &key.hex()).is_ok()
+            })
             && forward
                 .monitored
                 .is_none_or(|verdict| add("x-callback-guard-verdict", verdict.as_str()))
@@ -340,7 +341,13 @@ impl Worker {
                 continue;
             };
             let decision = guard.on_time(&self.policy);
-            match self.carry_out(context, &shared_guard, &mut guard, decision) {
+            match self.carry_out(
+                context,
+                &shared_guard,
+                &mut guard,
+                decision,
+                &Moment::at(now),
+            ) {
                 Flow::Held => {}
                 Flow::Answered => self.stop_waiting(context),
                 Flow::SentOn => {
@@ -390,7 +397,7 @@ impl Worker {
         self.settle_there(stream, errand, now)
     }
 
-    fn facts(&self) -> Option<Facts> {
+    fn facts(&self, moment: &Moment) -> Option<Facts> {
         let salt = match self.salt.get() {
             Some(salt) => salt,
             None => {
@@ -406,10 +413,26 @@ impl Worker {
         let owner = self.next_owner.get();
         self.next_owner.set(owner.wrapping_add(1));
         Some(Facts {
-            now: now(),
+            now: moment.now(),
             owner: OwnerToken::new(owner),
             salt,
         })
+    }
+}
+
+/// The time of one callback: asked for once, and only if it is needed.
+#[derive(Default)]
+struct Moment(Cell<Option<UnixMillis>>);
+
+impl Moment {
+    fn at(now: UnixMillis) -> Self {
+        Self(Cell::new(Some(now)))
+    }
+
+    fn now(&self) -> UnixMillis {
+        let now = self.0.get().unwrap_or_else(now);
+        self.0.set(Some(now));
+        now
     }
 }
 
@@ -425,19 +448,23 @@ struct Stream {
 
 impl Stream {
     /// Lets `ask` get a decision from the guard, and carries it out.
-    fn drive(&self, ask: impl FnOnce(&Worker, &mut Guard) -> Decision) -> Flow {
+    fn drive(&self, ask: impl FnOnce(&Worker, &mut Guard, &Moment) -> Decision) -> Flow {
         let (Some(worker), Ok(mut guard)) = (&self.worker, self.guard.try_borrow_mut()) else {
             let rejection = Rejection::because(Code::InternalError, "the guard is not configured");
             reply(&Reply::new(&Answer::Refuse(rejection), false));
             return Flow::Answered;
         };
-        let decision = ask(worker, &mut guard);
-        worker.carry_out(self.context, &self.guard, &mut guard, decision)
+        let moment = Moment::default();
+        let decision = ask(worker, &mut guard, &moment);
+        worker.carry_out(self.context, &self.guard, &mut guard, decision, &moment)
     }
 
     fn on_whole_body(&self) -> Flow {
-        self.drive(|worker, guard| {
-            let (Ok(body), Some(facts)) = (host::request_body(self.received), worker.facts())
+        self.drive(|worker, guard, moment| {
+            if let Some(decision) = guard.on_end() {
+                return decision;
+            }
+            let (Ok(body), Some(facts)) = (host::request_body(self.received), worker.facts(moment))
             else {
                 return guard.fault();
             };
@@ -464,7 +491,7 @@ impl Context for Stream {
 impl HttpContext for Stream {
     fn on_http_request_headers(&mut self, _count: usize, ends: bool) -> Action {
         let mut is_inspected = false;
-        let flow = self.drive(|worker, guard| {
+        let flow = self.drive(|worker, guard, moment| {
             let Ok(bytes) = host::request_header_pairs() else {
                 return guard.fault();
             };
@@ -488,7 +515,7 @@ impl HttpContext for Stream {
                     return guard.fault();
                 }
             }
-            let decision = guard.on_head(&worker.policy, &head, now(), ends);
+            let decision = guard.on_head(&worker.policy, &head, moment.now(), ends);
             if let Some(target) = guard.clean_target(&worker.policy, &head)
                 && host::set_request_target(&target).is_err()
             {
@@ -518,7 +545,7 @@ impl HttpContext for Stream {
         let flow = if ends {
             self.on_whole_body()
         } else {
-            self.drive(|worker, guard| guard.on_partial_body(&worker.policy, size))
+            self.drive(|worker, guard, _| guard.on_partial_body(&worker.policy, size))
         };
         flow.action()
     }
@@ -586,6 +613,10 @@ impl HttpContext for Stream {
             return;
         };
         worker.stop_waiting(self.context);
+        if guard.on_end().is_some() {
+            // The sender has left before its body ended: nobody is answered, and it counts.
+            worker.report(&mut guard);
+        }
         worker.abandon(self.context, &guard, &self.is_held);
         worker.note_answer(&mut guard);
         if guard.has_claim() {

@@ -7,6 +7,7 @@
 //! | state | fact | decision |
 //! |---|---|---|
 //! | start | head | [`Hold`](Decision::Hold), [`Answer`](Decision::Answer), [`Forward`](Decision::Forward), [`Pass`](Decision::Pass) |
+//! | refused | the end of the body | `Answer` |
 //! | held | part of the body | `Hold`, `Answer`, `Forward` |
 //! | held | the whole body | [`Claim`](Decision::Claim), `Answer`, `Forward` |
 //! | asking | the store's answer | `Forward`, `Answer`, [`Wait`](Decision::Wait) |
@@ -17,14 +18,15 @@ use std::borrow::Cow;
 
 use sha2::{Digest, Sha256};
 
-use crate::dedupe::{EventKey, Fingerprint, KeyBuilder, OwnerToken};
+use crate::dedupe::{EventKey, Fingerprint, OwnerToken};
 use crate::identity::{self, MessageId};
 use crate::inspector::Notes;
 use crate::json::{self, Document, JsonError, Kind, Scratch};
 use crate::mac;
 use crate::outcome::Outcome;
 use crate::policy::{
-    HeaderRole, InFlight, KeyPart, Mode, OnBodyChange, OnUnknown, Policy, Source, Unmatched,
+    HeaderRole, HoldHeaders, InFlight, KeyPart, Mode, OnBodyChange, OnUnknown, Policy, Source,
+    Unmatched,
 };
 use crate::request::{MediaType, Occurrence, RequestHead};
 use crate::scheme::{
@@ -81,6 +83,15 @@ pub struct Facts {
     pub salt: [u8; 16],
 }
 
+/// The longest declared body, in bytes, whose end the answer to a refused head waits for.
+///
+/// Envoy closes an HTTP/1 connection on which it answers before the request has ended: the sender
+/// pays for a new one, and may lose the answer with the old one. A body of this size is in what Envoy
+/// reads at once (16 KiB), so that nothing more is held for it; it is never taken into the VM.
+///
+/// Source: Envoy 1.40, `ConnectionManagerImpl::ActiveStream::encodeHeaders`.
+const AWAITED_BODY_BYTES: u64 = 16 << 10;
+
 /// The state of one request.
 #[derive(Debug, Default)]
 pub struct Guard {
@@ -102,6 +113,8 @@ enum State {
     #[default]
     Start,
     Held(Pending),
+    /// Refused by its head; answered when its short body has ended.
+    Refused(Rejection),
     Asking(Authentic, Option<UnixMillis>),
     Waiting(Authentic, UnixMillis),
     Claimed(Claim),
@@ -266,11 +279,14 @@ impl Guard {
                     self.is_sent_on = true;
                     Decision::Pass
                 }
-                Unmatched::Reject => self.refuse(Mode::Enforce, Rejection::new(Code::NoSource)),
+                Unmatched::Reject => {
+                    let rejection = Rejection::new(Code::NoSource);
+                    self.refuse_head(policy, Mode::Enforce, rejection, head, ends)
+                }
             };
         };
         match check_head(source, head, now, self.notes.as_deref_mut()) {
-            Err(rejection) => self.refuse(source.mode, rejection),
+            Err(rejection) => self.refuse_head(policy, source.mode, rejection, head, ends),
             Ok(_) if ends => self.refuse(source.mode, Rejection::new(Code::BodyEmpty)),
             Ok(pending) => {
                 self.state = State::Held(pending);
@@ -290,8 +306,44 @@ impl Guard {
         }
     }
 
+    /// Refuses a request by its head; at once, or when its body has ended where that is near.
+    fn refuse_head(
+        &mut self,
+        policy: &Policy,
+        mode: Mode,
+        rejection: Rejection,
+        head: &RequestHead<'_>,
+        ends: bool,
+    ) -> Decision {
+        let is_near = head
+            .declared_length()
+            .is_some_and(|length| length <= AWAITED_BODY_BYTES);
+        // Elsewhere holding the head means to let it go as far as Envoy's buffer filter.
+        let holds = policy.hold_headers == HoldHeaders::Filter;
+        if ends || !is_near || !holds || mode == Mode::Monitor {
+            return self.refuse(mode, rejection);
+        }
+        self.state = State::Refused(rejection);
+        Decision::Hold
+    }
+
+    /// The body has ended, or the sender has left before. The answer, if the head was refused and it
+    /// has waited for this; then the body need not be read.
+    pub fn on_end(&mut self) -> Option<Decision> {
+        if !matches!(self.state, State::Refused(_)) {
+            return None;
+        }
+        match core::mem::take(&mut self.state) {
+            State::Refused(rejection) => Some(self.refuse(Mode::Enforce, rejection)),
+            _ => None,
+        }
+    }
+
     /// `received` bytes of the body are there, in all, and more will come.
     pub fn on_partial_body(&mut self, policy: &Policy, received: usize) -> Decision {
+        if let State::Refused(_) = self.state {
+            return Decision::Hold;
+        }
         if let Some(notes) = &mut self.notes {
             notes.body_bytes = Some(received);
         }
@@ -312,6 +364,9 @@ impl Guard {
         facts: &Facts,
         scratch: &mut Scratch,
     ) -> Decision {
+        if let Some(decision) = self.on_end() {
+            return decision;
+        }
         let state = core::mem::take(&mut self.state);
         let (State::Held(pending), Some(source)) = (state, self.policy_of(policy)) else {
             return self.fault();
@@ -788,7 +843,7 @@ fn event_key(
     document: Option<&Document<'_, '_>>,
     id: &MessageId,
 ) -> Result<EventKey, Rejection> {
-    let mut builder = KeyBuilder::new(&source.name);
+    let mut builder = source.dedupe.key_of_source.clone();
     let mut is_empty = true;
     for part in &source.dedupe.key {
         let present = match part {

@@ -3,7 +3,7 @@
 
 use serde::Deserialize;
 
-use crate::dedupe::Fingerprint;
+use crate::dedupe::{Fingerprint, KeyBuilder};
 use crate::inspector::Inspector;
 use crate::json::{Pointer, Selector};
 use crate::mac::SigningSecret;
@@ -120,9 +120,11 @@ pub enum HeaderRole {
 }
 
 /// How duplicates are told and treated.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Dedupe {
-    /// What makes an event, beside the source.
+    /// The source's own part of what makes an event.
+    pub key_of_source: KeyBuilder,
+    /// The other parts.
     pub key: Vec<KeyPart>,
     /// How long a delivered event is remembered, in seconds.
     pub window_seconds: u64,

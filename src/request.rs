@@ -195,16 +195,23 @@ impl<'a> RequestHead<'a> {
     ///
     /// [`Code::BodyTooLarge`], also for a number that does not fit.
     pub fn check_declared_length(&self, limit: u64) -> Result<(), Rejection> {
-        let declared = match self.content_length {
-            None => return Ok(()),
-            Some(digits) => core::str::from_utf8(digits)
-                .ok()
-                .and_then(|text| text.parse().ok()),
-        };
-        if declared.unwrap_or(u64::MAX) > limit {
-            return Err(Rejection::too_large(limit));
+        match self.declared_length() {
+            Some(length) if length > limit => Err(Rejection::too_large(limit)),
+            _ => Ok(()),
         }
-        Ok(())
+    }
+
+    /// The length of the body as the head declares it, in bytes; the largest number for one that
+    /// cannot be read.
+    #[must_use]
+    pub fn declared_length(&self) -> Option<u64> {
+        let digits = core::str::from_utf8(self.content_length?);
+        Some(
+            digits
+                .ok()
+                .and_then(|text| text.parse().ok())
+                .unwrap_or(u64::MAX),
+        )
     }
 }
 

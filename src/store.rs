@@ -4,8 +4,6 @@
 //! for ever. A fixed number of buckets, each a packed list with the ends of its records, does not.
 //! Two workers that change one bucket at the same time are told apart by compare-and-swap.
 
-use core::fmt::Write as _;
-
 use crate::dedupe::{Bucket, Change, Claimed, EventKey, Fingerprint, OwnerToken};
 use crate::time::UnixMillis;
 
@@ -200,8 +198,9 @@ impl Memory {
             if !write {
                 return Ok((answer, Change::default()));
             }
-            match shared.set(&name, bucket.as_bytes(), version.unwrap_or(ABSENT))? {
-                Swap::Done => return Ok((answer, bucket.change())),
+            let moved = bucket.change();
+            match shared.set(&name, &bucket.into_bytes(), version.unwrap_or(ABSENT))? {
+                Swap::Done => return Ok((answer, moved)),
                 Swap::Conflict => {}
             }
         }
@@ -211,11 +210,21 @@ impl Memory {
     /// The number of buckets is part of the name: a store of another capacity begins empty instead
     /// of looking for events where they are not.
     fn bucket_name(self, key: &EventKey) -> String {
-        let index = key.selector() % self.buckets;
         let mut name = String::with_capacity(24);
-        // Writing to a `String` cannot fail.
-        let _ = write!(name, "events/{:x}/{index:x}", self.buckets);
+        name.push_str("events/");
+        push_hex(&mut name, self.buckets);
+        name.push('/');
+        push_hex(&mut name, key.selector() % self.buckets);
         name
+    }
+}
+
+/// Adds `number` in hexadecimal digits. The formatter would be the larger part of a claim's own work.
+fn push_hex(text: &mut String, number: u64) {
+    let digits = (u64::BITS - number.leading_zeros()).div_ceil(4).max(1);
+    for place in (0..digits).rev() {
+        let digit = u32::try_from(number >> (4 * place) & 0xf);
+        text.extend(digit.ok().and_then(|digit| char::from_digit(digit, 16)));
     }
 }
 
@@ -240,4 +249,20 @@ pub fn salt(shared: &mut impl SharedData, fresh: [u8; 16]) -> Result<[u8; 16], U
         }
     }
     Err(Unavailable)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bucket_keeps_its_name_whoever_writes_it() {
+        for number in [0, 1, 0xf, 0x10, 0x61b, 0xffff_ffff, u64::MAX] {
+            let mut text = String::new();
+            push_hex(&mut text, number);
+            assert_eq!(text, format!("{number:x}"));
+        }
+        let key = EventKey::from_bytes([0xff; 32]);
+        assert_eq!(Memory::new(100_000).bucket_name(&key), "events/61b/297");
+    }
 }

@@ -268,7 +268,6 @@ fn a_new_event_takes_these_calls_and_no_other() {
             "proxy_get_buffer_bytes",
             "proxy_get_current_time_nanoseconds",
             "proxy_record_metric",
-            "proxy_get_current_time_nanoseconds",
             "proxy_get_shared_data",
             "proxy_set_shared_data",
             "proxy_increment_metric",

@@ -14,7 +14,7 @@ use core::cell::{Cell, RefCell};
 use std::rc::Rc;
 
 use super::host::{self, Shared};
-use super::{Flow, Waiting, Worker, dispatch, now};
+use super::{Flow, Moment, Waiting, Worker, dispatch, now};
 use crate::backlog::{Backlog, Errand};
 use crate::circuit::{Circuit, Permit};
 use crate::guard::Guard;
@@ -375,7 +375,13 @@ impl Worker {
         }
         let answer = self.resolve(remote, &guard, result, holds_here, request, now);
         let decision = guard.on_store(&self.policy, answer, now);
-        match self.carry_out(context, shared_guard, &mut guard, decision) {
+        match self.carry_out(
+            context,
+            shared_guard,
+            &mut guard,
+            decision,
+            &Moment::at(now),
+        ) {
             Flow::Held => self.back_off(context, &guard, now),
             Flow::Answered => self.stop_waiting(context),
             Flow::SentOn => {
