@@ -1,6 +1,7 @@
 //! Refusals in a real Envoy: what the sender gets, and that the upstream gets nothing.
 
-use callback_guard_harness::{Body, Load, Protocol, Request, client};
+use callback_guard_harness::client::RawConnection;
+use callback_guard_harness::{Body, Load, Protocol, Request, client, wait};
 use serde_json::json;
 
 use crate::support::{Change as _, Guarded, SECRET, event, now, sign_at, signed};
@@ -143,6 +144,53 @@ fn of_1200_refused_requests_the_upstream_sees_none() {
     );
     assert_eq!(guarded.requests("suno", "signature_mismatch"), 1200);
     guarded.assert_alive();
+}
+
+/// An unsigned head that declares a body of this length.
+fn unsigned_head(length: usize) -> String {
+    format!(
+        "POST /callbacks/suno HTTP/1.1\r\nhost: app.example\r\ncontent-type: application/json\r\n\
+         content-length: {length}\r\n\r\n"
+    )
+}
+
+#[test]
+fn a_head_that_is_refused_costs_the_sender_no_connection_where_its_body_is_short() {
+    let guarded = Guarded::start();
+    let mut connection = RawConnection::open(guarded.address()).unwrap();
+    for length in [1, 130, 16 << 10] {
+        let body = "x".repeat(length);
+        connection.write(unsigned_head(length)).unwrap();
+        connection.write(body).unwrap();
+        let response = connection.read_response().unwrap().unwrap();
+        assert_eq!(response.status, 401, "{length}");
+        assert_eq!(response.header("connection"), None, "{length}");
+    }
+    assert_eq!(guarded.requests("suno", "signature_missing"), 3);
+    // A sender that leaves before its body ends is counted all the same.
+    connection.write(unsigned_head(130)).unwrap();
+    drop(connection);
+    wait::wait_for("the refusal of one that has left", || {
+        (guarded.requests("suno", "signature_missing") == 4).then_some(())
+    })
+    .unwrap();
+    assert_eq!(guarded.upstream.connections(), 0);
+    guarded.assert_alive();
+}
+
+#[test]
+fn a_head_that_is_refused_is_not_held_for_a_long_body() {
+    let guarded = Guarded::start();
+    let chunked = unsigned_head(0).replace("content-length: 0", "transfer-encoding: chunked");
+    for head in [unsigned_head((16 << 10) + 1), chunked] {
+        let mut connection = RawConnection::open(guarded.address()).unwrap();
+        connection.write(head).unwrap();
+        // Nothing of the body has been sent.
+        let response = connection.read_response().unwrap().unwrap();
+        assert_eq!(response.status, 401);
+        assert_eq!(response.header("connection").as_deref(), Some("close"));
+    }
+    assert_eq!(guarded.upstream.connections(), 0);
 }
 
 #[test]

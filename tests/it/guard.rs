@@ -1,8 +1,9 @@
 //! Every step of the way of a request: its code, its status, and the order of the steps.
 
-use callback_guard::guard::{Answer, Forward};
+use callback_guard::guard::{Answer, Decision, Forward, Guard};
 use callback_guard::outcome::Outcome;
 use callback_guard::policy::Policy;
+use callback_guard::request::RequestHead;
 use callback_guard::time::UnixMillis;
 use callback_guard::verdict::Code;
 use serde_json::{Value, json};
@@ -675,4 +676,52 @@ fn a_guard_that_is_driven_out_of_turn_refuses() {
         format!("{decision:?}").contains("InternalError"),
         "{decision:?}"
     );
+}
+
+#[test]
+fn the_answer_to_a_refused_head_waits_for_the_end_of_a_short_body() {
+    let unsigned = genuine(BODY).without(SIGNATURE);
+    let decision = |policy: &Policy, request: &Request, ends: bool| {
+        let pairs: Vec<(&[u8], &[u8])> = request
+            .headers
+            .iter()
+            .map(|(name, value)| (name.as_slice(), value.as_slice()))
+            .collect();
+        let mut guard = Guard::new();
+        let decision = guard.on_head(policy, &RequestHead::new(&pairs), NOW, ends);
+        (guard, decision)
+    };
+    let (enforcing, monitoring, leaving) = (
+        suno(),
+        policy(&configuration(|value| value["mode"] = json!("monitor"))),
+        policy(&configuration(|value| {
+            value["hold_headers"] = json!("buffer_after")
+        })),
+    );
+    for (policy, declared, ends, waits) in [
+        (&enforcing, Some("1"), false, true),
+        (&enforcing, Some("16384"), false, true),
+        (&enforcing, Some("16385"), false, false),
+        (&enforcing, None, false, false),
+        (&enforcing, Some("1"), true, false),
+        (&monitoring, Some("1"), false, false),
+        (&leaving, Some("1"), false, false),
+    ] {
+        let request = match declared {
+            Some(length) => unsigned.clone().with("content-length", length),
+            None => unsigned.clone().without("content-length"),
+        };
+        let (mut guard, decision) = decision(policy, &request, ends);
+        assert_eq!(decision == Decision::Hold, waits, "{declared:?} {ends}");
+        if waits {
+            assert_eq!(guard.verdict(), None, "it is not answered yet");
+            assert_eq!(guard.on_partial_body(policy, 1), Decision::Hold);
+            let Some(Decision::Answer(Answer::Refuse(rejection))) = guard.on_end() else {
+                panic!("it is answered at the end")
+            };
+            assert_eq!(rejection.code(), Code::SignatureMissing);
+        }
+        assert_eq!(guard.verdict(), Some(Code::SignatureMissing));
+        assert_eq!(guard.on_end(), None, "it is answered once");
+    }
 }
