@@ -123,7 +123,7 @@ impl Fingerprint {
     /// Of `body`, under a salt that senders do not know: nobody can make two bodies that agree.
     #[must_use]
     pub fn of(body: &[u8], salt: [u8; 16]) -> Self {
-        Self(siphasher::sip::SipHasher13::new_with_key(&salt).hash(body))
+        Self(callback_guard_body::fingerprint::keyed(body, &salt))
     }
 
     /// Of `body`, the same in every proxy: the first 64 bits of its SHA-256.

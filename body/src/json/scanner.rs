@@ -12,6 +12,7 @@
 //! Source: RFC 8259.
 
 use super::keys;
+use super::lanes::{LANES, Lanes};
 use super::pointer::{NOWHERE, ROOT};
 use super::text;
 use super::{JsonError, Kind, MAX_DEPTH, Scratch, Selector, malformed};
@@ -284,12 +285,24 @@ fn names_urls(key: &[u8]) -> bool {
 #[inline(always)]
 fn skip_space(body: &[u8], at: usize) -> usize {
     match body.get(at) {
-        Some(byte) if *byte <= b' ' => space_end(body, at),
+        Some(byte) if *byte <= b' ' => match body.get(at + 1) {
+            // A single space, as after a colon.
+            Some(next) if *byte == b' ' && *next > b' ' => at + 1,
+            _ => space_end(body, at),
+        },
         _ => at,
     }
 }
 
+#[inline(never)]
 fn space_end(body: &[u8], mut at: usize) -> usize {
+    while let Some(lanes) = Lanes::at(body, at) {
+        let space = lanes.space();
+        if space < LANES {
+            return at + space;
+        }
+        at += LANES;
+    }
     while let Some(b' ' | b'\t' | b'\n' | b'\r') = body.get(at) {
         at += 1;
     }

@@ -5,6 +5,7 @@
 //! the next pieces decide. So most comparisons are one of two integers, and large objects are
 //! sorted piece by piece, where an attacker cannot make every comparison read long keys again.
 
+use super::lanes::Lanes;
 use super::{JsonError, LINEAR_KEYS, give_back, text};
 
 /// Number of text bytes in a piece.
@@ -91,22 +92,29 @@ impl Keys {
     #[inline(always)]
     pub(super) fn read(&mut self, body: &[u8], quote: usize) -> Result<(Key, usize), JsonError> {
         let start = quote + 1;
-        if let Some(word) = text::word(body, start) {
-            let marks = text::specials(word);
-            let length = text::plain(marks);
-            if marks != 0 && body.get(start + length) == Some(&b'"') {
-                // The lowest mark, moved to the bottom of its byte, less one: all bytes before it.
-                let before = ((marks & marks.wrapping_neg()) >> 7).wrapping_sub(1);
-                let piece = word & before | count(length);
-                let end = start + length;
-                return Ok((Key { piece, start, end }, end + 1));
-            }
+        let plain = Lanes::at(body, start).map_or(0, Lanes::plain);
+        let end = start + plain;
+        if let (Some(word), Some(b'"')) = (text::word(body, start), body.get(end)) {
+            let piece = match plain {
+                0..=PIECE => word & ((1 << (8 * plain)) - 1) | count(plain),
+                _ => word & PIECE_TEXT | PIECE_GOES_ON,
+            };
+            return Ok((Key { piece, start, end }, end + 1));
         }
-        self.read_long(body, start)
+        // Taken apart and put together again, so that the short key stays in registers.
+        let (Key { piece, start, end }, after) = self.read_long(body, start, end)?;
+        Ok((Key { piece, start, end }, after))
     }
 
-    fn read_long(&mut self, body: &[u8], start: usize) -> Result<(Key, usize), JsonError> {
-        let text::End { end, escaped } = text::string_end(body, start)?;
+    /// As [`Keys::read`], with what is before `at` known to be plain.
+    #[inline(never)]
+    fn read_long(
+        &mut self,
+        body: &[u8],
+        start: usize,
+        at: usize,
+    ) -> Result<(Key, usize), JsonError> {
+        let text::End { end, escaped } = text::string_end_after(body, at)?;
         let inside = body.get(start..end).unwrap_or_default();
         let mut key = Key {
             piece: 0,

@@ -22,6 +22,7 @@
 //! no resumption in the middle of a body.
 
 mod keys;
+mod lanes;
 mod pointer;
 mod scanner;
 mod text;
