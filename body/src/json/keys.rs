@@ -42,6 +42,25 @@ impl Mark {
     };
 }
 
+/// Which pieces the keys of an object have, by one of 64 bits each: a bit that is not set says that
+/// the piece is new.
+#[derive(Clone, Copy)]
+pub(super) struct Seen(u64);
+
+impl Seen {
+    pub(super) const NONE: Self = Self(0);
+
+    /// Adds a piece; returns whether it may have been there.
+    #[inline(always)]
+    fn add(&mut self, piece: u64) -> bool {
+        // The top bits of the product depend on all of the piece (Fibonacci hashing).
+        let bit = 1 << (piece.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 58);
+        let before = self.0;
+        self.0 |= bit;
+        before & bit != 0
+    }
+}
+
 /// The keys of the open objects, those of the outermost first.
 #[derive(Default)]
 pub(super) struct Keys {
@@ -131,7 +150,7 @@ impl Keys {
         Ok((key, end + 1))
     }
 
-    /// Adds a key of the object that was opened at `mark`.
+    /// Adds a key of the object that was opened at `mark` and has had `seen`.
     ///
     /// Duplicates are found here as long as the object has few keys.
     #[inline(always)]
@@ -139,19 +158,25 @@ impl Keys {
         &mut self,
         body: &[u8],
         mark: Mark,
+        seen: &mut Seen,
         key: Key,
         quote: usize,
     ) -> Result<(), JsonError> {
-        let before = self.keys.get(mark.keys..).unwrap_or_default();
-        if before.len() < LINEAR_KEYS {
-            for other in before {
-                if other.piece == key.piece && self.same_from(body, *other, key, PIECE) {
-                    return Err(JsonError::DuplicateKey { offset: quote });
-                }
-            }
+        if seen.add(key.piece) && self.is_among_few(body, mark, key) {
+            return Err(JsonError::DuplicateKey { offset: quote });
         }
         self.keys.push(key);
         Ok(())
+    }
+
+    /// Whether the object that was opened at `mark` has the key, if it has few.
+    #[inline(never)]
+    fn is_among_few(&self, body: &[u8], mark: Mark, key: Key) -> bool {
+        let before = self.keys.get(mark.keys..).unwrap_or_default();
+        before.len() < LINEAR_KEYS
+            && before
+                .iter()
+                .any(|other| other.piece == key.piece && self.same_from(body, *other, key, PIECE))
     }
 
     /// Looks for duplicates in the object that was opened at `mark` and is complete, unless

@@ -120,15 +120,6 @@ mod imp {
     }
 
     #[inline(always)]
-    pub(super) fn digits(bytes: Sixteen) -> usize {
-        first(bytes, |word| {
-            // XOR makes 0 to 9 of the digits, and of no other byte of seven bits; the sum reaches the
-            // top bit from 10 on, and no further.
-            ((word & repeat(0x7f)) ^ repeat(b'0')) + repeat(0x76) | word
-        })
-    }
-
-    #[inline(always)]
     pub(super) fn space(bytes: Sixteen) -> usize {
         first(bytes, |word| {
             let is = |byte| zeros(word ^ repeat(byte));
