@@ -111,14 +111,17 @@ impl Keys {
     #[inline(always)]
     pub(super) fn read(&mut self, body: &[u8], quote: usize) -> Result<(Key, usize), JsonError> {
         let start = quote + 1;
-        let plain = Lanes::at(body, start).map_or(0, Lanes::plain);
-        let end = start + plain;
-        if let (Some(word), Some(b'"')) = (text::word(body, start), body.get(end)) {
-            let piece = match plain {
-                0..=PIECE => word & ((1 << (8 * plain)) - 1) | count(plain),
-                _ => word & PIECE_TEXT | PIECE_GOES_ON,
-            };
-            return Ok((Key { piece, start, end }, end + 1));
+        let mut end = start;
+        if let (Some(lanes), Some(word)) = (Lanes::at(body, start), text::word(body, start)) {
+            let length = lanes.plain();
+            end = start + length;
+            if body.get(end) == Some(&b'"') {
+                let piece = match length {
+                    0..=PIECE => word & ((1 << (8 * length)) - 1) | count(length),
+                    _ => word & PIECE_TEXT | PIECE_GOES_ON,
+                };
+                return Ok((Key { piece, start, end }, end + 1));
+            }
         }
         // Taken apart and put together again, so that the short key stays in registers.
         let (Key { piece, start, end }, after) = self.read_long(body, start, end)?;
