@@ -126,15 +126,14 @@ impl Fingerprint {
         Self(callback_guard_body::fingerprint::keyed(body, &salt))
     }
 
-    /// Of `body`, the same in every proxy: the first 64 bits of its SHA-256.
+    /// Of the body with this SHA-256, the same in every proxy: the first 64 bits of it.
     ///
     /// Proxies that share a store have no secret in common that outlives a rotation of keys, and a
     /// keyed SipHash whose key is known can be steered to any value. To make a second body that
     /// agrees with a given one takes 2^64 tries here.
     #[must_use]
-    pub fn digest(body: &[u8]) -> Self {
-        let digest = Sha256::digest(body);
-        Self(digest.first_chunk().copied().map_or(0, u64::from_be_bytes))
+    pub fn digest(sha256: &[u8; 32]) -> Self {
+        Self(sha256.first_chunk().copied().map_or(0, u64::from_be_bytes))
     }
 
     /// The number.

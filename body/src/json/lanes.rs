@@ -130,7 +130,7 @@ mod imp {
     /// Sets the top bit of each byte that is zero, and of no other.
     #[inline(always)]
     fn zeros(word: u64) -> u64 {
-        !((word & repeat(0x7f)) + repeat(0x7f) | word)
+        !(((word & repeat(0x7f)) + repeat(0x7f)) | word)
     }
 }
 
