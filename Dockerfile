@@ -6,6 +6,8 @@ FROM rust:1.95.0-slim-bookworm AS filter
 RUN rustup target add wasm32-wasip1
 WORKDIR /callback-guard
 COPY Cargo.toml Cargo.lock ./
+COPY .cargo .cargo
+COPY body body
 COPY src src
 # The rest of the workspace, not built here: cargo wants to know it.
 COPY bench bench

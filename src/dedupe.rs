@@ -153,18 +153,17 @@ impl Fingerprint {
     /// Of `body`, under a salt that senders do not know: nobody can make two bodies that agree.
     #[must_use]
     pub fn of(body: &[u8], salt: [u8; 16]) -> Self {
-        Self(siphasher::sip::SipHasher13::new_with_key(&salt).hash(body))
+        Self(callback_guard_body::fingerprint::keyed(body, &salt))
     }
 
-    /// Of `body`, the same in every proxy: the first 64 bits of its SHA-256.
+    /// Of the body with this SHA-256, the same in every proxy: the first 64 bits of it.
     ///
     /// Proxies that share a store have no secret in common that outlives a rotation of keys, and a
     /// keyed SipHash whose key is known can be steered to any value. To make a second body that
     /// agrees with a given one takes 2^64 tries here.
     #[must_use]
-    pub fn digest(body: &[u8]) -> Self {
-        let digest = Sha256::digest(body);
-        Self(digest.first_chunk().copied().map_or(0, u64::from_be_bytes))
+    pub fn digest(sha256: &[u8; 32]) -> Self {
+        Self(sha256.first_chunk().copied().map_or(0, u64::from_be_bytes))
     }
 
     /// The number.

@@ -15,6 +15,7 @@
 //! | claimed | the outcome | a [`Settlement`], or none |
 
 use std::borrow::Cow;
+use std::cell::OnceCell;
 
 use sha2::{Digest, Sha256};
 
@@ -648,7 +649,8 @@ fn authenticate(
         }
     };
     let document = document.as_ref();
-    let id = message_id(source, pending, body, document)?;
+    let digest = Digested::of(body);
+    let id = message_id(source, pending, &digest, document)?;
     if let Some((rule, signed)) = signature
         && !rule.signs_body()
     {
@@ -668,7 +670,10 @@ fn authenticate(
     }
     Ok(Authentic {
         key,
-        fingerprint: policy.fingerprint(body, facts.salt),
+        fingerprint: match policy.remote {
+            Some(_) => Fingerprint::digest(digest.get()),
+            None => Fingerprint::of(body, facts.salt),
+        },
         owner: facts.owner,
     })
 }
@@ -755,10 +760,27 @@ fn header_id<'p>(source: &Source, pending: &'p Pending) -> Option<&'p [u8]> {
     }
 }
 
+/// The SHA-256 of a body, taken once, when it is first asked for.
+struct Digested<'b> {
+    body: &'b [u8],
+    digest: OnceCell<[u8; 32]>,
+}
+
+impl<'b> Digested<'b> {
+    fn of(body: &'b [u8]) -> Self {
+        let digest = OnceCell::new();
+        Self { body, digest }
+    }
+
+    fn get(&self) -> &[u8; 32] {
+        self.digest.get_or_init(|| Sha256::digest(self.body).into())
+    }
+}
+
 fn message_id(
     source: &Source,
     pending: &Pending,
-    body: &[u8],
+    digest: &Digested<'_>,
     document: Option<&Document<'_, '_>>,
 ) -> Result<MessageId, Rejection> {
     let rule = identity::Rule {
@@ -766,7 +788,7 @@ fn message_id(
     };
     let missing = |or_body_digest: bool| {
         if or_body_digest {
-            return Ok(MessageId::digest(&Sha256::digest(body).into()));
+            return Ok(MessageId::digest(digest.get()));
         }
         Err(Rejection::new(Code::IdMissing))
     };

@@ -44,7 +44,6 @@ mod filter;
 pub mod guard;
 pub mod identity;
 pub mod inspector;
-pub mod json;
 pub mod mac;
 pub mod outcome;
 pub mod pairs;
@@ -59,3 +58,5 @@ pub mod store;
 pub mod time;
 pub mod token;
 pub mod verdict;
+
+pub use callback_guard_body::json;

@@ -3,7 +3,7 @@
 
 use serde::Deserialize;
 
-use crate::dedupe::{Fingerprint, KeyBuilder};
+use crate::dedupe::KeyBuilder;
 use crate::inspector::Inspector;
 use crate::json::{Pointer, Selector};
 use crate::mac::SigningSecret;
@@ -237,15 +237,6 @@ impl Route {
 }
 
 impl Policy {
-    /// The fingerprint of a body, as the store keeps it.
-    #[must_use]
-    pub fn fingerprint(&self, body: &[u8], salt: [u8; 16]) -> Fingerprint {
-        match self.remote {
-            Some(_) => Fingerprint::digest(body),
-            None => Fingerprint::of(body, salt),
-        }
-    }
-
     /// Whether a request is forwarded unclaimed when the store does not answer.
     #[must_use]
     pub fn passes_unclaimed(&self) -> bool {

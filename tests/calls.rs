@@ -1,5 +1,7 @@
-//! What one request costs the filter, counted and not timed: the built module in an interpreter,
-//! under a host that counts the calls it gets and the instructions it runs. Both repeat exactly.
+//! The built module in an interpreter. What one request costs it, counted and not timed: the calls
+//! that the host gets and the instructions that it runs, which both repeat exactly. And that it reads
+//! bodies as the same code does on the host, where it is tested: the module looks at them with other
+//! instructions.
 
 #![allow(
     clippy::unwrap_used,
@@ -10,12 +12,21 @@
     reason = "tests"
 )]
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
+use std::path::Path;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use callback_guard::config;
+use callback_guard::dedupe::OwnerToken;
+use callback_guard::guard::{Facts, Guard};
+use callback_guard::json::Scratch;
 use callback_guard::mac::SigningSecret;
 use callback_guard::pairs;
+use callback_guard::request::RequestHead;
+use callback_guard::time::UnixMillis;
+use proptest::prelude::RngExt as _;
+use proptest::test_runner::{RngAlgorithm, TestRng};
 use wasmi::{
     Caller, CompilationMode, Config, Engine, ExternType, Instance, Linker, Memory, Module, Store,
     Val,
@@ -26,6 +37,15 @@ const KEY: &str = "test-webhook-hmac-key";
 const OK: i32 = 0;
 const NOT_FOUND: i32 = 1;
 
+const INFO: i32 = 2;
+const WARN: i32 = 3;
+
+fn configuration() -> String {
+    format!(
+        r#"{{"sources":[{{"name":"suno","match":{{"path":"/callbacks/suno"}},"preset":"suno","secrets":[{{"value":"{KEY}"}}]}}]}}"#
+    )
+}
+
 /// What the host of the filter knows.
 #[derive(Default)]
 struct Host {
@@ -35,6 +55,8 @@ struct Host {
     body: Vec<u8>,
     shared: HashMap<Vec<u8>, Vec<u8>>,
     status: u64,
+    log_level: i32,
+    log: Vec<String>,
 }
 
 struct Filter {
@@ -102,7 +124,14 @@ fn serve(caller: &mut Caller<'_, Host>, name: &str, args: &[Val]) -> i32 {
             let nanos = NOW.parse::<u64>().unwrap() * 1_000_000_000;
             write(caller, arg(0), &nanos.to_le_bytes());
         }
-        "proxy_get_log_level" => write(caller, arg(0), &3_i32.to_le_bytes()),
+        "proxy_get_log_level" => {
+            let level = caller.data().log_level;
+            write(caller, arg(0), &level.to_le_bytes());
+        }
+        "proxy_log" => {
+            let line = String::from_utf8(read(caller, arg(1), arg(2))).unwrap();
+            caller.data_mut().log.push(line);
+        }
         "proxy_get_buffer_bytes" => {
             let bytes = match arg(0) {
                 7 => caller.data().configuration.clone(),
@@ -171,12 +200,10 @@ impl Filter {
                 .func_new(import.module(), import.name(), kind.clone(), serve)
                 .unwrap();
         }
-        let configuration = format!(
-            r#"{{"sources":[{{"name":"suno","match":{{"path":"/callbacks/suno"}},"preset":"suno","secrets":[{{"value":"{KEY}"}}]}}]}}"#
-        );
         let host = Host {
-            configuration: configuration.into(),
+            configuration: configuration().into(),
             status: 200,
+            log_level: WARN,
             ..Host::default()
         };
         let mut store = Store::new(&engine, host);
@@ -221,12 +248,28 @@ impl Filter {
             ("x-forwarded-proto", "http"),
             ("x-request-id", "0f8ea1c2-3f3a-4c53-9a39-0f4d3f8a2b11"),
         ];
+        let fuel = self.store.get_fuel().unwrap();
+        self.store.data_mut().calls.clear();
+        self.receive(context, &headers, body.into_bytes());
+        self.call("proxy_on_response_headers", &[context, 4, 0]);
+        self.call("proxy_on_response_body", &[context, 21, 1]);
+        self.end(context);
+        let instructions = fuel - self.store.get_fuel().unwrap();
+        let calls = std::mem::take(&mut self.store.data_mut().calls);
+        Cost {
+            calls,
+            instructions,
+        }
+    }
+}
+
+impl Filter {
+    /// Head and body of a request.
+    fn receive(&mut self, context: i32, headers: &[(&str, &str)], body: Vec<u8>) {
         let size = body.len() as i32;
         let host = self.store.data_mut();
-        host.headers = pairs::encode(&headers);
-        host.body = body.into_bytes();
-        host.calls.clear();
-        let fuel = self.store.get_fuel().unwrap();
+        host.headers = pairs::encode(headers);
+        host.body = body;
         self.call("proxy_on_context_create", &[context, 1]);
         self.call(
             "proxy_on_request_headers",
@@ -234,17 +277,24 @@ impl Filter {
         );
         self.call("proxy_on_request_body", &[context, size, 0]);
         self.call("proxy_on_request_body", &[context, size, 1]);
-        self.call("proxy_on_response_headers", &[context, 4, 0]);
-        self.call("proxy_on_response_body", &[context, 21, 1]);
+    }
+
+    fn end(&mut self, context: i32) {
         self.call("proxy_on_done", &[context]);
         self.call("proxy_on_log", &[context]);
         self.call("proxy_on_delete", &[context]);
-        let instructions = fuel - self.store.get_fuel().unwrap();
-        let calls = std::mem::take(&mut self.store.data_mut().calls);
-        Cost {
-            calls,
-            instructions,
-        }
+    }
+
+    /// Why a request with this body is refused, as the log has it.
+    fn refusal(&mut self, context: i32, headers: &[(&str, &str)], body: &[u8]) -> String {
+        self.store.data_mut().log.clear();
+        self.receive(context, headers, body.to_vec());
+        self.end(context);
+        let [line] = self.store.data().log.as_slice() else {
+            panic!("{:?}", self.store.data().log)
+        };
+        let line: serde_json::Value = serde_json::from_str(line).unwrap();
+        line["detail"].as_str().unwrap().to_owned()
     }
 }
 
@@ -317,5 +367,114 @@ fn the_instructions_of_a_request_stay_within_their_budget() {
         forged.instructions <= 140_000,
         "forged: {}",
         forged.instructions
+    );
+}
+
+/// Bodies that are refused, at the latest for their signature: those of the tests and of the fuzzer,
+/// and changes of each.
+fn bodies() -> Vec<Vec<u8>> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut bodies = Vec::new();
+    for folder in [
+        "tests/data/json-test-suite/test_parsing",
+        "tests/data/samples",
+        "fuzz/corpus/json",
+    ] {
+        let mut files: Vec<_> = std::fs::read_dir(root.join(folder))
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+            .collect();
+        files.sort();
+        assert!(files.len() > 10, "{folder}");
+        bodies.extend(files.iter().map(|file| std::fs::read(file).unwrap()));
+    }
+    // Not too long for an interpreter, and the filter does not see an empty one.
+    bodies.retain(|body| (1..8_000).contains(&body.len()));
+    let put: &[&[u8]] = &[
+        b"",
+        b"\"",
+        b"\\",
+        b"\x1f",
+        b"\x80",
+        "\u{20ac}".as_bytes(),
+        b"{",
+        b"}",
+        b"[",
+        b",",
+        b":",
+        b" ",
+        b"\n",
+        b"0",
+        b"-",
+        b"\\ud83d\\ude00",
+        b"                 ",
+        b"aaaaaaaaaaaaaaaa",
+    ];
+    let mut random = TestRng::deterministic_rng(RngAlgorithm::ChaCha);
+    for at in 0..bodies.len() {
+        let mut body = bodies[at].clone();
+        for _ in 0..random.random_range(1..4) {
+            let place = random.random_range(0..=body.len());
+            let end = (place + random.random_range(0..2)).min(body.len());
+            body.splice(
+                place..end,
+                put[random.random_range(0..put.len())].iter().copied(),
+            );
+        }
+        bodies.push([b"{\"v\":", bodies[at].as_slice(), b"}"].concat());
+        if !body.is_empty() {
+            bodies.push(body);
+        }
+    }
+    bodies
+}
+
+#[test]
+fn the_module_reads_bodies_as_the_host_does() {
+    let headers = [
+        (":authority", "hooks.example.com"),
+        (":path", "/callbacks/suno"),
+        (":method", "POST"),
+        ("content-type", "application/json"),
+        ("x-webhook-timestamp", NOW),
+        (
+            "x-webhook-signature",
+            "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=",
+        ),
+    ];
+    let policy = config::parse(configuration().as_bytes(), &|_| None).unwrap();
+    let bytes = headers.map(|(name, value)| (name.as_bytes(), value.as_bytes()));
+    let head = RequestHead::new(&bytes);
+    let now = UnixMillis::new(NOW.parse::<u64>().unwrap() * 1000);
+    let facts = Facts {
+        now,
+        owner: OwnerToken::new(1),
+        salt: [7; 16],
+    };
+    let mut scratch = Scratch::default();
+    let mut filter = warm();
+    filter.store.data_mut().log_level = INFO;
+    let mut seen = BTreeSet::new();
+    for (body, context) in bodies().iter().zip(3..) {
+        let mut guard = Guard::new();
+        guard.on_head(&policy, &head, now, false);
+        guard.on_body(&policy, body, &facts, &mut scratch);
+        let rejection = guard.rejection().expect("nothing here is signed");
+        seen.insert(rejection.code().as_str());
+        assert_eq!(
+            filter.refusal(context, &headers, body),
+            rejection.to_string(),
+            "{}",
+            body.escape_ascii()
+        );
+    }
+    assert!(
+        seen.is_superset(&BTreeSet::from([
+            "json_duplicate_key",
+            "json_malformed",
+            "json_too_deep",
+            "signature_mismatch",
+        ])),
+        "{seen:?}"
     );
 }

@@ -153,3 +153,21 @@ fn envoy_allows_the_module_these_and_no_other() {
     });
     assert_eq!(allowed.unwrap(), names(&[CALLED, CALLBACKS]));
 }
+
+/// The flag for this stands in `.cargo/config.toml`; a build without it works, and is slower.
+#[test]
+fn the_module_looks_at_sixteen_bytes_at_a_time() {
+    let bytes = std::fs::read(wasm::module(&|_| {}).unwrap()).unwrap();
+    let mut count = 0;
+    for payload in wasmparser::Parser::new(0).parse_all(&bytes) {
+        if let wasmparser::Payload::CodeSectionEntry(body) = payload.unwrap() {
+            count += body
+                .get_operators_reader()
+                .unwrap()
+                .into_iter()
+                .filter(|operator| matches!(operator, Ok(wasmparser::Operator::I8x16Bitmask)))
+                .count();
+        }
+    }
+    assert!(count > 0);
+}

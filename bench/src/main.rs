@@ -167,7 +167,7 @@ fn run() -> Result<()> {
     let two = workshop(2);
     let setups = vec![
         two.plain()?,
-        two.floor(&floor, false)?,
+        two.floor(&floor, None)?,
         two.guard("guard", &guard)?,
     ];
     let two_rows = if options.only.is_empty() {
@@ -232,10 +232,8 @@ fn plan(setup: &Setup) -> Vec<Traffic> {
     let sizes = [4 << 10, 64 << 10, 1 << 20];
     let sized = |traffic: Traffic| sizes.map(|size| Traffic { size, ..traffic }).to_vec();
     match setup.name.as_str() {
-        "plain" => [vec![new, one_each(Kind::New)], sized(new)].concat(),
-        "Envoy direct_response" => vec![small(Kind::Unsigned), one_each(Kind::Unsigned)],
-        "floor" => [vec![new], sized(new)].concat(),
-        "guard" => [
+        // Builds that are compared, too.
+        name if name.starts_with("guard") => [
             vec![
                 new,
                 small(Kind::Duplicate),
@@ -249,6 +247,9 @@ fn plan(setup: &Setup) -> Vec<Traffic> {
             sized(signed),
         ]
         .concat(),
+        "plain" => [vec![new, one_each(Kind::New)], sized(new)].concat(),
+        "Envoy direct_response" => vec![small(Kind::Unsigned), one_each(Kind::Unsigned)],
+        "floor" | "floor, hashing" => [vec![new], sized(new)].concat(),
         "Node + Express" | "Python + FastAPI" => {
             vec![
                 Traffic {
@@ -291,8 +292,15 @@ fn one_worker(
     let starts: Vec<Start<'_>> = vec![
         ("direct_response", Box::new(|| workshop.direct_response())),
         ("buffer filter", Box::new(|| workshop.buffer())),
-        ("floor", Box::new(|| workshop.floor(floor, false))),
-        ("floor, reading", Box::new(|| workshop.floor(floor, true))),
+        ("floor", Box::new(|| workshop.floor(floor, None))),
+        (
+            "floor, reading",
+            Box::new(|| workshop.floor(floor, Some("reads"))),
+        ),
+        (
+            "floor, hashing",
+            Box::new(|| workshop.floor(floor, Some("hashes"))),
+        ),
         ("guard", Box::new(|| workshop.guard("guard", guard))),
         ("Envoy Lua filter", Box::new(|| workshop.lua())),
         ("ext_authz", Box::new(|| workshop.external_authorization())),

@@ -147,12 +147,17 @@ impl Workshop {
         self.envoy("buffer filter", false, &[envoy::buffer()], 9)
     }
 
-    /// The filter that only holds the body; with `reads` it takes head and body into the VM.
-    pub(crate) fn floor(&self, module: &Path, reads: bool) -> Result<Setup> {
-        let name = if reads { "floor, reading" } else { "floor" };
-        let configuration = if reads { json!("reads") } else { json!(null) };
-        let mut filter = envoy::wasm("floor", module, &configuration);
-        if !reads && let Some(config) = filter.pointer_mut("/typed_config/config") {
+    /// The filter that only holds the body; with `work` it also `reads` or `hashes` it in the VM.
+    pub(crate) fn floor(&self, module: &Path, work: Option<&str>) -> Result<Setup> {
+        let name = match work {
+            Some("reads") => "floor, reading",
+            Some("hashes") => "floor, hashing",
+            _ => "floor",
+        };
+        let mut filter = envoy::wasm("floor", module, &json!(work));
+        if work.is_none()
+            && let Some(config) = filter.pointer_mut("/typed_config/config")
+        {
             config
                 .as_object_mut()
                 .map(|config| config.remove("configuration"));

@@ -13,9 +13,10 @@ fn sources() -> Vec<(PathBuf, String)> {
             }
         }
     }
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut found = Vec::new();
-    walk(&root, &mut found);
+    walk(&root.join("src"), &mut found);
+    walk(&root.join("body/src"), &mut found);
     assert!(found.len() > 10);
     found
 }

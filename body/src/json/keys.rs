@@ -5,6 +5,7 @@
 //! the next pieces decide. So most comparisons are one of two integers, and large objects are
 //! sorted piece by piece, where an attacker cannot make every comparison read long keys again.
 
+use super::lanes::Lanes;
 use super::{JsonError, LINEAR_KEYS, give_back, text};
 
 /// Number of text bytes in a piece.
@@ -39,6 +40,25 @@ impl Mark {
         keys: 0,
         decoded: 0,
     };
+}
+
+/// Which pieces the keys of an object have, by one of 64 bits each: a bit that is not set says that
+/// the piece is new.
+#[derive(Clone, Copy)]
+pub(super) struct Seen(u64);
+
+impl Seen {
+    pub(super) const NONE: Self = Self(0);
+
+    /// Adds a piece; returns whether it may have been there.
+    #[inline(always)]
+    fn add(&mut self, piece: u64) -> bool {
+        // The top bits of the product depend on all of the piece (Fibonacci hashing).
+        let bit = 1 << (piece.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 58);
+        let before = self.0;
+        self.0 |= bit;
+        before & bit != 0
+    }
 }
 
 /// The keys of the open objects, those of the outermost first.
@@ -91,22 +111,32 @@ impl Keys {
     #[inline(always)]
     pub(super) fn read(&mut self, body: &[u8], quote: usize) -> Result<(Key, usize), JsonError> {
         let start = quote + 1;
-        if let Some(word) = text::word(body, start) {
-            let marks = text::specials(word);
-            let length = text::plain(marks);
-            if marks != 0 && body.get(start + length) == Some(&b'"') {
-                // The lowest mark, moved to the bottom of its byte, less one: all bytes before it.
-                let before = ((marks & marks.wrapping_neg()) >> 7).wrapping_sub(1);
-                let piece = word & before | count(length);
-                let end = start + length;
+        let mut end = start;
+        if let (Some(lanes), Some(word)) = (Lanes::at(body, start), text::word(body, start)) {
+            let length = lanes.plain();
+            end = start + length;
+            if body.get(end) == Some(&b'"') {
+                let piece = match length {
+                    0..=PIECE => word & ((1 << (8 * length)) - 1) | count(length),
+                    _ => word & PIECE_TEXT | PIECE_GOES_ON,
+                };
                 return Ok((Key { piece, start, end }, end + 1));
             }
         }
-        self.read_long(body, start)
+        // Taken apart and put together again, so that the short key stays in registers.
+        let (Key { piece, start, end }, after) = self.read_long(body, start, end)?;
+        Ok((Key { piece, start, end }, after))
     }
 
-    fn read_long(&mut self, body: &[u8], start: usize) -> Result<(Key, usize), JsonError> {
-        let text::End { end, escaped } = text::string_end(body, start)?;
+    /// As [`Keys::read`], with what is before `at` known to be plain.
+    #[inline(never)]
+    fn read_long(
+        &mut self,
+        body: &[u8],
+        start: usize,
+        at: usize,
+    ) -> Result<(Key, usize), JsonError> {
+        let text::End { end, escaped } = text::string_end_after(body, at)?;
         let inside = body.get(start..end).unwrap_or_default();
         let mut key = Key {
             piece: 0,
@@ -123,7 +153,7 @@ impl Keys {
         Ok((key, end + 1))
     }
 
-    /// Adds a key of the object that was opened at `mark`.
+    /// Adds a key of the object that was opened at `mark` and has had `seen`.
     ///
     /// Duplicates are found here as long as the object has few keys.
     #[inline(always)]
@@ -131,19 +161,25 @@ impl Keys {
         &mut self,
         body: &[u8],
         mark: Mark,
+        seen: &mut Seen,
         key: Key,
         quote: usize,
     ) -> Result<(), JsonError> {
-        let before = self.keys.get(mark.keys..).unwrap_or_default();
-        if before.len() < LINEAR_KEYS {
-            for other in before {
-                if other.piece == key.piece && self.same_from(body, *other, key, PIECE) {
-                    return Err(JsonError::DuplicateKey { offset: quote });
-                }
-            }
+        if seen.add(key.piece) && self.is_among_few(body, mark, key) {
+            return Err(JsonError::DuplicateKey { offset: quote });
         }
         self.keys.push(key);
         Ok(())
+    }
+
+    /// Whether the object that was opened at `mark` has the key, if it has few.
+    #[inline(never)]
+    fn is_among_few(&self, body: &[u8], mark: Mark, key: Key) -> bool {
+        let before = self.keys.get(mark.keys..).unwrap_or_default();
+        before.len() < LINEAR_KEYS
+            && before
+                .iter()
+                .any(|other| other.piece == key.piece && self.same_from(body, *other, key, PIECE))
     }
 
     /// Looks for duplicates in the object that was opened at `mark` and is complete, unless

@@ -22,6 +22,7 @@
 //! no resumption in the middle of a body.
 
 mod keys;
+mod lanes;
 mod pointer;
 mod scanner;
 mod text;
@@ -230,6 +231,9 @@ fn malformed(offset: usize, expected: &'static str) -> JsonError {
 /// [`Document`] still needs it, at the start of the next.
 #[derive(Default)]
 pub struct Scratch {
+    /// The innermost open container.
+    frame: Frame,
+    /// Those around it, the outermost first.
     frames: Vec<Frame>,
     keys: Keys,
     found: Vec<Option<Span>>,
@@ -238,6 +242,7 @@ pub struct Scratch {
 
 impl Scratch {
     fn start(&mut self, slots: usize) {
+        self.frame = Frame::OUTSIDE;
         self.frames.clear();
         self.keys.clear();
         self.found.clear();

@@ -12,6 +12,7 @@
 //! Source: RFC 8259.
 
 use super::keys;
+use super::lanes::{LANES, Lanes};
 use super::pointer::{NOWHERE, ROOT};
 use super::text;
 use super::{JsonError, Kind, MAX_DEPTH, Scratch, Selector, malformed};
@@ -60,16 +61,25 @@ pub(super) struct Frame {
     index: usize,
     /// What [`keys::Keys`] held when this object was opened; unused for arrays.
     keys: keys::Mark,
+    /// The keys that this object has had.
+    seen: keys::Seen,
+}
+
+impl Default for Frame {
+    fn default() -> Self {
+        Self::OUTSIDE
+    }
 }
 
 impl Frame {
-    const OUTSIDE: Self = Self {
+    pub(super) const OUTSIDE: Self = Self {
         container: Container::Outside,
         url: false,
         start: 0,
         node: NOWHERE,
         index: 0,
         keys: keys::Mark::START,
+        seen: keys::Seen::NONE,
     };
 
     fn object(start: usize, node: usize, keys: keys::Mark) -> Self {
@@ -112,56 +122,55 @@ impl<'a> Scanner<'a> {
     /// Checks the whole body and leaves in the scratch what was picked out.
     pub(super) fn document(mut self) -> Result<(), JsonError> {
         let body = self.body;
-        let mut frame = Frame::OUTSIDE;
         // The selector's node for the next value, and whether it is a URL if it is a string.
         let mut node = ROOT;
         let mut url = false;
-        let mut at = skip_space(body, 0);
-        if body.get(at) != Some(&b'{') {
+        let (mut at, mut byte) = next(body, 0);
+        if byte != Some(b'{') {
             return Err(malformed(at, "an object"));
         }
         'member: loop {
-            if frame.container == Container::Object {
-                (at, node, url) = self.key(at, &frame)?;
+            if self.scratch.frame.container == Container::Object {
+                (at, byte, node, url) = self.key(at, byte)?;
             }
             let start = at;
-            match body.get(at) {
+            match byte {
                 Some(b'{') => {
-                    self.open(frame, start)?;
-                    frame = Frame::object(start, node, self.scratch.keys.mark());
-                    at = skip_space(body, at + 1);
-                    match body.get(at) {
+                    let keys = self.scratch.keys.mark();
+                    self.open(Frame::object(start, node, keys))?;
+                    (at, byte) = next(body, at + 1);
+                    match byte {
                         Some(b'"') => continue 'member,
                         Some(b'}') => {}
                         _ => return Err(malformed(at, "a key or `}`")),
                     }
                 }
                 Some(b'[') => {
-                    self.open(frame, start)?;
-                    frame = Frame::array(start, node, url);
-                    at = skip_space(body, at + 1);
-                    if body.get(at) != Some(&b']') {
+                    self.open(Frame::array(start, node, url))?;
+                    (at, byte) = next(body, at + 1);
+                    if byte != Some(b']') {
                         node = self.selector.element(node, 0);
                         continue 'member;
                     }
                 }
                 _ => {
                     let kind;
-                    (at, kind) = self.scalar(at, url)?;
+                    (at, kind) = self.scalar(at, byte, url)?;
                     if node != NOWHERE {
                         self.found(node, kind, start, at);
                     }
+                    (at, byte) = next(body, at);
                 }
             }
             loop {
-                at = skip_space(body, at);
-                match (frame.container, body.get(at)) {
+                match (self.scratch.frame.container, byte) {
                     (Container::Object, Some(b',')) => {
-                        at = skip_space(body, at + 1);
+                        (at, byte) = next(body, at + 1);
                         continue 'member;
                     }
                     (Container::Array, Some(b',')) => {
-                        at = skip_space(body, at + 1);
+                        (at, byte) = next(body, at + 1);
+                        let frame = &mut self.scratch.frame;
                         url = frame.url;
                         // In an array that is nowhere, so was the element before.
                         if frame.node != NOWHERE {
@@ -171,53 +180,61 @@ impl<'a> Scanner<'a> {
                         continue 'member;
                     }
                     (Container::Object, Some(b'}')) => {
-                        self.scratch.keys.check(body, frame.keys)?;
-                        self.scratch.keys.release(frame.keys);
-                        at += 1;
-                        frame = self.close(&frame, Kind::Object, at);
+                        let keys = self.scratch.frame.keys;
+                        self.scratch.keys.check(body, keys)?;
+                        self.scratch.keys.release(keys);
+                        self.close(Kind::Object, at + 1);
                     }
-                    (Container::Array, Some(b']')) => {
-                        at += 1;
-                        frame = self.close(&frame, Kind::Array, at);
-                    }
+                    (Container::Array, Some(b']')) => self.close(Kind::Array, at + 1),
                     (Container::Outside, None) => return Ok(()),
                     (Container::Object, _) => return Err(malformed(at, "`,` or `}`")),
                     (Container::Array, _) => return Err(malformed(at, "`,` or `]`")),
                     (Container::Outside, _) => return Err(malformed(at, "the end of the body")),
                 }
+                (at, byte) = next(body, at + 1);
             }
         }
     }
 
     /// Reads a key, its colon and the space around, up to the value.
     ///
-    /// Returns where the value begins, its node, and whether it holds URLs.
+    /// Returns where the value begins, its first byte, its node, and whether it holds URLs.
     #[inline(always)]
-    fn key(&mut self, at: usize, frame: &Frame) -> Result<(usize, usize, bool), JsonError> {
+    fn key(
+        &mut self,
+        at: usize,
+        byte: Option<u8>,
+    ) -> Result<(usize, Option<u8>, usize, bool), JsonError> {
         let body = self.body;
-        let keys = &mut self.scratch.keys;
-        if body.get(at) != Some(&b'"') {
+        if byte != Some(b'"') {
             return Err(malformed(at, "a key"));
         }
+        let Scratch { frame, keys, .. } = &mut *self.scratch;
         let (key, end) = keys.read(body, at)?;
-        keys.add(body, frame.keys, key, at)?;
+        keys.add(body, frame.keys, &mut frame.seen, key, at)?;
         let mut node = NOWHERE;
         if frame.node != NOWHERE {
             node = self.selector.member(frame.node, keys.text(body, key));
         }
         let url = self.selector.collects_urls() && names_urls(keys.text(body, key));
-        let colon = skip_space(body, end);
-        if body.get(colon) != Some(&b':') {
+        let (colon, byte) = next(body, end);
+        if byte != Some(b':') {
             return Err(malformed(colon, "`:`"));
         }
-        Ok((skip_space(body, colon + 1), node, url))
+        let (value, byte) = next(body, colon + 1);
+        Ok((value, byte, node, url))
     }
 
     /// Reads a value that is no container; returns where it ends.
     #[inline(always)]
-    fn scalar(&mut self, start: usize, url: bool) -> Result<(usize, Kind), JsonError> {
+    fn scalar(
+        &mut self,
+        start: usize,
+        byte: Option<u8>,
+        url: bool,
+    ) -> Result<(usize, Kind), JsonError> {
         let body = self.body;
-        match body.get(start) {
+        match byte {
             Some(b'"') => {
                 let end = text::string_end(body, start + 1)?.end + 1;
                 if url && end - start > 2 {
@@ -239,21 +256,29 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    fn open(&mut self, around: Frame, offset: usize) -> Result<(), JsonError> {
-        let frames = &mut self.scratch.frames;
+    /// Begins the container of `frame`.
+    fn open(&mut self, frame: Frame) -> Result<(), JsonError> {
+        let Scratch {
+            frame: around,
+            frames,
+            ..
+        } = &mut *self.scratch;
         if frames.len() >= MAX_DEPTH {
+            let offset = frame.start;
             return Err(JsonError::TooDeep { offset });
         }
-        frames.push(around);
+        frames.push(*around);
+        *around = frame;
         Ok(())
     }
 
-    /// Ends the container of `frame` before `end`; returns the one around it.
-    fn close(&mut self, frame: &Frame, kind: Kind, end: usize) -> Frame {
-        if frame.node != NOWHERE {
-            self.found(frame.node, kind, frame.start, end);
+    /// Ends the container before `end`.
+    fn close(&mut self, kind: Kind, end: usize) {
+        let Frame { node, start, .. } = self.scratch.frame;
+        if node != NOWHERE {
+            self.found(node, kind, start, end);
         }
-        self.scratch.frames.pop().unwrap_or(Frame::OUTSIDE)
+        self.scratch.frame = self.scratch.frames.pop().unwrap_or(Frame::OUTSIDE);
     }
 
     /// Keeps a value for the pointers that name it.
@@ -281,15 +306,31 @@ fn names_urls(key: &[u8]) -> bool {
     )
 }
 
+/// The first byte from `at` on that is no white space, and where it is.
 #[inline(always)]
-fn skip_space(body: &[u8], at: usize) -> usize {
+fn next(body: &[u8], at: usize) -> (usize, Option<u8>) {
     match body.get(at) {
-        Some(byte) if *byte <= b' ' => space_end(body, at),
-        _ => at,
+        Some(byte) if *byte > b' ' => (at, Some(*byte)),
+        Some(b' ') if body.get(at + 1).is_some_and(|byte| *byte > b' ') => {
+            // A single space, as after a colon.
+            (at + 1, body.get(at + 1).copied())
+        }
+        _ => {
+            let at = space_end(body, at);
+            (at, body.get(at).copied())
+        }
     }
 }
 
+#[inline(never)]
 fn space_end(body: &[u8], mut at: usize) -> usize {
+    while let Some(lanes) = Lanes::at(body, at) {
+        let space = lanes.space();
+        if space < LANES {
+            return at + space;
+        }
+        at += LANES;
+    }
     while let Some(b' ' | b'\t' | b'\n' | b'\r') = body.get(at) {
         at += 1;
     }
@@ -308,20 +349,20 @@ fn number_end(body: &[u8], mut at: usize) -> Result<(usize, bool), JsonError> {
         Some(b'0') => at + 1,
         _ => digits_end(body, at)?,
     };
-    let mut integer = true;
+    if !matches!(body.get(at), Some(b'.' | b'e' | b'E')) {
+        return Ok((at, true));
+    }
     if body.get(at) == Some(&b'.') {
-        integer = false;
         at = digits_end(body, at + 1)?;
     }
     if let Some(b'e' | b'E') = body.get(at) {
-        integer = false;
         at += 1;
         if let Some(b'+' | b'-') = body.get(at) {
             at += 1;
         }
         at = digits_end(body, at)?;
     }
-    Ok((at, integer))
+    Ok((at, false))
 }
 
 #[inline(always)]

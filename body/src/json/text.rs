@@ -9,6 +9,7 @@
 
 use std::borrow::Cow;
 
+use super::lanes::{LANES, Lanes};
 use super::{JsonError, malformed};
 
 /// The end of a string that has been checked.
@@ -20,28 +21,6 @@ pub(super) struct End {
     pub(super) escaped: bool,
 }
 
-/// The byte in all eight places.
-const fn repeat(byte: u8) -> u64 {
-    u64::from_ne_bytes([byte; 8])
-}
-
-/// Marks, by its top bit, the first byte that is `"`, `\`, a control character or not ASCII.
-///
-/// Higher bytes may be marked wrongly, by a borrow from a byte that is marked rightly.
-#[inline(always)]
-pub(super) fn specials(word: u64) -> u64 {
-    // XOR with 2 puts the quote right behind the control characters and leaves those together.
-    let quote_or_control = (word ^ repeat(2)).wrapping_sub(repeat(b'"' - 1));
-    let backslash = (word ^ repeat(b'\\')).wrapping_sub(repeat(1));
-    (quote_or_control | backslash | word) & repeat(0x80)
-}
-
-/// How many bytes come before the first that [`specials`] has marked.
-#[inline(always)]
-pub(super) fn plain(marks: u64) -> usize {
-    usize::try_from(marks.trailing_zeros() / 8).unwrap_or(8)
-}
-
 /// Eight bytes of the body, the first in the lowest place, if there are as many.
 #[inline(always)]
 pub(super) fn word(body: &[u8], at: usize) -> Option<u64> {
@@ -51,27 +30,48 @@ pub(super) fn word(body: &[u8], at: usize) -> Option<u64> {
 }
 
 /// Checks a string from the byte behind its opening quote to its closing quote.
-#[inline]
-pub(super) fn string_end(body: &[u8], mut at: usize) -> Result<End, JsonError> {
+#[inline(always)]
+pub(super) fn string_end(body: &[u8], at: usize) -> Result<End, JsonError> {
+    let plain = Lanes::at(body, at).map_or(0, Lanes::plain);
+    string_end_after(body, at + plain)
+}
+
+/// As [`string_end`], with what is before `at` known to be plain.
+#[inline(always)]
+pub(super) fn string_end_after(body: &[u8], at: usize) -> Result<End, JsonError> {
+    if body.get(at) == Some(&b'"') {
+        return Ok(End {
+            end: at,
+            escaped: false,
+        });
+    }
+    // Taken apart and put together again, so that the short string's end stays in a register.
+    let (end, escaped) = long_string_end(body, at)?;
+    Ok(End { end, escaped })
+}
+
+#[inline(never)]
+fn long_string_end(body: &[u8], mut at: usize) -> Result<(usize, bool), JsonError> {
     let mut escaped = false;
     loop {
-        while let Some(word) = word(body, at) {
-            let marks = specials(word);
-            if marks != 0 {
-                at += plain(marks);
+        while let Some(lanes) = Lanes::at(body, at) {
+            let plain = lanes.plain();
+            if plain < LANES {
+                at += plain;
                 break;
             }
-            at += 8;
+            // Not `plain`, so that the next bytes can be looked at before these are counted.
+            at += LANES;
         }
         match body.get(at) {
-            Some(b'"') => return Ok(End { end: at, escaped }),
+            Some(b'"') => return Ok((at, escaped)),
             Some(b'\\') => {
                 at = escape_end(body, at)?;
                 escaped = true;
             }
             Some(0x80..) => at = multibyte_end(body, at)?,
             Some(0..0x20) => return Err(malformed(at, "no control character in a string")),
-            // Among the last seven bytes of the body.
+            // Among the last fifteen bytes of the body.
             Some(_) => at += 1,
             None => return Err(malformed(at, "a closing quote")),
         }
