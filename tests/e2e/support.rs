@@ -261,6 +261,18 @@ pub fn now() -> u64 {
         .as_secs()
 }
 
+/// Marsaglia's xorshift: the same numbers from the same seed, everywhere.
+#[allow(dead_code, reason = "for the tests of faults and the soak")]
+pub fn random(state: u64) -> u64 {
+    let mut state = state.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    for _ in 0..3 {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+    }
+    state
+}
+
 /// An id that no other event has, and a body that has it.
 pub fn event(name: &str) -> (String, String) {
     static NEXT: AtomicU64 = AtomicU64::new(0);

@@ -9,24 +9,13 @@ use std::time::{Duration, Instant};
 
 use callback_guard_harness::{Answer, Protocol, Stack, client};
 
-use crate::support::{body_of, now, sign_at};
+use crate::support::{body_of, now, random, sign_at};
 
 /// How many events are under way at once.
 pub const SENDERS: usize = 4;
 
 /// How long a sender tries. Ample: reached only where an event is lost.
 const PATIENCE: Duration = Duration::from_secs(60);
-
-/// Marsaglia's xorshift: the same numbers from the same seed, everywhere.
-pub fn random(state: u64) -> u64 {
-    let mut state = state.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    for _ in 0..3 {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-    }
-    state
-}
 
 /// The ids of some events. What happens to each follows from its id, whenever its turn comes.
 pub fn events(name: &str, seed: u64, count: usize) -> Vec<String> {
