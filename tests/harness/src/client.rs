@@ -730,7 +730,12 @@ impl RawConnection {
         }
     }
 
-    fn take(&mut self, length: usize) -> Result<Vec<u8>> {
+    /// Reads the next bytes, whatever they mean.
+    ///
+    /// # Errors
+    ///
+    /// If the peer closes before, or nothing comes in time.
+    pub fn take(&mut self, length: usize) -> Result<Vec<u8>> {
         while self.received.len() < length {
             ensure!(self.read()?, "the response is cut short");
         }
