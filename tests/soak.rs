@@ -41,7 +41,7 @@ const YOUNG: u64 = CAPACITY / 4;
 
 /// By how much the memory of Envoy may grow after the warming up. A leak of a few bytes a request
 /// would show: half an hour is millions of them.
-const ALLOWED_BYTES: u64 = 8 << 20;
+const ALLOWED_BYTES: u64 = 4 << 20;
 
 /// Requests under way at once: over a connection each in HTTP/1.1, over shared ones in HTTP/2.
 const HTTP1: usize = 6;

@@ -76,6 +76,22 @@ fn unhurried(id: &str, delivery: usize) -> (Did, Answer) {
     (Did::Accepted, Answer::status(200).after(delay))
 }
 
+/// What came of a fault that leaves Envoy and its store as they are: nothing is delivered again, and
+/// afterwards all events are known.
+#[track_caller]
+fn finish(
+    fault: &str,
+    guarded: &Guarded,
+    events: &[String],
+    senders: &Senders,
+    ledger: &Ledger,
+) -> Row {
+    let row = Row::new(fault, events, senders, ledger, 0);
+    senders.assert_known(events, ledger);
+    guarded.assert_alive();
+    row
+}
+
 /// All that the application can do, over HTTP/1.1 or HTTP/2.
 fn moods(seed: u64, is_http2: bool) -> Row {
     let guarded = match is_http2 {
@@ -89,10 +105,7 @@ fn moods(seed: u64, is_http2: bool) -> Row {
     senders.send(&events);
     let protocol = if is_http2 { "HTTP/2" } else { "HTTP/1.1" };
     let fault = format!("application in all its moods, {protocol}");
-    let row = Row::new(&fault, &events, &senders, &ledger, 0);
-    senders.assert_known(&events, &ledger);
-    guarded.assert_alive();
-    row
+    finish(&fault, &guarded, &events, &senders, &ledger)
 }
 
 /// The application breaks off, resets and stops at every byte.
@@ -106,16 +119,13 @@ fn breaks_at_every_byte(seed: u64) -> Row {
     let events = events("bytes", seed, count);
     senders.send(&events);
     assert!(application.connections() > count, "a break was left out");
-    let row = Row::new(
+    finish(
         "application closes, resets, hangs at every byte",
+        &guarded,
         &events,
         &senders,
         &ledger,
-        0,
-    );
-    senders.assert_known(&events, &ledger);
-    guarded.assert_alive();
-    row
+    )
 }
 
 /// The application is killed with deliveries under way, and started again, three times.
@@ -140,16 +150,13 @@ fn application_killed(seed: u64) -> Row {
             application.revive();
         }
     });
-    let row = Row::new(
+    finish(
         "application killed and started again, 3 times",
+        &guarded,
         &events,
         &senders,
         &ledger,
-        0,
-    );
-    senders.assert_known(&events, &ledger);
-    guarded.assert_alive();
-    row
+    )
 }
 
 #[track_caller]
@@ -178,10 +185,13 @@ fn listener_reloaded(seed: u64) -> Row {
         }
     });
     let events = [before, during].concat();
-    let row = Row::new("listener reloaded, 3 times", &events, &senders, &ledger, 0);
-    senders.assert_known(&events, &ledger);
-    guarded.assert_alive();
-    row
+    finish(
+        "listener reloaded, 3 times",
+        &guarded,
+        &events,
+        &senders,
+        &ledger,
+    )
 }
 
 /// Envoy is killed with claims open; another one takes its place, with an empty store.
