@@ -1,5 +1,6 @@
 //! Envoy, the guard and a recording upstream, in the words of these tests.
 
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -198,20 +199,24 @@ impl Builder {
 
     /// Nobody listens where the upstream should.
     pub fn dead_upstream(self) -> Self {
-        let nobody = upstream::unused_address().unwrap();
-        let socket = json!({ "address": nobody.ip().to_string(), "port_value": nobody.port() });
+        self.application_at(upstream::unused_address().unwrap())
+    }
+
+    /// Another application than the recording one.
+    pub fn application_at(self, address: SocketAddr) -> Self {
+        let socket = json!({ "address": address.ip().to_string(), "port_value": address.port() });
         let endpoint = json!({ "endpoint": { "address": { "socket_address": socket } } });
         let cluster = json!({
-            "name": "dead",
+            "name": "another",
             "load_assignment": {
-                "cluster_name": "dead",
+                "cluster_name": "another",
                 "endpoints": [{ "lb_endpoints": [endpoint] }],
             },
         });
         self.render(|render| {
             render.add_cluster(cluster).connection_manager(|manager| {
                 let route = &mut manager["route_config"]["virtual_hosts"][0]["routes"][0];
-                route["route"]["cluster"] = json!("dead");
+                route["route"]["cluster"] = json!("another");
             })
         })
     }
@@ -256,12 +261,29 @@ pub fn now() -> u64 {
         .as_secs()
 }
 
+/// Marsaglia's xorshift: the same numbers from the same seed, everywhere.
+#[allow(dead_code, reason = "for the tests of faults and the soak")]
+pub fn random(state: u64) -> u64 {
+    let mut state = state.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    for _ in 0..3 {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+    }
+    state
+}
+
 /// An id that no other event has, and a body that has it.
 pub fn event(name: &str) -> (String, String) {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     let id = format!("{name}-{}", NEXT.fetch_add(1, Ordering::Relaxed));
-    let body = format!(r#"{{"code":200,"msg":"success","data":{{"task_id":"{id}"}}}}"#);
+    let body = body_of(&id);
     (id, body)
+}
+
+/// The body of the event with this id.
+pub fn body_of(id: &str) -> String {
+    format!(r#"{{"code":200,"msg":"success","data":{{"task_id":"{id}"}}}}"#)
 }
 
 /// A genuine callback with this body.

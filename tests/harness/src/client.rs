@@ -496,16 +496,15 @@ pub fn send_all(
     });
     let mut users = Vec::new();
     for _ in 0..load.connections.max(1) {
-        let shared = Arc::new(tokio::sync::Mutex::new(None));
+        let first = Client::new(address, load.protocol);
         let streams = match load.protocol {
             Protocol::Http1 => 1,
             Protocol::Http2 => load.streams.max(1),
         };
         for _ in 0..streams {
             let work = Arc::clone(&work);
-            let shared = Arc::clone(&shared);
-            let user = async move { work.run(address, load.protocol, &shared).await };
-            users.push(runtime()?.spawn(user));
+            let client = first.share();
+            users.push(runtime()?.spawn(async move { work.run(client).await }));
         }
     }
     for user in users {
@@ -523,58 +522,87 @@ struct Work {
 }
 
 impl Work {
-    /// Takes one request after another. Users of one HTTP/2 connection share it through `shared`.
-    async fn run(
-        &self,
-        address: SocketAddr,
-        protocol: Protocol,
-        shared: &tokio::sync::Mutex<Option<Connection>>,
-    ) {
-        let mut own: Option<Connection> = None;
+    /// Takes one request after another.
+    async fn run(&self, mut client: Client) {
         loop {
             let index = self.next.fetch_add(1, Ordering::Relaxed);
             let Some(request) = self.requests.get(index) else {
                 return;
             };
-            let result = async {
-                if own.as_ref().is_none_or(|connection| !connection.is_open()) {
-                    own = Some(connect(address, protocol, shared).await?);
-                }
-                let connection = own.as_mut().context("no connection")?;
-                connection.send(request).await
-            }
-            .await;
-            let closed = |response: &Response| {
-                response
-                    .header("connection")
-                    .is_some_and(|value| value == "close")
-            };
-            if protocol == Protocol::Http1 && !result.as_ref().is_ok_and(|r| !closed(r)) {
-                own = None;
-            }
+            let result = client.send(request).await;
             let mut results = self.results.lock().unwrap_or_else(PoisonError::into_inner);
             results.push((index, result));
         }
     }
 }
 
-/// A connection of one's own in HTTP/1.1, the shared one in HTTP/2, renewed when it is closed.
-async fn connect(
+/// Keeps a connection from request to request, and connects when there is none.
+pub struct Client {
     address: SocketAddr,
     protocol: Protocol,
-    shared: &tokio::sync::Mutex<Option<Connection>>,
-) -> Result<Connection> {
-    if protocol == Protocol::Http1 {
-        return Connection::open(address, protocol).await;
+    own: Option<Connection>,
+    /// Of HTTP/2: the connection of all who share it.
+    shared: Arc<tokio::sync::Mutex<Option<Connection>>>,
+}
+
+impl Client {
+    /// One that is not connected yet.
+    pub fn new(address: SocketAddr, protocol: Protocol) -> Self {
+        Self {
+            address,
+            protocol,
+            own: None,
+            shared: Arc::default(),
+        }
     }
-    let mut shared = shared.lock().await;
-    if let Some(connection) = shared.as_ref().filter(|connection| connection.is_open()) {
-        return connection.share().context("not an HTTP/2 connection");
+
+    /// Another one: over the same connection in HTTP/2, over one of its own in HTTP/1.1.
+    #[must_use]
+    pub fn share(&self) -> Self {
+        Self {
+            address: self.address,
+            protocol: self.protocol,
+            own: None,
+            shared: Arc::clone(&self.shared),
+        }
     }
-    let connection = Connection::open(address, protocol).await?;
-    let own = connection.share().context("not an HTTP/2 connection")?;
-    *shared = Some(connection);
-    Ok(own)
+
+    /// Sends a request, by this client's protocol, and reads the response to its end.
+    ///
+    /// # Errors
+    ///
+    /// If there is no connection, or no complete response before the request's deadline.
+    pub async fn send(&mut self, request: &Request) -> Result<Response> {
+        let is_open = self.own.as_ref().is_some_and(Connection::is_open);
+        if !is_open {
+            self.own = Some(self.connect().await?);
+        }
+        let connection = self.own.as_mut().context("no connection")?;
+        let result = connection.send(request).await;
+        let closes = |response: &Response| {
+            let connection = response.header("connection");
+            connection.is_some_and(|value| value == "close")
+        };
+        if self.protocol == Protocol::Http1 && !result.as_ref().is_ok_and(|r| !closes(r)) {
+            self.own = None;
+        }
+        result
+    }
+
+    /// A connection of one's own in HTTP/1.1, the shared one in HTTP/2, renewed when it is closed.
+    async fn connect(&self) -> Result<Connection> {
+        if self.protocol == Protocol::Http1 {
+            return Connection::open(self.address, self.protocol).await;
+        }
+        let mut shared = self.shared.lock().await;
+        if let Some(connection) = shared.as_ref().filter(|connection| connection.is_open()) {
+            return connection.share().context("not an HTTP/2 connection");
+        }
+        let connection = Connection::open(self.address, self.protocol).await?;
+        let own = connection.share().context("not an HTTP/2 connection")?;
+        *shared = Some(connection);
+        Ok(own)
+    }
 }
 
 /// Writes `bytes` as they are and reads one HTTP/1.1 response; `None` if the peer closes instead.
@@ -702,7 +730,12 @@ impl RawConnection {
         }
     }
 
-    fn take(&mut self, length: usize) -> Result<Vec<u8>> {
+    /// Reads the next bytes, whatever they mean.
+    ///
+    /// # Errors
+    ///
+    /// If the peer closes before, or nothing comes in time.
+    pub fn take(&mut self, length: usize) -> Result<Vec<u8>> {
         while self.received.len() < length {
             ensure!(self.read()?, "the response is cut short");
         }

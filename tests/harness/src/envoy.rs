@@ -155,6 +155,28 @@ impl Envoy {
         self.listener
     }
 
+    /// Where the listener of this name listens, once all workers take its connections.
+    ///
+    /// # Errors
+    ///
+    /// If there is none in time.
+    pub fn listener_named(&self, name: &str) -> Result<SocketAddr> {
+        try_wait_for(DEADLINE, "the listener", || {
+            let page = listeners(self.admin)?;
+            let known = page.get("listener_statuses").and_then(Value::as_array);
+            let known = known.context("no list of listeners")?;
+            let created = self.stat("listener_manager.listener_create_success")?;
+            let workers = usize::try_from(self.workers)?;
+            if usize::try_from(created)? < known.len() * workers {
+                return Ok(None);
+            }
+            let named = known
+                .iter()
+                .find(|status| status.get("name").is_some_and(|own| own == name));
+            named.map(socket_address).transpose()
+        })
+    }
+
     /// Where the admin interface listens.
     pub fn admin_address(&self) -> SocketAddr {
         self.admin
@@ -233,6 +255,26 @@ impl Envoy {
         try_wait_for(DEADLINE, what, || {
             Ok(self.access_log()?.into_iter().find(|line| expected(line)))
         })
+    }
+
+    /// Memory in use, in bytes: what Envoy's allocator has given out, and what the process holds
+    /// beside that allocator, as the VMs do. Free pages that the allocator keeps are in neither.
+    /// Linux only, and not in a container.
+    ///
+    /// # Errors
+    ///
+    /// If the admin interface does not answer, or the system does not say.
+    pub fn memory_in_use(&self) -> Result<(u64, u64)> {
+        let page: Value = serde_json::from_str(&self.admin_get("/memory")?)?;
+        let number = |name: &str| -> Result<u64> {
+            let text = page.get(name).and_then(Value::as_str);
+            let text = text.with_context(|| format!("/memory has no {name}"))?;
+            Ok(text.parse()?)
+        };
+        let beside = self
+            .rss_bytes()?
+            .saturating_sub(number("total_physical_bytes")?);
+        Ok((number("allocated")?, beside))
     }
 
     /// Memory that the process holds, in bytes. Linux only, and not in a container.
@@ -349,14 +391,10 @@ impl Process {
             if !ready {
                 return Ok(None);
             }
-            let page = admin(address, &Request::get("/listeners?format=json"))?;
-            let page: Value = serde_json::from_str(&page)?;
-            let socket = page
-                .pointer("/listener_statuses/0/local_address/socket_address")
-                .context("Envoy has no listener")?;
-            let text = |name: &str| socket[name].as_str().unwrap_or_default().to_owned();
-            let listener = format!("{}:{}", text("address"), socket["port_value"]);
-            Ok(Some((address, listener.parse()?)))
+            let page = listeners(address)?;
+            let first = page.pointer("/listener_statuses/0");
+            let listener = socket_address(first.context("Envoy has no listener")?)?;
+            Ok(Some((address, listener)))
         })
     }
 
@@ -405,6 +443,20 @@ fn admin(address: SocketAddr, request: &Request) -> Result<String> {
         response.text()
     );
     Ok(response.text())
+}
+
+/// What the admin interface says of the listeners.
+fn listeners(admin_address: SocketAddr) -> Result<Value> {
+    let page = admin(admin_address, &Request::get("/listeners?format=json"))?;
+    Ok(serde_json::from_str(&page)?)
+}
+
+/// The address in one listener's status.
+fn socket_address(status: &Value) -> Result<SocketAddr> {
+    let socket = status.pointer("/local_address/socket_address");
+    let socket = socket.context("a listener without an address")?;
+    let text = |name: &str| socket[name].as_str().unwrap_or_default().to_owned();
+    Ok(format!("{}:{}", text("address"), socket["port_value"]).parse()?)
 }
 
 fn stats(address: SocketAddr) -> Result<BTreeMap<String, u64>> {
