@@ -35,9 +35,11 @@ impl MessageId {
         if text.len() > MAX_ID_BYTES {
             return refused("it is longer than 128 bytes");
         }
-        if text
-            .chars()
-            .any(|char| char.is_control() || char.is_whitespace())
+        // Nearly every id is of visible ASCII, which needs no look into the tables of Unicode.
+        if !text.bytes().all(|byte| byte.is_ascii_graphic())
+            && text
+                .chars()
+                .any(|char| char.is_control() || char.is_whitespace())
         {
             return refused("it holds a control character or a space");
         }

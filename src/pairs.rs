@@ -46,8 +46,10 @@ fn number(bytes: &[u8]) -> Option<(usize, &[u8])> {
 }
 
 fn zero_terminated(bytes: &[u8], length: usize) -> Option<(&[u8], &[u8])> {
-    let (text, rest) = bytes.split_at_checked(length)?;
-    Some((text, rest.strip_prefix(&[0])?))
+    match bytes.split_at_checked(length)? {
+        (text, [0, rest @ ..]) => Some((text, rest)),
+        _ => None,
+    }
 }
 
 #[cfg(test)]
