@@ -558,7 +558,7 @@ impl Guard {
     }
 }
 
-/// The checks of the head, cheap first, so that an unsigned flood is never buffered.
+/// The checks of the head, cheap first, so that no body of an unsigned flood is read.
 fn check_head(
     source: &Source,
     head: &RequestHead<'_>,

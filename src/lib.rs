@@ -9,7 +9,9 @@
 //!
 //! 1. The head comes. [`policy`] finds the source by host and path; [`request`] checks method, media
 //!    type, encoding and declared length; [`scheme`] reads signature and timestamp and checks that
-//!    the timestamp is fresh. An unsigned flood ends here, before a byte of body is buffered.
+//!    the timestamp is fresh. An unsigned flood ends here: no byte of its bodies comes into the
+//!    VM. Where at most 16 KiB are declared, the answer waits for them, as Envoy would close the
+//!    connection of a request that it answers before its end.
 //! 2. The head is held while the body comes. Nothing of it has reached the upstream.
 //! 3. The whole body is there. [`json`] scans it once, strictly, and picks out what is needed;
 //!    [`identity`] checks the message id; [`mac`] verifies the signature, in constant time, under
