@@ -1,7 +1,7 @@
 //! Builds the filter's Wasm module.
 
 use std::env;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Mutex, PoisonError};
 
@@ -35,9 +35,30 @@ pub fn module(progress: &dyn Fn(&str)) -> Result<PathBuf> {
     Ok(built.insert(path).clone())
 }
 
-fn build(progress: &dyn Fn(&str)) -> Result<PathBuf> {
-    const TARGET: &str = "wasm32-wasip1";
+const TARGET: &str = "wasm32-wasip1";
 
+/// Installs the target's standard library where it is not there: the toolchain file names it, and
+/// rustup heeds that only while it may install by itself.
+fn install_target(progress: &dyn Fn(&str)) -> Result<()> {
+    let output = Command::new("rustc")
+        .current_dir(places::repository())
+        .args(["--print", "target-libdir", "--target", TARGET])
+        .output()
+        .context("cannot run rustc")?;
+    let folder = String::from_utf8_lossy(&output.stdout);
+    if Path::new(folder.trim()).is_dir() {
+        return Ok(());
+    }
+    let mut command = Command::new("rustup");
+    command
+        .current_dir(places::repository())
+        .args(["target", "add", TARGET]);
+    child::run(command, progress)
+        .with_context(|| format!("the target {TARGET} is missing: `rustup target add {TARGET}`"))
+}
+
+fn build(progress: &dyn Fn(&str)) -> Result<PathBuf> {
+    install_target(progress)?;
     let directory = places::target().join("wasm");
     let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
