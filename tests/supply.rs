@@ -1,5 +1,5 @@
-//! What the module may do in the proxy: the functions it imports, and the capabilities that
-//! `envoy.yaml` gives it.
+//! What the module is made of, and what it may do in the proxy: the functions it imports, and the
+//! capabilities that `envoy.yaml` gives it.
 #![allow(
     clippy::expect_used,
     clippy::indexing_slicing,
@@ -8,9 +8,13 @@
 )]
 
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::env;
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
-use callback_guard_harness::{Render, wasm};
+use callback_guard_harness::{Render, places, wasm};
 
 /// What the guard calls: its own border, and what Rust's standard library needs of WASI to read the
 /// environment, to draw random numbers and to die.
@@ -152,4 +156,95 @@ fn envoy_allows_the_module_these_and_no_other() {
         allowed = Some(keys.collect::<BTreeSet<String>>());
     });
     assert_eq!(allowed.unwrap(), names(&[CALLED, CALLBACKS]));
+}
+
+fn cargo_home() -> PathBuf {
+    env::var_os("CARGO_HOME").map_or_else(
+        || PathBuf::from(env::var_os("HOME").unwrap()).join(".cargo"),
+        PathBuf::from,
+    )
+}
+
+/// Builds the module as another user would, in another folder: both have other names.
+fn module_from_elsewhere() -> Vec<u8> {
+    let elsewhere = tempfile::tempdir_in(places::target()).unwrap();
+    let (home, copy) = (
+        elsewhere.path().join("home of another"),
+        elsewhere.path().join("a copy"),
+    );
+    fs::create_dir(&home).unwrap();
+    for shared in ["config.toml", "registry"] {
+        symlink(cargo_home().join(shared), home.join(shared)).unwrap();
+    }
+    for source in [
+        "Cargo.lock",
+        "Cargo.toml",
+        "bench",
+        "benches",
+        "cli",
+        "deploy/module.sh",
+        "rust-toolchain.toml",
+        "src",
+        "tests/harness",
+    ] {
+        let to = copy.join(source);
+        fs::create_dir_all(to.parent().unwrap()).unwrap();
+        let mut command = Command::new("cp");
+        command
+            .arg("-R")
+            .arg(places::repository().join(source))
+            .arg(to);
+        assert!(command.status().unwrap().success(), "{source}");
+    }
+    let target = elsewhere.path().join("built");
+    let output = Command::new(copy.join("deploy/module.sh"))
+        .arg("--target-dir")
+        .arg(&target)
+        .env("CARGO_HOME", home)
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    fs::read(target.join("wasm32-wasip1/release/callback_guard.wasm")).unwrap()
+}
+
+#[test]
+fn the_same_sources_give_the_same_bytes_elsewhere() {
+    let path = wasm::module(&|_| {}).unwrap();
+    let here = fs::read(&path).unwrap();
+    let there = module_from_elsewhere();
+    // Not `assert_eq`, which would print both.
+    assert!(here == there, "{} and a second build", path.display());
+}
+
+/// The names of source files that panics would print: each ends with a zero byte.
+fn source_files(module: &[u8]) -> Vec<String> {
+    let is_of_a_path = |byte: &u8| byte.is_ascii_graphic() || *byte == b' ';
+    module
+        .split(|byte| !is_of_a_path(byte))
+        .map(|text| String::from_utf8(text.to_vec()).unwrap())
+        .filter(|text| text.ends_with(".rs"))
+        .collect()
+}
+
+#[test]
+fn the_module_tells_nothing_of_the_machine_that_built_it() {
+    let module = fs::read(wasm::module(&|_| {}).unwrap()).unwrap();
+    let text = String::from_utf8_lossy(&module);
+    for place in [places::repository(), cargo_home()] {
+        let place = place.to_str().unwrap();
+        assert!(!text.contains(place), "{place}");
+    }
+    let files = source_files(&module);
+    assert!(
+        files.iter().any(|file| file == "src/filter.rs"),
+        "{files:?}"
+    );
+    for file in files {
+        assert!(
+            !file.starts_with('/') || file.starts_with("/rustc/"),
+            "{file}"
+        );
+        assert!(!file.contains("registry"), "{file}");
+    }
 }
