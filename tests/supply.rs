@@ -7,7 +7,7 @@
     clippy::unwrap_used
 )]
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::env;
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use callback_guard_harness::{Render, places, wasm};
+use serde_json::{Value, json};
 
 /// What the guard calls: its own border, and what Rust's standard library needs of WASI to read the
 /// environment, to draw random numbers and to die.
@@ -247,4 +248,129 @@ fn the_module_tells_nothing_of_the_machine_that_built_it() {
         );
         assert!(!file.contains("registry"), "{file}");
     }
+}
+
+/// A package of `cargo tree`, as it is named there: its name, its version, its licence.
+type Package = (String, String, String);
+
+/// The packages that are linked into the module, each with those that it asks for itself. No
+/// procedural macro and no build script: they run while it is built.
+fn linked() -> BTreeMap<Package, BTreeSet<Package>> {
+    let output = Command::new(env!("CARGO"))
+        .current_dir(places::repository())
+        .args(["tree", "--locked", "--package", "callback-guard"])
+        .args(["--target", "wasm32-wasip1"])
+        .args(["--edges", "normal,no-proc-macro"])
+        .args(["--no-dedupe", "--prefix", "depth", "--format", " {p} |{l}"])
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    let mut packages: BTreeMap<Package, BTreeSet<Package>> = BTreeMap::new();
+    let mut above: Vec<Package> = Vec::new();
+    for line in String::from_utf8(output.stdout).unwrap().lines() {
+        let (package, licence) = line.split_once('|').unwrap();
+        let mut words = package.split(' ');
+        let depth: usize = words.next().unwrap().parse().unwrap();
+        let name = words.next().unwrap().to_owned();
+        let version = words.next().unwrap().strip_prefix('v').unwrap().to_owned();
+        let package = (name, version, licence.to_owned());
+        packages.entry(package.clone()).or_default();
+        above.truncate(depth);
+        if let Some(parent) = above.last() {
+            packages.get_mut(parent).unwrap().insert(package.clone());
+        }
+        above.push(package);
+    }
+    packages
+}
+
+/// The SHA-256 that `Cargo.lock` holds each package to.
+fn checksums() -> BTreeMap<(String, String), String> {
+    let text = fs::read_to_string(places::repository().join("Cargo.lock")).unwrap();
+    let lock: Value = toml::from_str(&text).unwrap();
+    let text = |value: &Value| value.as_str().unwrap().to_owned();
+    let packages = lock["package"].as_array().unwrap().iter();
+    packages
+        .filter(|package| package.get("checksum").is_some())
+        .map(|package| {
+            let name = (text(&package["name"]), text(&package["version"]));
+            (name, text(&package["checksum"]))
+        })
+        .collect()
+}
+
+/// The bill of materials, in CycloneDX. Nothing in it changes from one day or machine to the next.
+fn bill_of_materials() -> Value {
+    let toolchain = fs::read_to_string(places::repository().join("rust-toolchain.toml")).unwrap();
+    let toolchain: Value = toml::from_str(&toolchain).unwrap();
+    let rust = toolchain["toolchain"]["channel"].as_str().unwrap();
+    let (packages, checksums) = (linked(), checksums());
+
+    let standard = format!("pkg:generic/rust-std@{rust}");
+    let reference = |(name, version, _): &Package| match name.as_str() {
+        "callback-guard" => format!("pkg:generic/{name}@{version}"), // not published as a crate
+        _ => format!("pkg:cargo/{name}@{version}"),
+    };
+    let component = |package: &Package| {
+        let (name, version, licence) = package;
+        json!({
+            "type": "library",
+            "bom-ref": reference(package),
+            "name": name,
+            "version": version,
+            "licenses": [{ "expression": licence }],
+            "purl": reference(package),
+        })
+    };
+    let mut subject = Value::Null;
+    let mut components = vec![json!({
+        "type": "library",
+        "bom-ref": standard,
+        "name": "rust-std",
+        "version": rust,
+        "description": "Rust's standard library for wasm32-wasip1, with the wasi-libc in it",
+        "licenses": [{ "expression": "MIT OR Apache-2.0" }],
+        "purl": standard,
+    })];
+    let mut dependencies = vec![json!({ "ref": standard })];
+    for (package, needs) in &packages {
+        let mut entry = component(package);
+        let mut needs: Vec<String> = needs.iter().map(reference).collect();
+        if package.0 == "callback-guard" {
+            needs.push(standard.clone());
+            entry["type"] = json!("application");
+            subject = entry;
+        } else {
+            let checksum = &checksums[&(package.0.clone(), package.1.clone())];
+            entry["hashes"] = json!([{ "alg": "SHA-256", "content": checksum }]);
+            components.push(entry);
+        }
+        dependencies.push(json!({ "ref": reference(package), "dependsOn": needs }));
+    }
+    json!({
+        "$schema": "http://cyclonedx.org/schema/bom-1.6.schema.json",
+        "bomFormat": "CycloneDX",
+        "specVersion": "1.6",
+        "version": 1,
+        "metadata": { "component": subject },
+        "components": components,
+        "dependencies": dependencies,
+    })
+}
+
+#[test]
+fn the_bill_of_materials_is_that_of_the_lock_file() {
+    let now = bill_of_materials();
+    let made = places::target().join("sbom.cdx.json");
+    fs::write(&made, format!("{now:#}\n")).unwrap();
+    let told = places::repository().join("docs/sbom.cdx.json");
+    let kept = fs::read_to_string(&told).unwrap_or_default();
+    let kept: Value = serde_json::from_str(&kept).unwrap_or_default();
+    assert!(
+        kept == now,
+        "look at what changed, then: cp {} {}",
+        made.display(),
+        told.display()
+    );
 }
