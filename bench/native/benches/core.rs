@@ -1,4 +1,4 @@
-//! The core by itself, on the host: `cargo bench -p callback-guard-bench`.
+//! The core by itself, on the host: `cargo bench -p callback-guard-bench-native --bench core`.
 
 #![allow(
     missing_docs,
