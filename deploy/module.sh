@@ -14,18 +14,17 @@ target=wasm32-wasip1
 
 # Now, for the folders of the registries must be there to be named.
 "$cargo" fetch --quiet --locked --target "$target"
-separator=$(printf '\037')
 flags=
 for sources in "${CARGO_HOME:-$HOME/.cargo}"/registry/src/*; do
-    flags="$flags--remap-path-prefix=$sources=$separator"
+    flags="$flags'--remap-path-prefix=$sources=', "
 done
 # The standard library's own, where they are installed, get the name that they have elsewhere.
 rustc=${RUSTC:-rustc}
 commit=$("$rustc" --version --verbose | sed -n 's/^commit-hash: //p')
-flags="$flags--remap-path-prefix=$("$rustc" --print sysroot)/lib/rustlib/src/rust=/rustc/$commit"
+flags="$flags'--remap-path-prefix=$("$rustc" --print sysroot)/lib/rustlib/src/rust=/rustc/$commit'"
 
-# Both are meant for the host's build, such as a linker's options or coverage. The first takes the
-# place of RUSTFLAGS.
-export CARGO_ENCODED_RUSTFLAGS="$flags"
-unset RUSTC_WORKSPACE_WRAPPER
-exec "$cargo" build --locked --release --target "$target" --package callback-guard --lib "$@"
+# These are meant for the host's build, such as a linker's options or coverage; and the first two
+# would take the place of all other flags.
+unset CARGO_ENCODED_RUSTFLAGS RUSTFLAGS RUSTC_WORKSPACE_WRAPPER
+exec "$cargo" build --config "target.$target.rustflags=[$flags]" \
+    --locked --release --target "$target" --package callback-guard --lib "$@"

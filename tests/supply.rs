@@ -166,9 +166,30 @@ fn cargo_home() -> PathBuf {
     )
 }
 
+/// What the module is built of: what the Dockerfile copies for it.
+fn sources() -> Vec<String> {
+    let text = fs::read_to_string(places::repository().join("Dockerfile")).unwrap();
+    let mut sources = vec!["rust-toolchain.toml".to_owned()];
+    for line in text.lines() {
+        if let Some(words) = line
+            .strip_prefix("COPY ")
+            .filter(|words| !words.contains("--"))
+        {
+            let words: Vec<&str> = words.split(' ').collect();
+            sources.extend(
+                words[..words.len() - 1]
+                    .iter()
+                    .map(|word| (*word).to_owned()),
+            );
+        }
+    }
+    sources
+}
+
 /// Builds the module as another user would, in another folder: both have other names.
 fn module_from_elsewhere() -> Vec<u8> {
-    let elsewhere = tempfile::tempdir_in(places::target()).unwrap();
+    // Not in the repository, where cargo would find its settings.
+    let elsewhere = tempfile::tempdir().unwrap();
     let (home, copy) = (
         elsewhere.path().join("home of another"),
         elsewhere.path().join("a copy"),
@@ -177,23 +198,13 @@ fn module_from_elsewhere() -> Vec<u8> {
     for shared in ["config.toml", "registry"] {
         symlink(cargo_home().join(shared), home.join(shared)).unwrap();
     }
-    for source in [
-        "Cargo.lock",
-        "Cargo.toml",
-        "bench",
-        "benches",
-        "cli",
-        "deploy/module.sh",
-        "rust-toolchain.toml",
-        "src",
-        "tests/harness",
-    ] {
-        let to = copy.join(source);
+    for source in sources() {
+        let to = copy.join(&source);
         fs::create_dir_all(to.parent().unwrap()).unwrap();
         let mut command = Command::new("cp");
         command
             .arg("-R")
-            .arg(places::repository().join(source))
+            .arg(places::repository().join(&source))
             .arg(to);
         assert!(command.status().unwrap().success(), "{source}");
     }
@@ -308,9 +319,12 @@ fn bill_of_materials() -> Value {
     let (packages, checksums) = (linked(), checksums());
 
     let standard = format!("pkg:generic/rust-std@{rust}");
-    let reference = |(name, version, _): &Package| match name.as_str() {
-        "callback-guard" => format!("pkg:generic/{name}@{version}"), // not published as a crate
-        _ => format!("pkg:cargo/{name}@{version}"),
+    // What has no checksum is of this repository, and published nowhere as a crate.
+    let checksum = |(name, version, _): &Package| checksums.get(&(name.clone(), version.clone()));
+    let reference = |package: &Package| {
+        let (name, version, _) = package;
+        let kind = checksum(package).map_or("generic", |_| "cargo");
+        format!("pkg:{kind}/{name}@{version}")
     };
     let component = |package: &Package| {
         let (name, version, licence) = package;
@@ -342,8 +356,9 @@ fn bill_of_materials() -> Value {
             entry["type"] = json!("application");
             subject = entry;
         } else {
-            let checksum = &checksums[&(package.0.clone(), package.1.clone())];
-            entry["hashes"] = json!([{ "alg": "SHA-256", "content": checksum }]);
+            if let Some(checksum) = checksum(package) {
+                entry["hashes"] = json!([{ "alg": "SHA-256", "content": checksum }]);
+            }
             components.push(entry);
         }
         dependencies.push(json!({ "ref": reference(package), "dependsOn": needs }));
