@@ -17,22 +17,21 @@
     reason = "benches"
 )]
 
+mod callback;
+
 use std::hint::black_box;
 use std::time::Instant;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use callback_guard::config;
-use callback_guard::dedupe::OwnerToken;
-use callback_guard::guard::{Facts, Guard};
+use callback_guard::guard::Guard;
 use callback_guard::json::Scratch;
 use callback_guard::mac::{Signature, SigningSecret, verify};
 use callback_guard::request::RequestHead;
 use callback_guard::scheme::Encoding;
-use callback_guard::time::UnixMillis;
 
-const KEY: &str = "test-webhook-hmac-key";
-const TIMESTAMP: &str = "1769670760";
+use callback::{FACTS, KEY, NOW, TIMESTAMP, head, policy};
+
 const MEASUREMENTS: usize = 600_000;
 /// Inputs are made ahead, so that making them is not measured, and not all at once.
 const CHUNK: usize = 1_000;
@@ -229,17 +228,8 @@ fn macs() {
 }
 
 fn whole() {
-    let text = format!(
-        r#"{{"sources":[{{"name":"suno","match":{{"path":"/callbacks/suno"}},"preset":"suno","secrets":[{{"value":"{KEY}"}}]}}]}}"#
-    );
-    let policy = config::parse(text.as_bytes(), &|_| None).unwrap();
+    let policy = policy();
     let secret = SigningSecret::new(KEY.as_bytes()).unwrap();
-    let now = UnixMillis::new(1_769_670_760_000);
-    let facts = Facts {
-        now,
-        owner: OwnerToken::new(1),
-        salt: [7; 16],
-    };
     let mut scratch = Scratch::default();
     compare(
         "the whole guard: first byte of the MAC wrong, last byte wrong",
@@ -252,17 +242,10 @@ fn whole() {
             (body, STANDARD.encode(spoil(mac, class)))
         },
         |(body, signature)| {
-            let pairs: &[(&[u8], &[u8])] = &[
-                (b":authority", b"hooks.example.com"),
-                (b":path", b"/callbacks/suno"),
-                (b":method", b"POST"),
-                (b"content-type", b"application/json"),
-                (b"x-webhook-timestamp", TIMESTAMP.as_bytes()),
-                (b"x-webhook-signature", signature.as_bytes()),
-            ];
+            let pairs = head(signature);
             let mut guard = Guard::new();
-            black_box(guard.on_head(&policy, &RequestHead::new(pairs), now, false));
-            black_box(guard.on_body(&policy, body.as_bytes(), &facts, &mut scratch));
+            black_box(guard.on_head(&policy, &RequestHead::new(&pairs), NOW, false));
+            black_box(guard.on_body(&policy, body.as_bytes(), &FACTS, &mut scratch));
         },
     );
 }
