@@ -9,6 +9,7 @@ COPY Cargo.toml Cargo.lock ./
 COPY .cargo .cargo
 COPY body body
 COPY src src
+COPY deploy/module.sh deploy/module.sh
 # The rest of the workspace, not built here: cargo wants to know it.
 COPY bench bench
 COPY benches benches
@@ -16,7 +17,7 @@ COPY cli cli
 COPY tests/harness tests/harness
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,target=/callback-guard/target \
-    cargo build --locked --release --target wasm32-wasip1 --package callback-guard --lib \
+    deploy/module.sh \
     && cp target/wasm32-wasip1/release/callback_guard.wasm /callback_guard.wasm
 
 FROM envoyproxy/envoy:v1.40.0

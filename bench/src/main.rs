@@ -16,6 +16,7 @@ use std::process::{Command, ExitCode};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
+use clap::{Parser, Subcommand};
 
 use load::Rate;
 use process::Process;
@@ -23,84 +24,64 @@ use report::{Row, Sample};
 use setups::{Setup, Workshop};
 use traffic::{Kind, Sender, Traffic};
 
-const HELP: &str = "\
-Measures the guard in a real Envoy and writes docs/benchmarks/.
-
-cargo bench-guard [OPTIONS]
-
-  --quick              one short round, no latencies, nothing written: does it all work?
-  --rounds N           rounds for the medians (7)
-  --seconds N          length of one run (2)
-  --only WORDS         rows whose name has one of these words, divided by commas
-  --also NAME=WASM     one more build of the guard, to compare; may be given several times
-  --capacity N         events that the guard's store holds (100000)
-  --remembered         instead: the same with 1,000 and with 1,000,000 events remembered
-  --write              write docs/benchmarks/README.md and docs/benchmarks/cpu.svg
-
-Needs: envoy (or ENVOY_BIN), wrk. With wrk2, for latencies; nginx with njs, node, python3, for those
-rows. What is missing is said and left out.
-";
-
 /// Connections of the load generator.
 const CONNECTIONS: usize = 16;
 /// wrk2 sets itself right for ten seconds before it counts.
 const LATENCY_SECONDS: u64 = 16;
 
+/// Measures the guard in a real Envoy.
+#[derive(Debug, Parser)]
+#[command(
+    name = "cargo bench-guard",
+    after_help = "Needs: envoy (or ENVOY_BIN), wrk. With wrk2, for latencies; nginx with njs, node, \
+                  python3, for those rows. What is missing is said and left out."
+)]
 struct Options {
-    rounds: usize,
-    seconds: u64,
+    /// One short round, no latencies: does it all work?
+    #[arg(long)]
     quick: bool,
-    remembered: bool,
-    write: bool,
+    /// Rounds for the medians.
+    #[arg(long, value_name = "N", default_value_t = 7)]
+    rounds: usize,
+    /// Length of one run.
+    #[arg(long, value_name = "N", default_value_t = 2)]
+    seconds: u64,
+    /// Only rows whose name has one of these words.
+    #[arg(long, value_name = "WORDS", value_delimiter = ',')]
     only: Vec<String>,
+    /// One more build of the guard, to compare; may be given several times.
+    #[arg(long, value_name = "NAME=WASM", value_parser = build_to_compare)]
     also: Vec<(String, PathBuf)>,
+    /// Events that the guard's store holds.
+    #[arg(long, value_name = "N", default_value_t = 100_000)]
     capacity: u32,
+    /// Instead: the same with 1,000 and with 1,000,000 events remembered.
+    #[arg(long)]
+    remembered: bool,
+    /// Write docs/benchmarks/README.md and docs/benchmarks/cpu.svg.
+    #[arg(long, conflicts_with = "quick")]
+    write: bool,
+    #[command(subcommand)]
+    role: Option<Role>,
+}
+
+/// What this program is when it measures itself.
+#[derive(Clone, Copy, Debug, Subcommand)]
+#[command(disable_help_subcommand = true)]
+enum Role {
+    #[command(hide = true)]
+    Upstream { port: u16 },
+    #[command(hide = true)]
+    Authorize { port: u16 },
+}
+
+fn build_to_compare(text: &str) -> Result<(String, PathBuf)> {
+    let (name, file) = text.split_once('=').context("expected NAME=WASM")?;
+    let file = fs::canonicalize(file).with_context(|| file.to_owned())?;
+    Ok((format!("guard {name}"), file))
 }
 
 impl Options {
-    fn parse(mut args: impl Iterator<Item = String>) -> Result<Option<Self>> {
-        let mut options = Self {
-            rounds: 7,
-            seconds: 2,
-            quick: false,
-            remembered: false,
-            write: false,
-            only: Vec::new(),
-            also: Vec::new(),
-            capacity: 100_000,
-        };
-        while let Some(arg) = args.next() {
-            let mut value = || {
-                args.next()
-                    .with_context(|| format!("{arg}: its value is missing"))
-            };
-            match arg.as_str() {
-                "--help" | "-h" => return Ok(None),
-                "--quick" => options.quick = true,
-                "--remembered" => options.remembered = true,
-                "--write" => options.write = true,
-                "--rounds" => options.rounds = value()?.parse().context("--rounds")?,
-                "--seconds" => options.seconds = value()?.parse().context("--seconds")?,
-                "--capacity" => options.capacity = value()?.parse().context("--capacity")?,
-                "--only" => options.only = value()?.split(',').map(str::to_owned).collect(),
-                "--also" => {
-                    let value = value()?;
-                    let (name, file) = value
-                        .split_once('=')
-                        .context("--also: expected NAME=WASM")?;
-                    options
-                        .also
-                        .push((format!("guard {name}"), fs::canonicalize(file)?));
-                }
-                _ => bail!("{arg}: no such option; see --help"),
-            }
-        }
-        if options.quick {
-            (options.rounds, options.seconds) = (1, 1);
-        }
-        Ok(Some(options))
-    }
-
     fn wants(&self, name: &str) -> bool {
         self.only.is_empty() || self.only.iter().any(|word| name.contains(word.as_str()))
     }
@@ -117,18 +98,15 @@ fn main() -> ExitCode {
 }
 
 fn run() -> Result<()> {
-    let args: Vec<String> = std::env::args().skip(1).collect();
-    if let [role, port] = args.as_slice() {
-        match role.as_str() {
-            "upstream" => return upstream::serve(port.parse().context("the port")?),
-            "authorize" => return upstream::authorize(port.parse().context("the port")?),
-            _ => {}
-        }
+    let mut options = Options::parse();
+    match options.role {
+        Some(Role::Upstream { port }) => return upstream::serve(port),
+        Some(Role::Authorize { port }) => return upstream::authorize(port),
+        None => {}
     }
-    let Some(options) = Options::parse(args.into_iter())? else {
-        print!("{HELP}");
-        return Ok(());
-    };
+    if options.quick {
+        (options.rounds, options.seconds) = (1, 1);
+    }
     let (guard, floor) = build()?;
     let folder = std::env::current_dir()?.join("target/bench");
     fs::create_dir_all(&folder)?;

@@ -18,7 +18,7 @@ module=$1
 image=$2
 architecture=${3:-amd64}
 if [ ! -s "$module" ]; then
-    echo "$module: no such module (cargo build --release --target wasm32-wasip1 --package callback-guard --lib)" >&2
+    echo "$module: no such module (deploy/module.sh makes it)" >&2
     exit 1
 fi
 if [ -e "$image" ]; then

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, ensure};
 
 use crate::{child, places};
 
-/// The path of `callback_guard.wasm`, built with the release profile.
+/// The path of `callback_guard.wasm`, built by `deploy/module.sh`.
 ///
 /// The build has a target directory of its own, so that it does not wait for the cargo that runs
 /// this program. It is made once per process; cargo sees to it that nothing is built twice. With
@@ -60,25 +60,13 @@ fn install_target(progress: &dyn Fn(&str)) -> Result<()> {
 fn build(progress: &dyn Fn(&str)) -> Result<PathBuf> {
     install_target(progress)?;
     let directory = places::target().join("wasm");
-    let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let mut command = Command::new(cargo);
+    let mut command = Command::new(places::repository().join("deploy/module.sh"));
     command
-        .current_dir(places::repository())
-        .args(["build", "--locked", "--release", "--target", TARGET])
-        .args(["--package", "callback-guard", "--lib", "--color", "never"])
-        .arg("--target-dir")
+        .args(["--color", "never", "--target-dir"])
         .arg(&directory);
-    // Meant for the host's build, such as a linker's options or coverage.
-    for name in [
-        "CARGO_ENCODED_RUSTFLAGS",
-        "RUSTC_WORKSPACE_WRAPPER",
-        "RUSTFLAGS",
-    ] {
-        command.env_remove(name);
-    }
     child::run(command, progress).context("cannot build the filter")?;
 
-    let path = directory.join(TARGET).join("release/callback_guard.wasm");
+    let path = directory.join("wasm32-wasip1/release/callback_guard.wasm");
     ensure!(path.is_file(), "the build made no {}", path.display());
     Ok(path)
 }

@@ -1,4 +1,4 @@
-//! The core by itself, on the host: `cargo bench -p callback-guard-bench`.
+//! The core by itself, on the host: `cargo bench -p callback-guard-bench-native --bench core`.
 
 #![allow(
     missing_docs,
@@ -7,13 +7,15 @@
     reason = "benches"
 )]
 
+mod callback;
+
 use std::hint::black_box;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use callback_guard::config;
+use callback::{FACTS, KEY, NOW, TIMESTAMP, head, policy};
 use callback_guard::dedupe::{Bucket, EventKey, Fingerprint, OwnerToken};
-use callback_guard::guard::{Decision, Facts, Guard};
+use callback_guard::guard::{Decision, Guard};
 use callback_guard::json::Scratch;
 use callback_guard::mac::SigningSecret;
 use callback_guard::request::RequestHead;
@@ -21,8 +23,6 @@ use callback_guard::store::ClaimAnswer;
 use callback_guard::time::UnixMillis;
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 
-const KEY: &str = "test-webhook-hmac-key";
-const TIMESTAMP: &str = "1769670760";
 const ID: &str = "ee9c2715375b7837f8bb51d641ff5863";
 
 fn mac(criterion: &mut Criterion) {
@@ -94,26 +94,10 @@ fn bucket(criterion: &mut Criterion) {
 
 /// Head, body and claim of one event: all that the guard computes before a request is sent on.
 fn guard(criterion: &mut Criterion) {
-    let text = format!(
-        r#"{{"sources":[{{"name":"suno","match":{{"path":"/callbacks/suno"}},"preset":"suno","secrets":[{{"value":"{KEY}"}}]}}]}}"#
-    );
-    let policy = config::parse(text.as_bytes(), &|_| None).unwrap();
+    let policy = policy();
     let secret = SigningSecret::new(KEY.as_bytes()).unwrap();
     let signature = STANDARD.encode(secret.sign(&[ID.as_bytes(), b".", TIMESTAMP.as_bytes()]));
-    let pairs: &[(&[u8], &[u8])] = &[
-        (b":authority", b"hooks.example.com"),
-        (b":path", b"/callbacks/suno"),
-        (b":method", b"POST"),
-        (b"content-type", b"application/json"),
-        (b"x-webhook-timestamp", TIMESTAMP.as_bytes()),
-        (b"x-webhook-signature", signature.as_bytes()),
-    ];
-    let now = UnixMillis::new(1_769_670_760_000);
-    let facts = Facts {
-        now,
-        owner: OwnerToken::new(1),
-        salt: [7; 16],
-    };
+    let pairs = head(&signature);
     let track = r#"{"id":"8551662c","audio_url":"https://cdn.example.com/a.mp3","prompt":"[Verse] Night city lights\nwe run","title":"Iron Man","duration":198.44}"#;
     let mut group = criterion.benchmark_group("guard: a new event");
     for tracks in [0_usize, 25, 450, 7000] {
@@ -129,11 +113,11 @@ fn guard(criterion: &mut Criterion) {
             |bencher, body| {
                 bencher.iter(|| {
                     let mut guard = Guard::new();
-                    guard.on_head(&policy, &RequestHead::new(black_box(pairs)), now, false);
+                    guard.on_head(&policy, &RequestHead::new(black_box(&pairs)), NOW, false);
                     let decision =
-                        guard.on_body(&policy, black_box(body.as_bytes()), &facts, &mut scratch);
+                        guard.on_body(&policy, black_box(body.as_bytes()), &FACTS, &mut scratch);
                     assert!(matches!(decision, Decision::Claim(_)));
-                    guard.on_store(&policy, ClaimAnswer::Granted, now)
+                    guard.on_store(&policy, ClaimAnswer::Granted, NOW)
                 });
             },
         );
