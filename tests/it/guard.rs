@@ -682,11 +682,7 @@ fn a_guard_that_is_driven_out_of_turn_refuses() {
 fn the_answer_to_a_refused_head_waits_for_the_end_of_a_short_body() {
     let unsigned = genuine(BODY).without(SIGNATURE);
     let decision = |policy: &Policy, request: &Request, ends: bool| {
-        let pairs: Vec<(&[u8], &[u8])> = request
-            .headers
-            .iter()
-            .map(|(name, value)| (name.as_slice(), value.as_slice()))
-            .collect();
+        let pairs = request.pairs();
         let mut guard = Guard::new();
         let decision = guard.on_head(policy, &RequestHead::new(&pairs), NOW, ends);
         (guard, decision)

@@ -249,11 +249,7 @@ impl<'p> World<'p> {
     }
 
     fn come(&mut self, worker: usize, event: usize, request: &Request) -> usize {
-        let pairs: Vec<(&[u8], &[u8])> = request
-            .headers
-            .iter()
-            .map(|(name, value)| (name.as_slice(), value.as_slice()))
-            .collect();
+        let pairs = request.pairs();
         let mut guard = Guard::new();
         let head = RequestHead::new(&pairs);
         let held = guard.on_head(self.policy, &head, self.now, false);

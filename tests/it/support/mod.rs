@@ -175,6 +175,14 @@ impl Request {
         self
     }
 
+    /// Names and values, as the guard takes them.
+    pub fn pairs(&self) -> Vec<(&[u8], &[u8])> {
+        self.headers
+            .iter()
+            .map(|(name, value)| (name.as_slice(), value.as_slice()))
+            .collect()
+    }
+
     /// With another body.
     pub fn body(mut self, body: &str) -> Self {
         self.body = body.into();
@@ -223,11 +231,7 @@ impl Host {
 
     /// Sends a request in, up to its decision.
     pub fn send(&mut self, request: &Request, now: UnixMillis) -> (Guard, Seen) {
-        let pairs: Vec<(&[u8], &[u8])> = request
-            .headers
-            .iter()
-            .map(|(name, value)| (name.as_slice(), value.as_slice()))
-            .collect();
+        let pairs = request.pairs();
         let head = RequestHead::new(&pairs);
         let mut guard = Guard::new();
         let mut decision = guard.on_head(&self.policy, &head, now, request.body.is_empty());
