@@ -9,7 +9,7 @@
 //! | 16..24 | claimed: the owner token; delivered: the fingerprint of the body; little endian |
 //! | 24..32 | end of lease or window in milliseconds, shifted left by one; bit 0 set = delivered |
 //!
-//! Behind the last record stand zeros up to a multiple of [`STEP`] records: a value that grew by one
+//! Behind the last record stand zeros up to a multiple of 16 records: a value that grew by one
 //! record at a time would leave pieces of every size behind in the proxy's memory.
 //!
 //! Everything here is a pure function of bytes and `now`. Who may write back what it returns, and
