@@ -26,6 +26,9 @@ use traffic::{Kind, Sender, Traffic};
 
 /// Connections of the load generator.
 const CONNECTIONS: usize = 16;
+/// Its connections at a fixed rate: more, as wrk2 sends a connection's next request only after the
+/// answer to its last, and so adds a wait of its own where each is often due.
+const LATENCY_CONNECTIONS: usize = 64;
 /// wrk2 sets itself right for ten seconds before it counts.
 const LATENCY_SECONDS: u64 = 16;
 
@@ -530,7 +533,7 @@ fn latencies(
                 Path::new(&program),
                 Rate::Fixed(rate),
                 setup.port,
-                CONNECTIONS,
+                LATENCY_CONNECTIONS,
                 LATENCY_SECONDS,
                 &records,
             )?;
