@@ -148,7 +148,7 @@ pub(crate) fn bucket(data: &[u8]) {
         // A delivery may go one past the slots where only live claims are left.
         assert!(bucket.len() <= most + claims);
         let stored = bucket.clone().into_bytes();
-        assert!(stored.len() >= bucket.len() * 32 && stored.len().is_multiple_of(16 * 32));
+        assert!(stored.len() >= bucket.len() * 32 && stored.len().is_multiple_of(40 * 32));
         let read = Bucket::new(stored);
         assert!(read.len() <= bucket.len());
         assert_eq!(Bucket::new(read.clone().into_bytes()), read);

@@ -9,8 +9,8 @@
 //! | 16..24 | claimed: the owner token; delivered: the fingerprint of the body; little endian |
 //! | 24..32 | end of lease or window in milliseconds, shifted left by one; bit 0 set = delivered |
 //!
-//! Behind the last record stand zeros up to a multiple of 16 records: a value that grew by one
-//! record at a time would leave pieces of every size behind in the proxy's memory.
+//! Behind the last record stand zeros up to a multiple of 40 records: a value that grew by one record
+//! at a time would leave pieces of every size behind in the proxy's memory.
 //!
 //! Everything here is a pure function of bytes and `now`. Who may write back what it returns, and
 //! how two workers are kept apart, is the business of [`crate::store`].
@@ -186,8 +186,9 @@ type Tag = [u8; 16];
 
 const RECORD: usize = 32;
 
-/// By how many records the stored form of a bucket grows.
-const STEP: usize = 16;
+/// By how many records the stored form of a bucket grows: half of what it holds at most, so that in
+/// a full store all have one size.
+const STEP: usize = 40;
 
 /// By how many seconds a lease may outlast a later one before the clock must have stepped back.
 /// Workers read one clock, but not at the same moment; this keeps them from writing for nothing.
