@@ -90,7 +90,7 @@ pub struct Facts {
 /// pays for a new one, and may lose the answer with the old one. A body of this size is in what Envoy
 /// reads at once (16 KiB), so that nothing more is held for it; it is never taken into the VM.
 ///
-/// Source: Envoy 1.40, `ConnectionManagerImpl::ActiveStream::encodeHeaders`.
+/// Source: Envoy 1.40 as seen in `tests/e2e/refuse.rs`.
 const AWAITED_BODY_BYTES: u64 = 16 << 10;
 
 /// The state of one request.

@@ -182,25 +182,25 @@ pub(crate) fn chart(rows: &[Row], machine: &str) -> String {
         };
         let _ = writeln!(
             bars,
-            "<text x=\"268\" y=\"{}\" text-anchor=\"end\">{}, {}</text>\
-             <rect x=\"276\" y=\"{y}\" width=\"{:.1}\" height=\"16\" fill=\"{color}\"/>\
+            "<text x=\"338\" y=\"{}\" text-anchor=\"end\">{}, {}</text>\
+             <rect x=\"346\" y=\"{y}\" width=\"{:.1}\" height=\"16\" fill=\"{color}\"/>\
              <rect x=\"{:.1}\" y=\"{y}\" width=\"{:.1}\" height=\"16\" fill=\"#e2b08c\"/>\
              <text x=\"{:.1}\" y=\"{}\">{:.1}</text>",
             y + 13,
             row.setup,
             row.traffic,
             proxy * scale,
-            276.0 + proxy * scale,
+            346.0 + proxy * scale,
             service * scale,
-            282.0 + (proxy + service) * scale,
+            352.0 + (proxy + service) * scale,
             y + 13,
             proxy + service,
         );
         y += 23;
     }
     format!(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 800 {}\" font-family=\"system-ui, sans-serif\" font-size=\"13\" fill=\"#222\">\n\
-         <rect width=\"800\" height=\"{}\" fill=\"#fff\"/>\n\
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 870 {}\" font-family=\"system-ui, sans-serif\" font-size=\"13\" fill=\"#222\">\n\
+         <rect width=\"870\" height=\"{}\" fill=\"#fff\"/>\n\
          <text x=\"16\" y=\"26\" font-size=\"17\" font-weight=\"600\">CPU microseconds per 130-byte callback, one worker</text>\n\
          <text x=\"16\" y=\"46\" fill=\"#666\">{machine}; proxy or application, and in a lighter tone a service beside it; upstream not counted</text>\n\
          {bars}</svg>\n",
