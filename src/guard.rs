@@ -331,13 +331,11 @@ impl Guard {
     /// The body has ended, or the sender has left before. The answer, if the head was refused and it
     /// has waited for this; then the body need not be read.
     pub fn on_end(&mut self) -> Option<Decision> {
-        if !matches!(self.state, State::Refused(_)) {
+        let State::Refused(rejection) = &self.state else {
             return None;
-        }
-        match core::mem::take(&mut self.state) {
-            State::Refused(rejection) => Some(self.refuse(Mode::Enforce, rejection)),
-            _ => None,
-        }
+        };
+        let rejection = rejection.clone();
+        Some(self.refuse(Mode::Enforce, rejection))
     }
 
     /// `received` bytes of the body are there, in all, and more will come.
