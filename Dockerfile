@@ -7,14 +7,14 @@ RUN rustup target add wasm32-wasip1
 WORKDIR /callback-guard
 COPY Cargo.toml Cargo.lock ./
 COPY .cargo .cargo
-COPY body body
+COPY core core
+COPY scan scan
 COPY src src
 COPY deploy/module.sh deploy/module.sh
 # The rest of the workspace, not built here: cargo wants to know it.
 COPY bench bench
-COPY benches benches
 COPY cli cli
-COPY tests/harness tests/harness
+COPY tests tests
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,target=/callback-guard/target \
     deploy/module.sh \

@@ -18,18 +18,18 @@ use std::sync::LazyLock;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use callback_guard::config;
-use callback_guard::dedupe::{Bucket, Claimed, EventKey, Fingerprint, OwnerToken};
-use callback_guard::guard::{Answer, Decision, Facts, Guard};
-use callback_guard::json::Scratch;
-use callback_guard::outcome::Outcome;
-use callback_guard::pairs;
-use callback_guard::policy::Policy;
-use callback_guard::redis::{OnError, Protocol, Remote, Replies, StoreError};
-use callback_guard::request::RequestHead;
-use callback_guard::store::{ClaimAnswer, Memory, SharedData, Swap, Unavailable};
-use callback_guard::time::UnixMillis;
-use callback_guard::verdict::Code;
+use callback_guard_core::config;
+use callback_guard_core::dedupe::{Bucket, Claimed, EventKey, Fingerprint, OwnerToken};
+use callback_guard_core::guard::{Answer, Decision, Facts, Guard};
+use callback_guard_core::json::Scratch;
+use callback_guard_core::outcome::Outcome;
+use callback_guard_core::pairs;
+use callback_guard_core::policy::Policy;
+use callback_guard_core::redis::{OnError, Protocol, Remote, Replies, StoreError};
+use callback_guard_core::request::RequestHead;
+use callback_guard_core::store::{ClaimAnswer, Memory, SharedData, Swap, Unavailable};
+use callback_guard_core::time::UnixMillis;
+use callback_guard_core::verdict::Code;
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 
@@ -357,7 +357,7 @@ static POLICIES: LazyLock<[Policy; 4]> = LazyLock::new(|| {
 pub(crate) fn request(data: &[u8]) {
     let mut bytes = Bytes(data);
     let policy = &POLICIES[usize::from(bytes.byte()) % POLICIES.len()];
-    let is_monitor = policy.sources[0].mode == callback_guard::policy::Mode::Monitor;
+    let is_monitor = policy.sources[0].mode == callback_guard_core::policy::Mode::Monitor;
     let (mut shared, mut scratch) = (Shared::default(), Scratch::default());
     let (mut delivered, mut owner) = (HashSet::new(), 0);
     while !bytes.0.is_empty() {

@@ -1,9 +1,9 @@
 //! The JSON scanner against `serde_json` for the grammar, and against a slow reference for the rest:
-//! for the fuzz target `json` and for the generated bodies of `tests/json.rs`.
+//! for the fuzz target `json` and for the generated bodies of `scan/tests/json.rs`.
 
 use std::collections::HashSet;
 
-use callback_guard::json::{
+use callback_guard_scan::json::{
     Document, JsonError, Kind, MAX_DEPTH, Pointer, Scratch, Selector, scan,
 };
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};

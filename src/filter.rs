@@ -1,5 +1,5 @@
 //! The filter: carries facts from Envoy to the [`Guard`] and decisions back. It has no rule of its
-//! own; the way of a request is told in [`crate::guard`].
+//! own; the way of a request is told in [`callback_guard_core::guard`].
 //!
 //! What Envoy demands of it:
 //! * With `hold_headers: "filter"`, pausing in the headers callback holds the head; any `Continue`
@@ -23,20 +23,20 @@ use proxy_wasm::traits::{Context, HttpContext, RootContext};
 use proxy_wasm::types::{Action, ContextType};
 use serde::Serialize;
 
-use crate::backlog::Errand;
-use crate::circuit::Turn;
-use crate::dedupe::OwnerToken;
-use crate::guard::{Answer, Decision, Facts, Forward, Guard};
-use crate::json::Scratch;
-use crate::outcome::Outcome;
-use crate::policy::{HoldHeaders, Mode, Policy};
-use crate::redis::Remote;
-use crate::reply::Reply;
-use crate::request::RequestHead;
-use crate::store::{self, Memory, Settlement};
-use crate::time::UnixMillis;
-use crate::verdict::{Code, Rejection};
-use crate::{config, inspector, pairs};
+use callback_guard_core::backlog::Errand;
+use callback_guard_core::circuit::Turn;
+use callback_guard_core::dedupe::OwnerToken;
+use callback_guard_core::guard::{Answer, Decision, Facts, Forward, Guard};
+use callback_guard_core::json::Scratch;
+use callback_guard_core::outcome::Outcome;
+use callback_guard_core::policy::{HoldHeaders, Mode, Policy};
+use callback_guard_core::redis::Remote;
+use callback_guard_core::reply::Reply;
+use callback_guard_core::request::RequestHead;
+use callback_guard_core::store::{self, Memory, Settlement};
+use callback_guard_core::time::UnixMillis;
+use callback_guard_core::verdict::{Code, Rejection};
+use callback_guard_core::{config, inspector, pairs};
 use host::Shared;
 use metrics::Metrics;
 use remote::Line;

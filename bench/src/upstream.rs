@@ -10,15 +10,15 @@ use std::thread;
 use std::time::SystemTime;
 
 use anyhow::{Context, Result};
-use callback_guard::config;
-use callback_guard::dedupe::OwnerToken;
-use callback_guard::guard::{Decision, Facts, Guard};
-use callback_guard::json::Scratch;
-use callback_guard::outcome::Outcome;
-use callback_guard::policy::Policy;
-use callback_guard::request::RequestHead;
-use callback_guard::store::{ABSENT, Memory, SharedData, Swap, Unavailable};
-use callback_guard::time::UnixMillis;
+use callback_guard_core::config;
+use callback_guard_core::dedupe::OwnerToken;
+use callback_guard_core::guard::{Decision, Facts, Guard};
+use callback_guard_core::json::Scratch;
+use callback_guard_core::outcome::Outcome;
+use callback_guard_core::policy::Policy;
+use callback_guard_core::request::RequestHead;
+use callback_guard_core::store::{ABSENT, Memory, SharedData, Swap, Unavailable};
+use callback_guard_core::time::UnixMillis;
 
 use crate::envoy;
 

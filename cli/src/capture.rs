@@ -3,7 +3,7 @@
 use anyhow::{Context as _, bail};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use callback_guard::time::UnixMillis;
+use callback_guard_core::time::UnixMillis;
 use serde_json::Value;
 
 use crate::time;

@@ -6,9 +6,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
-use callback_guard::config;
-use callback_guard::policy::{InFlight, Mode, PathRule, Policy, Unmatched};
-use callback_guard::redis::{OnError, Protocol};
+use callback_guard_core::config;
+use callback_guard_core::policy::{InFlight, Mode, PathRule, Policy, Unmatched};
+use callback_guard_core::redis::{OnError, Protocol};
 use clap::Args;
 use serde_json::Value;
 

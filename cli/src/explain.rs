@@ -11,16 +11,16 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, anyhow, bail};
-use callback_guard::config;
-use callback_guard::dedupe::OwnerToken;
-use callback_guard::guard::{Decision, Facts, Guard};
-use callback_guard::json::Scratch;
-use callback_guard::policy::{Mode, Policy, Source};
-use callback_guard::request::RequestHead;
-use callback_guard::scheme::{Proof, SignatureRule, Signed, TimestampPlace, Unit};
-use callback_guard::store::ClaimRequest;
-use callback_guard::time::UnixMillis;
-use callback_guard::verdict::{Code, Rejection};
+use callback_guard_core::config;
+use callback_guard_core::dedupe::OwnerToken;
+use callback_guard_core::guard::{Decision, Facts, Guard};
+use callback_guard_core::json::Scratch;
+use callback_guard_core::policy::{Mode, Policy, Source};
+use callback_guard_core::request::RequestHead;
+use callback_guard_core::scheme::{Proof, SignatureRule, Signed, TimestampPlace, Unit};
+use callback_guard_core::store::ClaimRequest;
+use callback_guard_core::time::UnixMillis;
+use callback_guard_core::verdict::{Code, Rejection};
 use clap::Args;
 use serde_json::{Value, json};
 

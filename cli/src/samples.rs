@@ -1,10 +1,10 @@
 //! The bodies that the senders print in their documentation, one per kind of callback.
 
 use anyhow::{Context, anyhow};
-use callback_guard::payload::FieldType;
-use callback_guard::policy::Source;
-use callback_guard::scheme::{IdAt, TimestampPlace, Unit};
-use callback_guard::time::UnixMillis;
+use callback_guard_core::payload::FieldType;
+use callback_guard_core::policy::Source;
+use callback_guard_core::scheme::{IdAt, TimestampPlace, Unit};
+use callback_guard_core::time::UnixMillis;
 use include_dir::{Dir, include_dir};
 use serde::Deserialize;
 use serde_json::{Value, json};

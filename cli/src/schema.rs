@@ -4,7 +4,7 @@ use std::io::Write as _;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, anyhow};
-use callback_guard::config;
+use callback_guard_core::config;
 use clap::Args;
 
 /// Print the JSON Schema of the configuration, for completion and checks in an editor.

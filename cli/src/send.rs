@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
-use callback_guard::time::UnixMillis;
+use callback_guard_core::time::UnixMillis;
 use clap::Args;
 use hyper::Uri;
 use hyper::body::Bytes;

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context as _, anyhow};
-use callback_guard::signer;
-use callback_guard::time::UnixMillis;
+use callback_guard_core::signer;
+use callback_guard_core::time::UnixMillis;
 use clap::Args;
 
 use crate::curl::{self, Data};

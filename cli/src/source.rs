@@ -4,10 +4,10 @@
 use std::path::PathBuf;
 
 use anyhow::{Context, anyhow, bail};
-use callback_guard::config;
-use callback_guard::mac::SigningSecret;
-use callback_guard::policy::{Policy, Source};
-use callback_guard::signer;
+use callback_guard_core::config;
+use callback_guard_core::mac::SigningSecret;
+use callback_guard_core::policy::{Policy, Source};
+use callback_guard_core::signer;
 use clap::Args;
 use serde_json::{Value, json};
 

@@ -2,7 +2,7 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use callback_guard::time::UnixMillis;
+use callback_guard_core::time::UnixMillis;
 
 /// The time.
 pub(crate) fn now() -> UnixMillis {

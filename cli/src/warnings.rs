@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use callback_guard::policy::{HoldHeaders, PathRule, Policy};
+use callback_guard_core::policy::{HoldHeaders, PathRule, Policy};
 use serde_json::Value;
 
 use crate::envoy::{Found, Shape, Step, field, join};

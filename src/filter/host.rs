@@ -8,7 +8,7 @@
 
 use core::ptr;
 
-use crate::store::{SharedData, Swap, Unavailable};
+use callback_guard_core::store::{SharedData, Swap, Unavailable};
 
 /// The host said no: its status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -15,15 +15,15 @@ use std::rc::Rc;
 
 use super::host::{self, Shared};
 use super::{Flow, Moment, Waiting, Worker, dispatch, now};
-use crate::backlog::{Backlog, Errand};
-use crate::circuit::{Circuit, Permit};
-use crate::guard::Guard;
-use crate::outcome::Outcome;
-use crate::pairs;
-use crate::policy::Policy;
-use crate::redis::{MAX_REPLY_BYTES, Remote, StoreError};
-use crate::store::{ClaimAnswer, ClaimRequest, Settlement};
-use crate::time::UnixMillis;
+use callback_guard_core::backlog::{Backlog, Errand};
+use callback_guard_core::circuit::{Circuit, Permit};
+use callback_guard_core::guard::Guard;
+use callback_guard_core::outcome::Outcome;
+use callback_guard_core::pairs;
+use callback_guard_core::policy::Policy;
+use callback_guard_core::redis::{MAX_REPLY_BYTES, Remote, StoreError};
+use callback_guard_core::store::{ClaimAnswer, ClaimRequest, Settlement};
+use callback_guard_core::time::UnixMillis;
 
 /// How many errands run at the same time.
 const MOST_ERRANDS: usize = 8;

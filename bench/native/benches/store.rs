@@ -21,11 +21,11 @@ use std::sync::{Barrier, Mutex, MutexGuard, TryLockError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use callback_guard::dedupe::{EventKey, Fingerprint, OwnerToken};
-use callback_guard::store::{
+use callback_guard_core::dedupe::{EventKey, Fingerprint, OwnerToken};
+use callback_guard_core::store::{
     ClaimAnswer, ClaimRequest, Memory, Settlement, SharedData, Swap, Unavailable,
 };
-use callback_guard::time::UnixMillis;
+use callback_guard_core::time::UnixMillis;
 use rustix::time::{ClockId, clock_gettime};
 use sha2::{Digest, Sha256};
 

@@ -24,11 +24,11 @@ use std::time::Instant;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use callback_guard::guard::Guard;
-use callback_guard::json::Scratch;
-use callback_guard::mac::{Signature, SigningSecret, verify};
-use callback_guard::request::RequestHead;
-use callback_guard::scheme::Encoding;
+use callback_guard_core::guard::Guard;
+use callback_guard_core::json::Scratch;
+use callback_guard_core::mac::{Signature, SigningSecret, verify};
+use callback_guard_core::request::RequestHead;
+use callback_guard_core::scheme::Encoding;
 
 use callback::{FACTS, KEY, NOW, TIMESTAMP, head, policy};
 

@@ -5,9 +5,9 @@
 use std::cell::RefCell;
 use std::hint::black_box;
 
-use callback_guard::dedupe::Fingerprint;
-use callback_guard::json::{self, Pointer, Scratch, Selector};
-use callback_guard::mac::{self, SigningSecret};
+use callback_guard_core::dedupe::Fingerprint;
+use callback_guard_core::json::{self, Pointer, Scratch, Selector};
+use callback_guard_core::mac::{self, SigningSecret};
 use sha2::{Digest, Sha256};
 
 struct Bench {

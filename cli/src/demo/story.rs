@@ -1,11 +1,11 @@
 //! The story that the demo tells: what is sent, and what sender and upstream are to see of it.
 
 use anyhow::Context;
-use callback_guard::config;
-use callback_guard::mac::SigningSecret;
-use callback_guard::policy::Policy;
-use callback_guard::signer;
-use callback_guard::time::UnixMillis;
+use callback_guard_core::config;
+use callback_guard_core::mac::SigningSecret;
+use callback_guard_core::policy::Policy;
+use callback_guard_core::signer;
+use callback_guard_core::time::UnixMillis;
 use callback_guard_harness::{Answer, Body, Request};
 use serde_json::json;
 

@@ -2,10 +2,10 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE, URL_SAFE_NO_PAD};
-use callback_guard::mac::{self, Signature, SigningSecret};
-use callback_guard::policy::Source;
-use callback_guard::request::Occurrence;
-use callback_guard::scheme::{Encoding, Form, Part, SignatureRule, TimestampPlace};
+use callback_guard_core::mac::{self, Signature, SigningSecret};
+use callback_guard_core::policy::Source;
+use callback_guard_core::request::Occurrence;
+use callback_guard_core::scheme::{Encoding, Form, Part, SignatureRule, TimestampPlace};
 use serde_json::Value;
 
 use super::steps::{SignedFacts, judgement_secrets};

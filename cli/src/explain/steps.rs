@@ -2,16 +2,16 @@
 
 use std::borrow::Cow;
 
-use callback_guard::json::{self, Kind, Scratch};
-use callback_guard::mac::verify;
-use callback_guard::policy::{KeyPart, PathRule, Source};
-use callback_guard::request::Occurrence;
-use callback_guard::scheme::{
+use callback_guard_core::json::{self, Kind, Scratch};
+use callback_guard_core::mac::verify;
+use callback_guard_core::policy::{KeyPart, PathRule, Source};
+use callback_guard_core::request::Occurrence;
+use callback_guard_core::scheme::{
     IdAt, Material, Part, Proof, SignatureRule, Signed, Timestamp, TimestampPlace, Tolerance,
 };
-use callback_guard::time::UnixMillis;
-use callback_guard::token::TokenAt;
-use callback_guard::verdict::Code;
+use callback_guard_core::time::UnixMillis;
+use callback_guard_core::token::TokenAt;
+use callback_guard_core::verdict::Code;
 
 use super::{Case, Judgement, place_name, rule, signed, unit_name};
 use crate::time;

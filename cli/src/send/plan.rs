@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, bail};
-use callback_guard::mac::SigningSecret;
-use callback_guard::policy::{Policy, Source};
-use callback_guard::scheme::IdAt;
-use callback_guard::signer;
-use callback_guard::time::UnixMillis;
+use callback_guard_core::mac::SigningSecret;
+use callback_guard_core::policy::{Policy, Source};
+use callback_guard_core::scheme::IdAt;
+use callback_guard_core::signer;
+use callback_guard_core::time::UnixMillis;
 use hyper::Uri;
 
 use super::SendArgs;

@@ -1,6 +1,6 @@
 //! The documentation keeps up with the code.
 
-use callback_guard::verdict::Code;
+use callback_guard_core::verdict::Code;
 
 use crate::support::repository;
 

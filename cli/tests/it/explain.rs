@@ -1,11 +1,11 @@
 //! `explain`.
 
 use base64::Engine as _;
-use callback_guard::config;
-use callback_guard::mac::SigningSecret;
-use callback_guard::signer;
-use callback_guard::time::UnixMillis;
-use callback_guard::verdict::Code;
+use callback_guard_core::config;
+use callback_guard_core::mac::SigningSecret;
+use callback_guard_core::signer;
+use callback_guard_core::time::UnixMillis;
+use callback_guard_core::verdict::Code;
 
 use crate::support::{Run, SECRET, file, run_with};
 
@@ -326,7 +326,7 @@ fn milliseconds_are_found_in_the_header_and_in_the_message() {
     let mac = SigningSecret::new(SECRET.as_bytes())
         .unwrap()
         .sign(&[message.as_bytes()]);
-    let mac = callback_guard::scheme::Encoding::Base64.encode(&mac);
+    let mac = callback_guard_core::scheme::Encoding::Base64.encode(&mac);
     let signed = both.header("x-webhook-signature", |_| mac.clone());
     signed.mistake(
         SECRET,

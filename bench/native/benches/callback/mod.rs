@@ -1,10 +1,10 @@
 //! A callback, and the guard's configuration for it.
 
-use callback_guard::config;
-use callback_guard::dedupe::OwnerToken;
-use callback_guard::guard::Facts;
-use callback_guard::policy::Policy;
-use callback_guard::time::UnixMillis;
+use callback_guard_core::config;
+use callback_guard_core::dedupe::OwnerToken;
+use callback_guard_core::guard::Facts;
+use callback_guard_core::policy::Policy;
+use callback_guard_core::time::UnixMillis;
 
 pub(crate) const KEY: &str = "test-webhook-hmac-key";
 pub(crate) const TIMESTAMP: &str = "1769670760";

@@ -1,0 +1,493 @@
+//! The states of an event, and the packed bucket that holds the records of many.
+//!
+//! An event is absent, **claimed** (an owner, the end of its lease) or **delivered** (a body
+//! fingerprint, the end of its window). A bucket is a list of 32-byte records, the oldest first:
+//!
+//! | bytes | content |
+//! |---|---|
+//! | 0..16 | bytes 8..24 of the [`EventKey`] (bytes 0..8 choose the bucket) |
+//! | 16..24 | claimed: the owner token; delivered: the fingerprint of the body; little endian |
+//! | 24..32 | end of lease or window in milliseconds, shifted left by one; bit 0 set = delivered |
+//!
+//! Behind the last record stand zeros up to a multiple of 40 records: a value that grew by one record
+//! at a time would leave pieces of every size behind in the proxy's memory.
+//!
+//! Everything here is a pure function of bytes and `now`. Who may write back what it returns, and
+//! how two workers are kept apart, is the business of [`crate::store`].
+
+use core::fmt;
+
+use sha2::{Digest, Sha256};
+
+use crate::time::UnixMillis;
+
+/// What makes two callbacks the same event: a SHA-256 over the source and the key parts.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct EventKey([u8; 32]);
+
+impl EventKey {
+    /// From its bytes.
+    #[must_use]
+    pub const fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
+    /// The key as 64 lower-case hexadecimal digits, as the upstream gets it.
+    #[must_use]
+    pub fn hex(self) -> [u8; 64] {
+        let mut digits = [b'0'; 64];
+        // Fails for a buffer of another length only.
+        let _ = hex::encode_to_slice(self.0, &mut digits);
+        digits
+    }
+
+    /// As [`EventKey::hex`], as text.
+    #[must_use]
+    pub fn to_hex(self) -> String {
+        self.hex().iter().copied().map(char::from).collect()
+    }
+
+    /// The part that chooses the bucket.
+    #[must_use]
+    pub fn selector(&self) -> u64 {
+        self.0.first_chunk().copied().map_or(0, u64::from_le_bytes)
+    }
+
+    /// The part that a record keeps. 128 bits: no two events of one store share it by accident.
+    fn tag(&self) -> Tag {
+        let mut tag = [0; 16];
+        if let Some(part) = self.0.get(8..24) {
+            tag.copy_from_slice(part);
+        }
+        tag
+    }
+}
+
+impl fmt::Debug for EventKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.to_hex())
+    }
+}
+
+/// Builds an [`EventKey`] from parts that cannot run into each other: each is preceded by what it
+/// is and by its length.
+///
+/// Made once for a source and cloned for each event. A name of up to 55 bytes is one block of SHA-256
+/// together with its length, so that the usual event costs one block more.
+#[derive(Clone, Debug)]
+pub struct KeyBuilder(Sha256);
+
+impl KeyBuilder {
+    /// Begins with the name of the source, so that no two sources share an event.
+    #[must_use]
+    pub fn new(source: &str) -> Self {
+        const BLOCK: usize = 64;
+        let mut builder = Self(Sha256::new());
+        builder.present(b's', source.as_bytes());
+        let unused = BLOCK.saturating_sub(source.len().saturating_add(2));
+        builder
+            .0
+            .update([0; BLOCK].get(..unused).unwrap_or_default());
+        builder
+    }
+
+    /// Adds a part; `kind` tells a string from a number with the same text.
+    pub fn present(&mut self, kind: u8, part: &[u8]) {
+        self.0.update([kind]);
+        self.add_length(part.len());
+        self.0.update(part);
+    }
+
+    /// Seven bits a byte, the lowest first; the top bit says that more follow.
+    fn add_length(&mut self, mut length: usize) {
+        while length > 0x7f {
+            let [low, ..] = length.to_le_bytes();
+            self.0.update([low | 0x80]);
+            length >>= 7;
+        }
+        let [last, ..] = length.to_le_bytes();
+        self.0.update([last]);
+    }
+
+    /// Adds a part that the callback does not have.
+    pub fn absent(&mut self) {
+        self.0.update([0]);
+    }
+
+    /// The key.
+    #[must_use]
+    pub fn finish(self) -> EventKey {
+        EventKey(self.0.finalize().into())
+    }
+}
+
+/// Names one claim, so that only the request that made it can settle it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OwnerToken(u64);
+
+impl OwnerToken {
+    /// From a number that no other claim in the life of the store has.
+    #[must_use]
+    pub const fn new(token: u64) -> Self {
+        Self(token)
+    }
+
+    /// The number.
+    #[must_use]
+    pub const fn as_u64(self) -> u64 {
+        self.0
+    }
+}
+
+/// A keyed hash of a body: tells whether a duplicate says the same as what was delivered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fingerprint(u64);
+
+impl Fingerprint {
+    /// From its number.
+    #[must_use]
+    pub const fn new(value: u64) -> Self {
+        Self(value)
+    }
+
+    /// Of `body`, under a salt that senders do not know: nobody can make two bodies that agree.
+    #[must_use]
+    pub fn of(body: &[u8], salt: [u8; 16]) -> Self {
+        Self(callback_guard_scan::fingerprint::keyed(body, &salt))
+    }
+
+    /// Of the body with this SHA-256, the same in every proxy: the first 64 bits of it.
+    ///
+    /// Proxies that share a store have no secret in common that outlives a rotation of keys, and a
+    /// keyed SipHash whose key is known can be steered to any value. To make a second body that
+    /// agrees with a given one takes 2^64 tries here.
+    #[must_use]
+    pub fn digest(sha256: &[u8; 32]) -> Self {
+        Self(sha256.first_chunk().copied().map_or(0, u64::from_be_bytes))
+    }
+
+    /// The number.
+    #[must_use]
+    pub const fn as_u64(self) -> u64 {
+        self.0
+    }
+}
+
+/// What is known of an event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// A request with this token is on its way to the upstream.
+    Claimed(OwnerToken),
+    /// The upstream answered 2xx to a body with this fingerprint.
+    Delivered(Fingerprint),
+}
+
+type Tag = [u8; 16];
+
+const RECORD: usize = 32;
+
+/// By how many records the stored form of a bucket grows: half of what it holds at most, so that in
+/// a full store all have one size.
+const STEP: usize = 40;
+
+/// By how many seconds a lease may outlast a later one before the clock must have stepped back.
+/// Workers read one clock, but not at the same moment; this keeps them from writing for nothing.
+const CLOCK_SLACK_SECONDS: u64 = 1;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Record {
+    tag: Tag,
+    state: State,
+    until: UnixMillis,
+}
+
+impl Record {
+    fn is_live_claim(&self, now: UnixMillis) -> bool {
+        matches!(self.state, State::Claimed(_)) && self.until > now
+    }
+
+    fn encode(&self) -> [u8; RECORD] {
+        let (value, delivered) = match self.state {
+            State::Claimed(owner) => (owner.0, 0),
+            State::Delivered(fingerprint) => (fingerprint.0, 1),
+        };
+        let end = self.until.as_millis().min(u64::MAX >> 1) << 1 | delivered;
+        let mut bytes = [0; RECORD];
+        let (tag, rest) = bytes.split_at_mut(16);
+        let (middle, last) = rest.split_at_mut(8);
+        tag.copy_from_slice(&self.tag);
+        middle.copy_from_slice(&value.to_le_bytes());
+        last.copy_from_slice(&end.to_le_bytes());
+        bytes
+    }
+
+    fn decode(bytes: &[u8; RECORD]) -> Self {
+        let (tag, rest) = bytes.split_at(16);
+        let (middle, last) = rest.split_at(8);
+        let number = |part: &[u8]| part.first_chunk().copied().map_or(0, u64::from_le_bytes);
+        let (value, end) = (number(middle), number(last));
+        let mut record = Self {
+            tag: [0; 16],
+            state: State::Claimed(OwnerToken(value)),
+            until: UnixMillis::new(end >> 1),
+        };
+        record.tag.copy_from_slice(tag);
+        if end & 1 == 1 {
+            record.state = State::Delivered(Fingerprint(value));
+        }
+        record
+    }
+}
+
+/// What a bucket answers to a claim.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Claimed {
+    /// The event was absent; it is the asker's now. The bucket has to be written back.
+    Granted,
+    /// Another request holds it. Nothing to write.
+    ByAnother,
+    /// Another request holds it, under a lease from a time when the clock was ahead; that ends at
+    /// the asker's lease end instead. The bucket has to be written back.
+    ByAnotherFromAhead,
+    /// It was delivered, to a body with this fingerprint. Nothing to write.
+    Delivered(Fingerprint),
+    /// Every record is a live claim. Nothing to write.
+    Full,
+}
+
+/// How a change moved the numbers of a bucket: what the gauges and counters need.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Change {
+    /// Claims that came, less claims that went.
+    pub claims: i64,
+    /// Delivered events that came, less those that went.
+    pub delivered: i64,
+    /// Delivered events that had to go before the end of their window.
+    pub evicted: u32,
+}
+
+/// The records of one bucket, as they lie in the store.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Bucket {
+    bytes: Vec<u8>,
+    change: Change,
+}
+
+impl Bucket {
+    /// Over bytes that a store holds. A torn tail is not a record and is forgotten.
+    #[must_use]
+    pub fn new(mut bytes: Vec<u8>) -> Self {
+        let (records, _) = bytes.as_chunks::<RECORD>();
+        let last = records
+            .iter()
+            .rposition(|record| record.last_chunk().copied().map_or(0, u64::from_le_bytes) != 0);
+        bytes.truncate(last.map_or(0, |last| (last + 1).saturating_mul(RECORD)));
+        Self {
+            bytes,
+            change: Change::default(),
+        }
+    }
+
+    /// The bytes to write back.
+    #[must_use]
+    pub fn into_bytes(mut self) -> Vec<u8> {
+        const ZEROS: [u8; STEP * RECORD] = [0; STEP * RECORD];
+        let missing = self.bytes.len().next_multiple_of(ZEROS.len()) - self.bytes.len();
+        self.bytes
+            .extend_from_slice(ZEROS.get(..missing).unwrap_or_default());
+        self.bytes
+    }
+
+    /// What the calls on this bucket have changed so far.
+    #[must_use]
+    pub fn change(&self) -> Change {
+        self.change
+    }
+
+    /// The number of records, ended ones included.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.bytes.len() / RECORD
+    }
+
+    /// Whether there is no record.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+
+    /// Claims the event `key` for `owner` until `lease_end`, in a bucket of at most `slots` records.
+    ///
+    /// A record whose lease or window has ended counts as absent. Where the bucket has no room the
+    /// oldest delivered record makes some; a live claim never does. A claim of another that would
+    /// outlive the asker's was made before the clock stepped back: its lease is cut to the asker's,
+    /// or the event would be out of reach for as long as the step.
+    pub fn claim(
+        &mut self,
+        key: &EventKey,
+        owner: OwnerToken,
+        lease_end: UnixMillis,
+        slots: usize,
+        now: UnixMillis,
+    ) -> Claimed {
+        let tag = key.tag();
+        if let Some((at, mut record)) = self.find(&tag)
+            && record.until > now
+        {
+            return match record.state {
+                State::Claimed(_) if record.until > lease_end.plus_seconds(CLOCK_SLACK_SECONDS) => {
+                    record.until = lease_end;
+                    self.replace(at, &record);
+                    Claimed::ByAnotherFromAhead
+                }
+                State::Claimed(_) => Claimed::ByAnother,
+                State::Delivered(fingerprint) => Claimed::Delivered(fingerprint),
+            };
+        }
+        if self.len() >= slots && self.records().all(|record| record.is_live_claim(now)) {
+            return Claimed::Full;
+        }
+        self.make_room(slots, now);
+        self.append(&Record {
+            tag,
+            state: State::Claimed(owner),
+            until: lease_end,
+        });
+        Claimed::Granted
+    }
+
+    /// Settles the claim of `owner` on `key` as delivered until `window_end`. Returns whether the
+    /// bucket has to be written back.
+    ///
+    /// A claim whose lease ended meanwhile is settled too, unless another request has claimed the
+    /// event since: that one settles for itself. Where only live claims are left beside it, the
+    /// bucket grows past `slots` by this one record: a delivered event is never forgotten at once.
+    pub fn deliver(
+        &mut self,
+        key: &EventKey,
+        owner: OwnerToken,
+        fingerprint: Fingerprint,
+        window_end: UnixMillis,
+        slots: usize,
+        now: UnixMillis,
+    ) -> bool {
+        let tag = key.tag();
+        match self.find(&tag) {
+            Some((
+                _,
+                Record {
+                    state: State::Claimed(holder),
+                    until,
+                    ..
+                },
+            )) if holder != owner && until > now => {
+                return false;
+            }
+            Some((
+                _,
+                Record {
+                    state: State::Delivered(_),
+                    until,
+                    ..
+                },
+            )) if until > now => {
+                return false;
+            }
+            Some((at, _)) => self.remove(at),
+            None => {}
+        }
+        self.make_room(slots, now);
+        self.append(&Record {
+            tag,
+            state: State::Delivered(fingerprint),
+            until: window_end,
+        });
+        true
+    }
+
+    /// Releases the claim of `owner` on `key`: the event is absent again. Returns whether the
+    /// bucket has to be written back.
+    pub fn release(&mut self, key: &EventKey, owner: OwnerToken) -> bool {
+        match self.find(&key.tag()) {
+            Some((
+                at,
+                Record {
+                    state: State::Claimed(holder),
+                    ..
+                },
+            )) if holder == owner => {
+                self.remove(at);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    fn records(&self) -> impl Iterator<Item = Record> + '_ {
+        self.bytes
+            .as_chunks::<RECORD>()
+            .0
+            .iter()
+            .map(Record::decode)
+    }
+
+    fn position(&self, is: impl Fn(&Record) -> bool) -> Option<usize> {
+        self.records().position(|record| is(&record))
+    }
+
+    fn find(&self, tag: &Tag) -> Option<(usize, Record)> {
+        let (records, _) = self.bytes.as_chunks::<RECORD>();
+        let at = records.iter().position(|record| record.starts_with(tag))?;
+        records.get(at).map(|record| (at, Record::decode(record)))
+    }
+
+    fn append(&mut self, record: &Record) {
+        self.count(record.state, 1);
+        self.bytes.extend_from_slice(&record.encode());
+    }
+
+    fn replace(&mut self, at: usize, record: &Record) {
+        let (records, _) = self.bytes.as_chunks_mut::<RECORD>();
+        if let Some(place) = records.get_mut(at) {
+            *place = record.encode();
+        }
+    }
+
+    fn remove(&mut self, at: usize) {
+        let start = at.saturating_mul(RECORD);
+        if let Some((record, _)) = self
+            .bytes
+            .get(start..)
+            .and_then(|rest| rest.split_first_chunk())
+        {
+            let record = Record::decode(record);
+            self.bytes.drain(start..start.saturating_add(RECORD));
+            self.count(record.state, -1);
+        }
+    }
+
+    fn remove_ended(&mut self, now: UnixMillis) {
+        while let Some(at) = self.position(|record| record.until <= now) {
+            self.remove(at);
+        }
+    }
+
+    /// Removes what has ended, then the oldest delivered records, until one more fits or only
+    /// live claims are left.
+    fn make_room(&mut self, slots: usize, now: UnixMillis) {
+        self.remove_ended(now);
+        while self.len() >= slots {
+            let oldest = self.position(|record| matches!(record.state, State::Delivered(_)));
+            let Some(oldest) = oldest else { return };
+            self.remove(oldest);
+            self.change.evicted = self.change.evicted.saturating_add(1);
+        }
+    }
+
+    fn count(&mut self, state: State, by: i64) {
+        match state {
+            State::Claimed(_) => self.change.claims += by,
+            State::Delivered(_) => self.change.delivered += by,
+        }
+    }
+}

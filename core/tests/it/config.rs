@@ -1,0 +1,615 @@
+//! Every mistake in a configuration is refused with its path and what is accepted.
+
+use callback_guard_core::config;
+use serde_json::{Value, json};
+
+use crate::support::configuration;
+
+#[track_caller]
+fn refused(change: impl FnOnce(&mut Value), expected: &str) {
+    let text = configuration(change).to_string();
+    let environment = |name: &str| match name {
+        "EMPTY" => Some(Vec::new()),
+        "BREAK" => Some(b"secret\n".to_vec()),
+        "KEY" => Some(b"secret".to_vec()),
+        _ => None,
+    };
+    match config::parse(text.as_bytes(), &environment) {
+        Ok(_) => panic!("accepted, expected: {expected}"),
+        Err(error) => {
+            assert_eq!(error.to_string(), expected);
+            assert!(!format!("{error:?}").contains("hunter2"), "{error:?}");
+        }
+    }
+}
+
+#[track_caller]
+fn accepted(change: impl FnOnce(&mut Value)) {
+    let text = configuration(change).to_string();
+    if let Err(error) = config::parse(text.as_bytes(), &|_| None) {
+        panic!("{error}");
+    }
+}
+
+fn source(field: &'static str, value: Value) -> impl FnOnce(&mut Value) {
+    move |configuration| configuration["sources"][0][field] = value
+}
+
+#[test]
+fn shape() {
+    refused(
+        |c| c["sorces"] = json!([]),
+        "sorces: unknown field `sorces`, expected one of `mode`, `unmatched`, `expose_reason`, \
+         `hold_headers`, `store`, `inspector`, `sources`",
+    );
+    refused(
+        |c| c["sources"][0]["dedupe"] = json!({ "in_fligth": "wait" }),
+        "sources[0].dedupe.in_fligth: unknown field `in_fligth`, expected one of `key`, \
+         `window_seconds`, `lease_seconds`, `in_flight`, `wait_seconds`, `on_unknown`, \
+         `on_body_change`",
+    );
+    refused(
+        |c| c["sources"] = json!([]),
+        "sources: there is none, expected at least one",
+    );
+    refused(
+        |c| drop(c.as_object_mut().unwrap().remove("sources")),
+        "missing field `sources`",
+    );
+    refused(
+        |c| drop(c["sources"][0].as_object_mut().unwrap().remove("match")),
+        "sources[0]: missing field `match`",
+    );
+    refused(
+        |c| c["mode"] = json!("observe"),
+        "mode: unknown variant `observe`, expected `enforce` or `monitor`",
+    );
+    refused(
+        |c| c["store"] = json!({ "kind": "memory", "capacity": 999 }),
+        "store.capacity: 999 is out of range, expected 1000 to 4000000",
+    );
+    refused(
+        |c| c["store"] = json!({ "kind": "memory", "capacity": "many" }),
+        "store.capacity: invalid type, expected u32",
+    );
+}
+
+#[test]
+fn text() {
+    for (text, expected) in [
+        ("", "EOF while parsing a value at line 1, column 0"),
+        (
+            "{\"sources\":[]}}",
+            "trailing characters at line 1, column 15",
+        ),
+        (
+            "{\"sources\":[{\"name\":\"a\",\"name\":\"b\"}]}",
+            "sources[0].name: duplicate field `name`",
+        ),
+        (
+            "{\n \"sources\": nul }",
+            "sources: expected ident at line 2, column 16",
+        ),
+    ] {
+        let error = config::parse(text.as_bytes(), &|_| None).unwrap_err();
+        assert_eq!(error.to_string(), expected, "{text}");
+    }
+}
+
+#[test]
+fn names_and_matches() {
+    let problem = "sources[0].name: expected 1 to 32 characters of a-z, 0-9, `_` and `-`";
+    for name in [
+        "",
+        "Suno",
+        "a b",
+        "a.b",
+        "012345678901234567890123456789012",
+    ] {
+        refused(source("name", json!(name)), problem);
+    }
+    accepted(source("name", json!("01234567890123456789012345678901")));
+    refused(
+        source("match", json!({})),
+        "sources[0].match: expected `path` or `path_prefix`, one of the two",
+    );
+    let problem = "expected a path that begins with `/`, without query, fragment and space";
+    for path in ["", "a", "/a?b", "/a#b", "/a b", "/ä"] {
+        refused(
+            source("match", json!({ "path": path })),
+            &format!("sources[0].match.path: {problem}"),
+        );
+    }
+    refused(
+        source("match", json!({ "path": "/a", "host": "https://a" })),
+        "sources[0].match.host: expected a host name without scheme, port and path",
+    );
+    refused(
+        |c| {
+            let mut second = c["sources"][0].clone();
+            second["name"] = json!("other");
+            c["sources"].as_array_mut().unwrap().push(second);
+        },
+        "sources[1].match: equals the match of sources[0]",
+    );
+    refused(
+        |c| {
+            let mut second = c["sources"][0].clone();
+            second["match"] = json!({ "path": "/other" });
+            c["sources"].as_array_mut().unwrap().push(second);
+        },
+        "sources[1].name: `suno` is the name of sources[0] too",
+    );
+}
+
+#[test]
+fn secrets() {
+    refused(
+        source("secrets", json!([])),
+        "sources[0].secrets: there is none, expected at least one",
+    );
+    refused(
+        source(
+            "secrets",
+            json!([{ "env": "KEY" }, { "env": "SUNO_KEY_OLD" }]),
+        ),
+        "sources[0].secrets[1].env: environment variable `SUNO_KEY_OLD` is not set",
+    );
+    refused(
+        source(
+            "secrets",
+            json!([{ "env": "SUNO_KEY_OLD", "optional": true }]),
+        ),
+        "sources[0].secrets: none of them is set, expected at least one",
+    );
+    refused(
+        source("secrets", json!([{ "env": "EMPTY", "optional": true }])),
+        "sources[0].secrets[0].env: the secret is empty",
+    );
+    refused(
+        source("secrets", json!([{ "env": "BREAK" }])),
+        "sources[0].secrets[0].env: the secret ends with a line break",
+    );
+    refused(
+        source("secrets", json!([{ "env": "KEY", "value": "hunter2" }])),
+        "sources[0].secrets[0]: expected `env` or `value`, one of the two",
+    );
+    refused(
+        source("secrets", json!([{ "value": "" }])),
+        "sources[0].secrets[0].value: the secret is empty",
+    );
+    refused(
+        source(
+            "secrets",
+            json!([{ "value": "hunter2", "encoding": "hex" }]),
+        ),
+        "sources[0].secrets[0].value: the secret is not valid hex",
+    );
+    refused(
+        source(
+            "secrets",
+            json!([{ "value": "hunter2!", "encoding": "base64" }]),
+        ),
+        "sources[0].secrets[0].value: the secret is not valid base64",
+    );
+    refused(
+        source("secrets", json!(vec![json!({ "value": "hunter2" }); 9])),
+        "sources[0].secrets: there are 9, expected at most 8",
+    );
+    // A secret in the wrong place is not echoed.
+    refused(
+        source("secrets", json!("hunter2")),
+        "sources[0].secrets: invalid type, expected a sequence",
+    );
+    refused(
+        source("secrets", json!([{ "value": "a", "encoding": "hunter2" }])),
+        "sources[0].secrets[0].encoding: unknown variant, expected one of `utf8`, `base64`, `hex`",
+    );
+    accepted(source(
+        "secrets",
+        json!([{ "value": "c2VjcmV0", "encoding": "base64" }]),
+    ));
+    accepted(source(
+        "secrets",
+        json!([{ "value": "c2VjcmU", "encoding": "base64" }]),
+    ));
+    accepted(source(
+        "secrets",
+        json!([{ "value": "00fF", "encoding": "hex" }]),
+    ));
+}
+
+#[test]
+fn numbers() {
+    for (field, wrong, range) in [
+        ("tolerance_seconds", 0, "1 to 86400"),
+        ("tolerance_seconds", 86_401, "1 to 86400"),
+        ("future_tolerance_seconds", 0, "1 to 86400"),
+        ("max_body_bytes", 0, "1 to 16777216"),
+        ("max_body_bytes", 16_777_217, "1 to 16777216"),
+        ("acknowledge_as", 199, "200 to 299"),
+        ("acknowledge_as", 300, "200 to 299"),
+    ] {
+        let expected = format!("sources[0].{field}: {wrong} is out of range, expected {range}");
+        refused(source(field, json!(wrong)), &expected);
+    }
+    for (field, wrong, range) in [
+        ("lease_seconds", 0, "1 to 600"),
+        ("lease_seconds", 601, "1 to 600"),
+        ("wait_seconds", 0, "1 to 60"),
+        ("wait_seconds", 61, "1 to 60"),
+    ] {
+        let expected =
+            format!("sources[0].dedupe.{field}: {wrong} is out of range, expected {range}");
+        refused(source("dedupe", json!({ field: wrong })), &expected);
+    }
+    refused(
+        source("dedupe", json!({ "window_seconds": 360 })),
+        "sources[0].dedupe.window_seconds: 360 is too short, expected more than tolerance_seconds \
+         and future_tolerance_seconds together (360), or a replay outlives its record",
+    );
+    accepted(source("dedupe", json!({ "window_seconds": 361 })));
+}
+
+#[test]
+fn payload_and_key() {
+    refused(
+        source(
+            "payload",
+            json!({ "allowed_url_hosts": ["*.a.com", "https://b"] }),
+        ),
+        "sources[0].payload.allowed_url_hosts[1]: expected a host name, or `*.` and a host name, \
+         without scheme, port or path",
+    );
+    refused(
+        source("dedupe", json!({ "key": [] })),
+        "sources[0].dedupe.key: is empty, expected at least one part",
+    );
+    refused(
+        source("dedupe", json!({ "key": [{ "header": "a b" }] })),
+        "sources[0].dedupe.key[0].header: expected the name of a header",
+    );
+    refused(
+        source("dedupe", json!({ "key": [{}] })),
+        "sources[0].dedupe.key[0]: expected `pointer` or `header`, one of the two",
+    );
+    refused(
+        source(
+            "payload",
+            json!({ "required": [{ "pointer": "/a", "type": "text" }] }),
+        ),
+        "sources[0].payload.required[0].type: unknown variant `text`, expected one of `boolean`, \
+         `integer`, `number`, `array`, `object`, `string`",
+    );
+}
+
+/// A scheme that is fine: a body-signing one with a timestamp.
+fn signature() -> Value {
+    json!({
+        "message": [{ "timestamp": true }, { "literal": "." }, { "body": true }],
+        "value": { "header": "x-sig", "separator": ",", "key": "v1", "encoding": "hex" },
+        "timestamp": { "key": "t" },
+        "id": { "pointers": ["/id"] },
+    })
+}
+
+fn scheme(change: impl FnOnce(&mut Value)) -> impl FnOnce(&mut Value) {
+    let mut signature = signature();
+    change(&mut signature);
+    move |configuration| {
+        let source = configuration["sources"][0].as_object_mut().unwrap();
+        source.remove("preset");
+        source.insert("signature".into(), signature);
+    }
+}
+
+#[test]
+fn schemes_that_protect_nothing_are_refused() {
+    accepted(scheme(|_| {}));
+    refused(
+        scheme(|s| s["message"] = json!([{ "timestamp": true }])),
+        "sources[0].signature.message: covers neither the body nor the id, so it authenticates \
+         nothing",
+    );
+    refused(
+        scheme(|s| s["message"] = json!([{ "body": true }])),
+        "sources[0].signature.timestamp: is not part of the message, so it proves no freshness",
+    );
+    refused(
+        scheme(|s| drop(s.as_object_mut().unwrap().remove("timestamp"))),
+        "sources[0].signature.message: holds the timestamp, but `timestamp` says no place for it",
+    );
+    refused(
+        scheme(|s| {
+            s["message"] = json!([{ "id": true }]);
+            s.as_object_mut().unwrap().remove("timestamp");
+        }),
+        "sources[0].signature: has neither a timestamp nor the body in its message, so one \
+         captured signature would be good for ever",
+    );
+    refused(
+        scheme(|s| {
+            s["message"] = json!([{ "id": true }, { "literal": "." }, { "timestamp": true }]);
+            s["timestamp"] = json!({ "pointer": "/time" });
+        }),
+        "sources[0].signature.message: holds a timestamp that is inside the body",
+    );
+    refused(
+        scheme(|s| {
+            s["message"] = json!([{ "header": "x-a" }, { "body": true }]);
+            s.as_object_mut().unwrap().remove("timestamp");
+        }),
+        "sources[0].signature.message: has two parts of free length with no literal between that \
+         ends one, so it could be cut in two ways",
+    );
+    refused(
+        scheme(|s| s["message"] = json!([{ "body": true, "id": true }])),
+        "sources[0].signature.message[0]: expected one of `literal`, `parameter`, `header`, \
+         `pointer`, `id`, `timestamp` and `body`",
+    );
+    refused(
+        |c| c["sources"][0]["signature"] = signature(),
+        "sources[0].signature: stands beside `preset` or `token`, expected one of the three",
+    );
+    refused(
+        |c| drop(c["sources"][0].as_object_mut().unwrap().remove("preset")),
+        "sources[0]: expected `preset`, `signature` or `token`",
+    );
+    refused(
+        source("preset", json!("acme")),
+        &format!(
+            "sources[0].preset: `acme` is unknown, expected {}",
+            [
+                "`suno`",
+                "`kie`",
+                "`sunoapi-token`",
+                "`standard-webhooks`",
+                "`replicate`",
+                "`svix`",
+                "`github`",
+                "`stripe`",
+                "`slack`",
+                "`shopify`",
+                "`paddle`",
+                "`zoom`",
+                "`linear`",
+                "`elevenlabs`",
+                "`mux`",
+                "`square`",
+                "`pagerduty`",
+                "`typeform`",
+                "`docusign`",
+                "`gitlab`",
+                "`gitlab-token`"
+            ]
+            .join(", ")
+        ),
+    );
+}
+
+#[test]
+fn messages_that_could_be_cut_in_two_ways_are_refused() {
+    let ambiguous = "sources[0].signature.message: has two parts of free length with no literal \
+                     between that ends one, so it could be cut in two ways";
+    let header = json!({ "header": "x-a" });
+    let other = json!({ "header": "x-b" });
+    let (body, time, dot) = (
+        json!({ "body": true }),
+        json!({ "timestamp": true }),
+        json!({ "literal": "." }),
+    );
+    for message in [
+        json!([time, dot, header, body]),
+        json!([header, time, body]),
+        json!([header, time, dot, body]),
+        json!([body, time, header]),
+        json!([body, dot, time, header]),
+        json!([header, other, dot, time, dot, body]),
+    ] {
+        refused(scheme(|s| s["message"] = message), ambiguous);
+    }
+    for message in [
+        json!([time, dot, body]),
+        json!([time, body]),
+        json!([body, time]),
+        json!([header, dot, time, dot, body]),
+        json!([header, dot, other, dot, time, body]),
+        json!([body, time, dot, header]),
+        json!([header, dot, body, time, dot, other]),
+    ] {
+        accepted(scheme(|s| s["message"] = message));
+    }
+}
+
+#[test]
+fn an_id_that_gives_way_to_the_body_needs_a_signed_body() {
+    accepted(scheme(|s| s["id"]["or_body_digest"] = json!(true)));
+    refused(
+        scheme(|s| {
+            s["message"] = json!([{ "id": true }, { "literal": "." }, { "timestamp": true }]);
+            s["id"]["or_body_digest"] = json!(true);
+        }),
+        "sources[0].signature.id.or_body_digest: needs a signed body, or whoever changes the body \
+         makes a new id",
+    );
+    refused(
+        scheme(|s| s["id"] = json!({ "header": "x-id", "or_body_digest": true })),
+        "sources[0].signature.id: expected `header` or `pointers`, one of the two; \
+         `or_body_digest` goes with `pointers`",
+    );
+}
+
+#[test]
+fn parameters_are_those_of_the_scheme() {
+    let square = |parameters: Value| {
+        move |c: &mut Value| {
+            c["sources"][0]["preset"] = json!("square");
+            c["sources"][0]["parameters"] = parameters;
+        }
+    };
+    accepted(square(
+        json!({ "notification_url": "https://app.example/x" }),
+    ));
+    refused(
+        square(json!({})),
+        "sources[0].parameters.notification_url: is missing",
+    );
+    refused(
+        square(json!({ "notification_url": "" })),
+        "sources[0].parameters.notification_url: is empty",
+    );
+    refused(
+        square(json!({ "notification_url": "x", "url": "y" })),
+        "sources[0].parameters.url: is no parameter of this scheme",
+    );
+    refused(
+        source("parameters", json!({ "url": "y" })),
+        "sources[0].parameters.url: is no parameter of this scheme",
+    );
+    refused(
+        scheme(|s| s["message"][1] = json!({ "literal": ".", "parameter": "url" })),
+        "sources[0].signature.message[1]: expected `literal` or `parameter`, one of the two",
+    );
+}
+
+#[test]
+fn secrets_are_read_as_their_sender_writes_them() {
+    let with = |preset: &'static str, secret: Value| {
+        move |c: &mut Value| {
+            c["sources"][0]["preset"] = json!(preset);
+            c["sources"][0]["secrets"] = json!([secret]);
+        }
+    };
+    accepted(with("svix", json!({ "value": "whsec_AAECAwQF" })));
+    accepted(with("svix", json!({ "value": "AAECAwQF" })));
+    accepted(with("svix", json!({ "value": "AAECAwQ" })));
+    accepted(with(
+        "svix",
+        json!({ "value": "no base64!", "encoding": "utf8" }),
+    ));
+    accepted(with(
+        "suno",
+        json!({ "value": "x_6162", "encoding": "hex", "prefix": "x_" }),
+    ));
+    refused(
+        with("svix", json!({ "value": "no base64!" })),
+        "sources[0].secrets[0].value: the secret is not valid base64",
+    );
+    refused(
+        with("svix", json!({ "value": "whsec_" })),
+        "sources[0].secrets[0].value: the secret is empty",
+    );
+    refused(
+        with(
+            "svix",
+            json!({ "value": "whsec_AAECAwQF", "encoding": "base64" }),
+        ),
+        "sources[0].secrets[0].value: the secret is not valid base64",
+    );
+}
+
+#[test]
+fn tokens_have_one_place() {
+    let token = |token: Value, route: Value| {
+        move |c: &mut Value| {
+            let source = c["sources"][0].as_object_mut().unwrap();
+            source.remove("preset");
+            source.insert("token".into(), token);
+            source.insert("match".into(), route);
+        }
+    };
+    let (path, prefix) = (json!({ "path": "/a" }), json!({ "path_prefix": "/a" }));
+    accepted(token(json!({ "header": "X-Token" }), path.clone()));
+    accepted(token(json!({ "query": "token" }), path.clone()));
+    accepted(token(json!({ "path_segment": true }), prefix.clone()));
+    refused(
+        token(json!({ "path_segment": true }), path.clone()),
+        "sources[0].token.path_segment: is the last segment below `match.path_prefix`, and there \
+         is none",
+    );
+    refused(
+        token(json!({ "header": "x-a", "query": "b" }), path.clone()),
+        "sources[0].token: expected one of `header`, `query` and `path_segment`",
+    );
+    refused(
+        token(json!({}), path.clone()),
+        "sources[0].token: expected one of `header`, `query` and `path_segment`",
+    );
+    refused(
+        token(json!({ "query": "a&b" }), path.clone()),
+        "sources[0].token.query: expected a name of letters, digits, `-`, `.`, `_` and `~`",
+    );
+    refused(
+        source("token", json!({ "query": "t" })),
+        "sources[0].token: stands beside a preset that is signed, expected one of the two",
+    );
+    accepted(|c| {
+        c["sources"][0]["preset"] = json!("sunoapi-token");
+        c["sources"][0]["token"] = json!({ "path_segment": true });
+        c["sources"][0]["match"] = prefix;
+    });
+}
+
+#[test]
+fn types_that_are_not_json_go_with_rules_that_need_none() {
+    let form = json!(["application/json", "application/x-www-form-urlencoded"]);
+    let with = |change: fn(&mut Value)| {
+        let form = form.clone();
+        move |c: &mut Value| {
+            c["sources"][0]["preset"] = json!("stripe");
+            c["sources"][0]["content_types"] = form;
+            change(&mut c["sources"][0]);
+        }
+    };
+    accepted(with(|_| {}));
+    let blind = |what: &str| {
+        format!(
+            "sources[0].content_types: holds a type that is not JSON, in which {what} finds nothing"
+        )
+    };
+    refused(with(|s| s["preset"] = json!("suno")), &blind("`id`"));
+    refused(
+        with(|s| s["preset"] = json!("linear")),
+        &blind("`timestamp`"),
+    );
+    refused(
+        with(|s| s["dedupe"] = json!({ "key": [{ "header": "x" }, { "pointer": "/a" }] })),
+        &blind("`dedupe.key`"),
+    );
+    refused(
+        with(|s| s["payload"] = json!({ "required": [{ "pointer": "/a", "type": "string" }] })),
+        &blind("`payload.required`"),
+    );
+    refused(
+        with(|s| s["payload"] = json!({ "allowed_url_hosts": ["a.example"] })),
+        &blind("`payload.allowed_url_hosts`"),
+    );
+    refused(
+        source("content_types", json!([])),
+        "sources[0].content_types: is empty, expected at least one media type",
+    );
+    for text in ["json", "a/b; charset=utf-8", "/b", "a/", "a/b/c", "a b/c"] {
+        refused(
+            source("content_types", json!([text])),
+            "sources[0].content_types[0]: expected a media type such as `application/json`, \
+             without parameters",
+        );
+    }
+    accepted(source(
+        "content_types",
+        json!(["application/JSON", "text/json+json"]),
+    ));
+}
+
+#[test]
+fn no_text_makes_the_reader_panic() {
+    let text = configuration(|_| {}).to_string().into_bytes();
+    for at in 0..text.len() {
+        for byte in [0, b'"', b'{', b'}', b'[', b'\\', 0xff] {
+            let mut text = text.clone();
+            text[at] = byte;
+            let _ = config::parse(&text, &|_| None);
+        }
+        let _ = config::parse(&text[..at], &|_| None);
+    }
+}

@@ -1,0 +1,750 @@
+//! The Redis store: what is sent, byte for byte, what every reply means, and the contract of both
+//! stores, held by the same tests.
+
+use std::collections::HashMap;
+
+use callback_guard_core::backlog::{Backlog, CAPACITY, Errand};
+use callback_guard_core::circuit::{
+    Circuit, FAILURES, LONGEST_REST_MILLIS, Permit, REST_MILLIS, Turn,
+};
+use callback_guard_core::config;
+use callback_guard_core::dedupe::{EventKey, Fingerprint, OwnerToken};
+use callback_guard_core::redis::{MAX_REPLY_BYTES, OnError, Protocol, Remote, Replies, StoreError};
+use callback_guard_core::store::{ClaimAnswer, ClaimRequest, Memory, Settlement};
+use callback_guard_core::time::UnixMillis;
+use sha2::{Digest, Sha256};
+
+use crate::support::{MapShared, configuration};
+
+const NOW: UnixMillis = UnixMillis::from_seconds(1_000_000);
+
+fn remote(protocol: Protocol) -> Remote {
+    Remote {
+        protocol,
+        cluster: "redis_http".into(),
+        authority: "redis.internal".into(),
+        authorization: Some(Remote::authorization(protocol, "user:password")),
+        key_prefix: "callback-guard:".into(),
+        timeout_millis: 250,
+        on_error: OnError::Memory,
+        replies: Replies::of(protocol),
+    }
+}
+
+fn request(number: u64, owner: u64) -> ClaimRequest {
+    ClaimRequest {
+        key: EventKey::from_bytes(Sha256::digest(number.to_le_bytes()).into()),
+        owner: OwnerToken::new(owner),
+        lease_seconds: 30,
+    }
+}
+
+fn deliver(number: u64, owner: u64) -> Settlement {
+    Settlement::Deliver {
+        key: request(number, owner).key,
+        owner: OwnerToken::new(owner),
+        fingerprint: Fingerprint::new(number),
+        window_seconds: 86_400,
+    }
+}
+
+fn release(number: u64, owner: u64) -> Settlement {
+    Settlement::Release {
+        key: request(number, owner).key,
+        owner: OwnerToken::new(owner),
+    }
+}
+
+const HEX: &str = "af5570f5a1810b7af78caf4bc70a660f0df51e42baf91d4de5b2328de0e83dfc";
+
+#[test]
+fn what_is_sent() {
+    let key = EventKey::from_bytes(hex::decode(HEX).unwrap().try_into().unwrap());
+    let claim = ClaimRequest {
+        key,
+        owner: OwnerToken::new(255),
+        lease_seconds: 30,
+    };
+    let settlement = Settlement::Release {
+        key,
+        owner: OwnerToken::new(255),
+    };
+    let webdis = remote(Protocol::Webdis);
+    assert_eq!(
+        webdis.claim("suno", &claim),
+        format!("SET/callback-guard%3Asuno%3A{HEX}/c%3A00000000000000ff/NX/GET/PX/30000")
+    );
+    let release = webdis.settle("suno", &settlement);
+    assert!(release.starts_with("EVAL/local%20v%3Dredis%2Ecall%28%27GET%27%2CKEYS%5B1%5D%29"));
+    assert!(release.ends_with(&format!(
+        "/1/callback-guard%3Asuno%3A{HEX}/c%3A00000000000000ff"
+    )));
+    let upstash = remote(Protocol::Upstash);
+    assert_eq!(
+        upstash.claim("suno", &claim),
+        format!(
+            r#"["SET","callback-guard:suno:{HEX}","c:00000000000000ff","NX","GET","PX","30000"]"#
+        )
+    );
+    assert_eq!(
+        webdis.headers(),
+        [
+            (":method", "POST"),
+            (":path", "/"),
+            (":authority", "redis.internal"),
+            ("content-type", "application/x-www-form-urlencoded"),
+            ("authorization", "Basic dXNlcjpwYXNzd29yZA=="),
+        ]
+    );
+    assert_eq!(
+        upstash.headers()[4],
+        ("authorization", "Bearer user:password")
+    );
+}
+
+#[test]
+fn no_debug_shows_the_token() {
+    let text = format!("{:?}", remote(Protocol::Upstash));
+    assert!(!text.contains("password"), "{text}");
+}
+
+#[test]
+fn what_a_reply_to_a_claim_means() {
+    use ClaimAnswer::{ClaimedByAnother, Delivered, Granted};
+    use StoreError::{Denied, Malformed, Redis, Status, Timeout, Unreachable};
+
+    let owner = OwnerToken::new(1);
+    let rows: &[(Protocol, u16, &str, Result<ClaimAnswer, StoreError>)] = &[
+        (Protocol::Webdis, 200, r#"{"SET":null}"#, Ok(Granted)),
+        (
+            Protocol::Webdis,
+            200,
+            r#"{"SET":"c:0000000000000001"}"#,
+            Ok(Granted),
+        ),
+        (
+            Protocol::Webdis,
+            200,
+            r#"{"SET":"c:0000000000000002"}"#,
+            Ok(ClaimedByAnother),
+        ),
+        (
+            Protocol::Webdis,
+            200,
+            r#"{"SET":"d:0000000000000002:000000000000000a"}"#,
+            Ok(Delivered(Fingerprint::new(10))),
+        ),
+        (
+            Protocol::Webdis,
+            200,
+            r#"{"SET":[false,"ERR x"]}"#,
+            Err(Redis),
+        ),
+        (
+            Protocol::Webdis,
+            200,
+            r#"{"SET":[true,"OK"]}"#,
+            Err(Malformed),
+        ),
+        (Protocol::Webdis, 200, r#"{"EVAL":1}"#, Err(Malformed)),
+        (Protocol::Webdis, 200, r#"{"SET":1}"#, Err(Malformed)),
+        (Protocol::Webdis, 200, r#"{"SET":nul"#, Err(Malformed)),
+        (Protocol::Webdis, 200, r#"{"SET":null}{"#, Err(Malformed)),
+        (
+            Protocol::Webdis,
+            200,
+            r#"{"SET":null,"SET":null}"#,
+            Err(Malformed),
+        ),
+        (Protocol::Webdis, 200, r#"{"SET":"c:1"}"#, Err(Malformed)),
+        (
+            Protocol::Webdis,
+            200,
+            r#"{"SET":"c:00000000000000FF"}"#,
+            Err(Malformed),
+        ),
+        (
+            Protocol::Webdis,
+            200,
+            r#"{"SET":"d:0000000000000002"}"#,
+            Err(Malformed),
+        ),
+        (Protocol::Webdis, 200, r#"{"SET":""}"#, Err(Malformed)),
+        (Protocol::Webdis, 200, "", Err(Malformed)),
+        (Protocol::Webdis, 200, "OK", Err(Malformed)),
+        (Protocol::Webdis, 200, "[]", Err(Malformed)),
+        (Protocol::Webdis, 400, r#"{"SET":null}"#, Err(Status)),
+        (Protocol::Webdis, 401, "", Err(Denied)),
+        (Protocol::Webdis, 403, "", Err(Denied)),
+        (Protocol::Webdis, 404, "", Err(Status)),
+        (Protocol::Webdis, 503, "", Err(Unreachable)),
+        (Protocol::Webdis, 504, "", Err(Timeout)),
+        (Protocol::Upstash, 200, r#"{"result":null}"#, Ok(Granted)),
+        (
+            Protocol::Upstash,
+            200,
+            r#"{"result":"c:0000000000000002"}"#,
+            Ok(ClaimedByAnother),
+        ),
+        (Protocol::Upstash, 200, r#"{"result":"OK"}"#, Err(Malformed)),
+        (
+            Protocol::Upstash,
+            200,
+            r#"{"result":[false,"ERR x"]}"#,
+            Err(Malformed),
+        ),
+        (Protocol::Upstash, 200, r#"{"error":"ERR x"}"#, Err(Redis)),
+        (Protocol::Upstash, 400, r#"{"error":"ERR x"}"#, Err(Redis)),
+        (Protocol::Upstash, 500, r#"{"error":"ERR x"}"#, Err(Redis)),
+        (Protocol::Upstash, 400, r#"{"result":null}"#, Err(Malformed)),
+        (
+            Protocol::Upstash,
+            200,
+            r#"{"error":"x","result":null}"#,
+            Err(Malformed),
+        ),
+        (Protocol::Upstash, 200, r#"{"error":null}"#, Err(Malformed)),
+        (
+            Protocol::Upstash,
+            401,
+            r#"{"error":"Unauthorized"}"#,
+            Err(Denied),
+        ),
+        (Protocol::Upstash, 429, "", Err(Status)),
+    ];
+    for (protocol, status, body, expected) in rows {
+        let answer = remote(*protocol).read_claim(*status, body.as_bytes(), owner);
+        assert_eq!(answer, *expected, "{protocol:?} {status} {body}");
+    }
+}
+
+#[test]
+fn what_a_reply_to_a_settlement_means() {
+    let rows: &[(Protocol, &str, Result<bool, StoreError>)] = &[
+        (Protocol::Webdis, r#"{"EVAL":1}"#, Ok(true)),
+        (Protocol::Webdis, r#"{"EVAL":0}"#, Ok(false)),
+        (
+            Protocol::Webdis,
+            r#"{"EVAL":[false,"ERR x"]}"#,
+            Err(StoreError::Redis),
+        ),
+        (
+            Protocol::Webdis,
+            r#"{"EVAL":2}"#,
+            Err(StoreError::Malformed),
+        ),
+        (
+            Protocol::Webdis,
+            r#"{"EVAL":true}"#,
+            Err(StoreError::Malformed),
+        ),
+        (
+            Protocol::Webdis,
+            r#"{"EVAL":null}"#,
+            Err(StoreError::Malformed),
+        ),
+        (
+            Protocol::Webdis,
+            r#"{"SET":null}"#,
+            Err(StoreError::Malformed),
+        ),
+        (Protocol::Upstash, r#"{"result":1}"#, Ok(true)),
+        (Protocol::Upstash, r#"{"result":0}"#, Ok(false)),
+        (
+            Protocol::Upstash,
+            r#"{"result":"1"}"#,
+            Err(StoreError::Malformed),
+        ),
+    ];
+    for (protocol, body, expected) in rows {
+        let answer = remote(*protocol).read_settle(200, body.as_bytes());
+        assert_eq!(answer, *expected, "{protocol:?} {body}");
+    }
+}
+
+#[test]
+fn a_reply_has_a_limit() {
+    let padded = |size: usize| {
+        let reply = r#"{"SET":null}"#;
+        format!("{reply}{}", " ".repeat(size - reply.len()))
+    };
+    let read = |size| {
+        remote(Protocol::Webdis).read_claim(200, padded(size).as_bytes(), OwnerToken::new(1))
+    };
+    assert_eq!(read(MAX_REPLY_BYTES), Ok(ClaimAnswer::Granted));
+    assert_eq!(read(MAX_REPLY_BYTES + 1), Err(StoreError::Malformed));
+}
+
+#[test]
+fn every_truncation_of_a_reply_is_malformed() {
+    for whole in [
+        r#"{"SET":"d:0000000000000002:000000000000000a"}"#,
+        r#"{"SET":null}"#,
+    ] {
+        for end in 0..whole.len() {
+            let part = &whole.as_bytes()[..end];
+            let answer = remote(Protocol::Webdis).read_claim(200, part, OwnerToken::new(1));
+            assert_eq!(answer, Err(StoreError::Malformed), "{}", &whole[..end]);
+        }
+    }
+}
+
+#[test]
+fn what_becomes_of_a_request_when_the_store_fails() {
+    let rows = [
+        (OnError::Memory, true, ClaimAnswer::GrantedHere, true, false),
+        // Without a claim of its own it cannot fall back on it.
+        (
+            OnError::Memory,
+            false,
+            ClaimAnswer::Unavailable,
+            false,
+            true,
+        ),
+        (OnError::Reject, true, ClaimAnswer::Unavailable, false, true),
+        (OnError::Pass, true, ClaimAnswer::Unavailable, false, true),
+    ];
+    for (on_error, holds_here, answer, keeps_here, releases_there) in rows {
+        let resolved = on_error.resolve(Err(StoreError::Timeout), holds_here);
+        assert_eq!(
+            (
+                resolved.answer,
+                resolved.keeps_here,
+                resolved.releases_there
+            ),
+            (answer, keeps_here, releases_there),
+            "{on_error:?} {holds_here}"
+        );
+        // What was never asked needs no release.
+        let resolved = on_error.resolve(Err(StoreError::CircuitOpen), holds_here);
+        assert!(!resolved.releases_there);
+    }
+    let resolved = OnError::Memory.resolve(Ok(ClaimAnswer::ClaimedByAnother), true);
+    assert!(!resolved.keeps_here && !resolved.releases_there);
+    assert!(
+        OnError::Memory
+            .resolve(Ok(ClaimAnswer::Granted), true)
+            .keeps_here
+    );
+}
+
+fn at(millis: u64) -> UnixMillis {
+    UnixMillis::new(NOW.as_millis() + millis)
+}
+
+/// Opens a circuit at `NOW`.
+fn opened() -> Circuit {
+    let mut circuit = Circuit::default();
+    for number in 1..=FAILURES {
+        let permit = circuit.permit(NOW).unwrap();
+        let turn = circuit.failed(permit, NOW);
+        let expected = if number == FAILURES {
+            Turn::Opened
+        } else {
+            Turn::None
+        };
+        assert_eq!(turn, expected);
+    }
+    circuit
+}
+
+#[test]
+fn a_circuit_opens_after_failures_in_a_row() {
+    let mut circuit = Circuit::default();
+    for _ in 0..10 {
+        for _ in 1..FAILURES {
+            assert_eq!(circuit.failed(Permit::Call, NOW), Turn::None);
+        }
+        assert_eq!(circuit.succeeded(Permit::Call), Turn::None);
+    }
+    assert!(!circuit.is_open());
+    assert!(opened().is_open());
+}
+
+#[test]
+fn an_open_circuit_lets_one_probe_through() {
+    let mut circuit = opened();
+    assert_eq!(circuit.permit(at(REST_MILLIS - 1)), None);
+    assert!(!circuit.would_permit(at(REST_MILLIS - 1)));
+    assert!(circuit.would_permit(at(REST_MILLIS)));
+    assert_eq!(circuit.permit(at(REST_MILLIS)), Some(Permit::Probe));
+    assert_eq!(circuit.permit(at(REST_MILLIS)), None);
+    // Calls from before say nothing.
+    assert_eq!(circuit.succeeded(Permit::Call), Turn::None);
+    assert_eq!(circuit.failed(Permit::Call, at(REST_MILLIS)), Turn::None);
+    assert_eq!(circuit.permit(at(REST_MILLIS)), None);
+    assert_eq!(circuit.succeeded(Permit::Probe), Turn::Closed);
+    assert_eq!(circuit.permit(at(REST_MILLIS)), Some(Permit::Call));
+}
+
+#[test]
+fn failed_probes_double_the_rest_up_to_a_limit() {
+    let mut circuit = opened();
+    let (mut now, mut rest) = (NOW, REST_MILLIS);
+    for _ in 0..8 {
+        let due = UnixMillis::new(now.as_millis() + rest);
+        assert_eq!(circuit.permit(UnixMillis::new(due.as_millis() - 1)), None);
+        assert_eq!(circuit.permit(due), Some(Permit::Probe));
+        assert_eq!(circuit.failed(Permit::Probe, due), Turn::None);
+        (now, rest) = (due, (rest * 2).min(LONGEST_REST_MILLIS));
+    }
+    assert_eq!(rest, LONGEST_REST_MILLIS);
+}
+
+#[test]
+fn an_abandoned_probe_makes_room_for_another() {
+    let mut circuit = opened();
+    let now = at(REST_MILLIS);
+    assert_eq!(circuit.permit(now), Some(Permit::Probe));
+    circuit.abandoned(Permit::Call, now);
+    assert_eq!(circuit.permit(now), None);
+    circuit.abandoned(Permit::Probe, now);
+    assert_eq!(circuit.permit(now), Some(Permit::Probe));
+}
+
+#[test]
+fn the_backlog_keeps_what_is_due_and_gives_up_at_the_end_of_the_lease() {
+    let mut backlog = Backlog::default();
+    let errand = Errand::new(0, deliver(1, 1), at(30_000), at(0));
+    assert!(!errand.is_retry);
+    let again = errand.again(at(0));
+    assert!(again.is_retry);
+    assert_eq!(backlog.push(again), None);
+    assert_eq!(backlog.next_due(at(99)), None);
+    let due = backlog.next_due(at(100)).unwrap();
+    assert!(backlog.is_empty());
+    // The pause doubles.
+    assert_eq!(backlog.push(due.again(at(100))), None);
+    assert_eq!(backlog.next_due(at(299)), None);
+    assert_eq!(backlog.next_ended(at(29_999)), None);
+    assert!(backlog.next_ended(at(30_000)).is_some());
+    for number in 0..CAPACITY {
+        let number = u64::try_from(number).unwrap();
+        assert_eq!(
+            backlog.push(Errand::new(0, deliver(number, 1), at(1), at(0))),
+            None
+        );
+    }
+    let dropped = backlog
+        .push(Errand::new(0, deliver(9_999, 1), at(1), at(0)))
+        .unwrap();
+    assert_eq!(dropped.settlement, deliver(0, 1));
+    assert_eq!(backlog.len(), CAPACITY);
+}
+
+/// A store, as the guard uses it.
+trait Store {
+    fn claim(&mut self, request: &ClaimRequest, now: UnixMillis) -> ClaimAnswer;
+    fn settle(&mut self, settlement: &Settlement, now: UnixMillis) -> bool;
+}
+
+struct InMemory(Memory, MapShared);
+
+impl Store for InMemory {
+    fn claim(&mut self, request: &ClaimRequest, now: UnixMillis) -> ClaimAnswer {
+        self.0.claim(&mut self.1, request, now).0
+    }
+
+    fn settle(&mut self, settlement: &Settlement, now: UnixMillis) -> bool {
+        self.0.settle(&mut self.1, settlement, now).unwrap().0
+    }
+}
+
+/// A Redis that understands what the guard sends, by way of the protocol's own text.
+struct InRedis {
+    remote: Remote,
+    values: HashMap<String, (String, u64)>,
+}
+
+impl InRedis {
+    fn new(protocol: Protocol) -> Self {
+        Self {
+            remote: remote(protocol),
+            values: HashMap::new(),
+        }
+    }
+
+    fn arguments(&self, body: &str) -> Vec<String> {
+        match self.remote.protocol {
+            Protocol::Upstash => serde_json::from_str(body).unwrap(),
+            Protocol::Webdis => body.split('/').map(percent_decode).collect(),
+        }
+    }
+
+    fn reply(&self, command: &str, reply: serde_json::Value) -> Vec<u8> {
+        let name = match self.remote.protocol {
+            Protocol::Upstash => "result",
+            Protocol::Webdis => command,
+        };
+        serde_json::json!({ name: reply }).to_string().into_bytes()
+    }
+
+    fn get(&mut self, key: &str, now: u64) -> Option<String> {
+        self.values.retain(|_, (_, end)| *end > now);
+        self.values.get(key).map(|(value, _)| value.clone())
+    }
+
+    fn run(&mut self, body: &str, now: u64) -> Vec<u8> {
+        let arguments = self.arguments(body);
+        let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        match words[..] {
+            ["SET", key, value, "NX", "GET", "PX", lease] => {
+                let old = self.get(key, now);
+                if old.is_none() {
+                    let end = now + lease.parse::<u64>().unwrap();
+                    self.values.insert(key.to_owned(), (value.to_owned(), end));
+                }
+                self.reply("SET", old.into())
+            }
+            ["EVAL", _, "1", key, claim, value, window] => {
+                let held = self.get(key, now);
+                let is_ours = held.is_none() || held.as_deref() == Some(claim);
+                if is_ours {
+                    let end = now + window.parse::<u64>().unwrap();
+                    self.values.insert(key.to_owned(), (value.to_owned(), end));
+                }
+                let is_settled = is_ours || held.as_deref() == Some(value);
+                self.reply("EVAL", u8::from(is_settled).into())
+            }
+            ["EVAL", _, "1", key, claim] => {
+                let held = self.get(key, now);
+                if held.as_deref() == Some(claim) {
+                    self.values.remove(key);
+                }
+                let is_settled = held.is_none_or(|held| held == claim);
+                self.reply("EVAL", u8::from(is_settled).into())
+            }
+            _ => panic!("{body}"),
+        }
+    }
+}
+
+impl Store for InRedis {
+    fn claim(&mut self, request: &ClaimRequest, now: UnixMillis) -> ClaimAnswer {
+        let body = self.remote.claim("suno", request);
+        let reply = self.run(&body, now.as_millis());
+        self.remote.read_claim(200, &reply, request.owner).unwrap()
+    }
+
+    fn settle(&mut self, settlement: &Settlement, now: UnixMillis) -> bool {
+        let body = self.remote.settle("suno", settlement);
+        let reply = self.run(&body, now.as_millis());
+        self.remote.read_settle(200, &reply).unwrap()
+    }
+}
+
+fn percent_decode(text: &str) -> String {
+    let mut bytes = Vec::new();
+    let mut rest = text.as_bytes();
+    while let Some((first, tail)) = rest.split_first() {
+        if *first == b'%' {
+            bytes.extend(hex::decode(&tail[..2]).unwrap());
+            rest = &tail[2..];
+        } else {
+            bytes.push(*first);
+            rest = tail;
+        }
+    }
+    String::from_utf8(bytes).unwrap()
+}
+
+fn stores() -> Vec<(&'static str, Box<dyn Store>)> {
+    vec![
+        (
+            "memory",
+            Box::new(InMemory(Memory::new(1_000), MapShared::default())),
+        ),
+        ("webdis", Box::new(InRedis::new(Protocol::Webdis))),
+        ("upstash", Box::new(InRedis::new(Protocol::Upstash))),
+    ]
+}
+
+#[test]
+fn every_store_keeps_the_contract() {
+    use ClaimAnswer::{ClaimedByAnother, Delivered, Granted};
+
+    for (name, mut store) in stores() {
+        let later = |seconds| NOW.plus_seconds(seconds);
+        // absent -> claimed, by one
+        assert_eq!(store.claim(&request(1, 1), NOW), Granted, "{name}");
+        assert_eq!(store.claim(&request(1, 2), NOW), ClaimedByAnother, "{name}");
+        // only the owner settles
+        assert!(!store.settle(&release(1, 2), NOW), "{name}");
+        assert!(!store.settle(&deliver(1, 2), NOW), "{name}");
+        assert_eq!(store.claim(&request(1, 3), NOW), ClaimedByAnother, "{name}");
+        // claimed -> absent
+        assert!(store.settle(&release(1, 1), NOW), "{name}");
+        assert_eq!(store.claim(&request(1, 3), NOW), Granted, "{name}");
+        // claimed -> delivered, for the window
+        assert!(store.settle(&deliver(1, 3), NOW), "{name}");
+        let known = Delivered(Fingerprint::new(1));
+        assert_eq!(store.claim(&request(1, 4), later(86_399)), known, "{name}");
+        assert_eq!(
+            store.claim(&request(1, 4), later(86_400)),
+            Granted,
+            "{name}"
+        );
+        // the lease ends
+        assert_eq!(store.claim(&request(2, 5), NOW), Granted, "{name}");
+        assert_eq!(
+            store.claim(&request(2, 6), later(29)),
+            ClaimedByAnother,
+            "{name}"
+        );
+        assert_eq!(store.claim(&request(2, 6), later(30)), Granted, "{name}");
+        // a late settlement does not take the claim of another
+        assert!(!store.settle(&deliver(2, 5), later(31)), "{name}");
+        assert_eq!(
+            store.claim(&request(2, 7), later(31)),
+            ClaimedByAnother,
+            "{name}"
+        );
+        // but where nobody has claimed since, the event is remembered
+        assert_eq!(store.claim(&request(3, 8), NOW), Granted, "{name}");
+        assert!(store.settle(&deliver(3, 8), later(40)), "{name}");
+        assert_eq!(
+            store.claim(&request(3, 9), later(41)),
+            Delivered(Fingerprint::new(3)),
+            "{name}"
+        );
+    }
+}
+
+#[test]
+fn every_store_says_the_same() {
+    const START: u64 = 0x00c0_ffee;
+    let mut state = START;
+    let mut next = |bound: u64| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state % bound
+    };
+    let mut stores = stores();
+    let mut now = NOW;
+    let mut owner = 0;
+    let mut claims: Vec<(u64, u64)> = Vec::new();
+    for step in 0..20_000 {
+        now = UnixMillis::new(now.as_millis() + next(2_000));
+        let number = next(40);
+        let settled = (!claims.is_empty() && next(2) == 0).then(|| {
+            let at = usize::try_from(next(u64::try_from(claims.len()).unwrap())).unwrap();
+            let (number, owner) = claims.swap_remove(at);
+            if next(2) == 0 {
+                Settlement::Deliver {
+                    key: request(number, owner).key,
+                    owner: OwnerToken::new(owner),
+                    fingerprint: Fingerprint::new(owner),
+                    window_seconds: 400,
+                }
+            } else {
+                release(number, owner)
+            }
+        });
+        if let Some(settlement) = settled {
+            for (_, store) in &mut stores {
+                store.settle(&settlement, now);
+            }
+            continue;
+        }
+        owner += 1;
+        let mut answers = stores
+            .iter_mut()
+            .map(|(name, store)| (*name, store.claim(&request(number, owner), now)));
+        let (_, first) = answers.next().unwrap();
+        for (name, answer) in answers {
+            assert_eq!(answer, first, "{name}, step {step}, start {START:#x}");
+        }
+        if first == ClaimAnswer::Granted {
+            claims.push((number, owner));
+        }
+    }
+}
+
+#[test]
+fn configurations_of_the_store() {
+    let environment = |name: &str| match name {
+        "TOKEN" => Some(b"user:password".to_vec()),
+        "PLAIN" => Some(b"secret-token".to_vec()),
+        "BROKEN" => Some(b"secret token\n".to_vec()),
+        _ => None,
+    };
+    let parse = |store: serde_json::Value| {
+        let text = configuration(|c| c["store"] = store).to_string();
+        config::parse(text.as_bytes(), &environment).map_err(|error| error.to_string())
+    };
+    let policy = parse(serde_json::json!({
+        "kind": "redis", "protocol": "webdis", "cluster": "redis_http"
+    }))
+    .unwrap();
+    let remote = policy.remote.unwrap();
+    assert_eq!(&*remote.authority, "redis_http");
+    assert_eq!(&*remote.key_prefix, "callback-guard:");
+    assert_eq!(remote.timeout_millis, 250);
+    assert_eq!(remote.on_error, OnError::Memory);
+    assert_eq!(remote.authorization, None);
+    let refused = |change: fn(&mut serde_json::Value), expected: &str| {
+        let mut store = serde_json::json!({
+            "kind": "redis", "protocol": "upstash", "cluster": "redis_http",
+            "authority": "redis.internal:8080", "token_env": "PLAIN", "key_prefix": "x:",
+            "timeout_milliseconds": 100, "on_error": "reject"
+        });
+        assert!(parse(store.clone()).is_ok());
+        change(&mut store);
+        assert_eq!(parse(store).unwrap_err(), expected);
+    };
+    let missing: fn(&mut serde_json::Value) =
+        |s| drop(s.as_object_mut().unwrap().remove("cluster"));
+    refused(
+        missing,
+        "store.cluster: is missing, expected the name of an Envoy cluster",
+    );
+    refused(
+        |s| drop(s.as_object_mut().unwrap().remove("protocol")),
+        "store.protocol: is missing, expected `webdis` or `upstash`",
+    );
+    refused(
+        |s| drop(s.as_object_mut().unwrap().remove("token_env")),
+        "store.token_env: is missing, expected the name of an environment variable",
+    );
+    refused(
+        |s| s["token_env"] = "ABSENT".into(),
+        "store.token_env: environment variable `ABSENT` is not set",
+    );
+    refused(
+        |s| s["token_env"] = "BROKEN".into(),
+        "store.token_env: the token is empty or holds a space or a character that is not ASCII",
+    );
+    refused(
+        |s| s["protocol"] = "webdis".into(),
+        "store.token_env: the token of `webdis` has no `:`, expected user:password",
+    );
+    refused(
+        |s| s["protocol"] = "resp".into(),
+        "store.protocol: unknown variant `resp`, expected `upstash` or `webdis`",
+    );
+    refused(
+        |s| s["authority"] = "http://redis".into(),
+        "store.authority: expected a host name, with or without a port",
+    );
+    refused(
+        |s| s["key_prefix"] = "a b".into(),
+        "store.key_prefix: expected at most 64 visible ASCII characters",
+    );
+    refused(
+        |s| s["timeout_milliseconds"] = 0.into(),
+        "store.timeout_milliseconds: 0 is out of range, expected 1 to 10000",
+    );
+    refused(
+        |s| s["timeout_milliseconds"] = 10_001.into(),
+        "store.timeout_milliseconds: 10001 is out of range, expected 1 to 10000",
+    );
+    refused(
+        |s| s["kind"] = "memory".into(),
+        "store.protocol: stands beside `kind` `memory`, expected `kind` `redis`",
+    );
+    refused(
+        |s| s["capacity"] = 1.into(),
+        "store.capacity: 1 is out of range, expected 1000 to 4000000",
+    );
+}

@@ -1,0 +1,122 @@
+//! The invariants of the layout, as tests.
+
+use std::path::{Path, PathBuf};
+
+fn sources() -> Vec<(PathBuf, String)> {
+    fn walk(folder: &Path, found: &mut Vec<(PathBuf, String)>) {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                walk(&path, found);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                found.push((path.clone(), std::fs::read_to_string(&path).unwrap()));
+            }
+        }
+    }
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let mut found = Vec::new();
+    walk(&root.join("src"), &mut found);
+    walk(&root.join("core/src"), &mut found);
+    walk(&root.join("scan/src"), &mut found);
+    assert!(found.len() > 10);
+    found
+}
+
+#[test]
+fn only_the_filter_names_the_sdk() {
+    for (path, text) in sources() {
+        let names = text
+            .lines()
+            .any(|line| !line.trim_start().starts_with("//") && line.contains("proxy_wasm"));
+        assert_eq!(names, path.ends_with("src/filter.rs"), "{}", path.display());
+    }
+}
+
+#[test]
+fn only_the_border_is_unsafe() {
+    for (path, text) in sources() {
+        let is_unsafe = text
+            .lines()
+            .any(|line| !line.trim_start().starts_with("//") && line.contains("unsafe "));
+        assert_eq!(
+            is_unsafe,
+            path.ends_with("src/filter/host.rs"),
+            "{}",
+            path.display()
+        );
+    }
+}
+
+#[test]
+fn the_core_reads_no_clock() {
+    for (path, text) in sources() {
+        for clock in ["SystemTime", "Instant::"] {
+            assert!(!text.contains(clock), "{}: {clock}", path.display());
+        }
+    }
+}
+
+fn readme() -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../README.md");
+    std::fs::read_to_string(path).unwrap()
+}
+
+#[test]
+fn the_readme_has_every_code_with_its_status() {
+    use callback_guard_core::verdict::Code;
+
+    let readme = readme();
+    for code in Code::ALL {
+        let row = format!("| {} | `{code}` |", code.status());
+        let is_told = readme.contains(&row) || *code == Code::Forwarded;
+        assert!(is_told, "the README has no row that begins with {row}");
+    }
+    let rows = readme.lines().filter(|line| {
+        line.split('|')
+            .nth(1)
+            .is_some_and(|cell| cell.trim().parse::<u16>().is_ok())
+    });
+    assert_eq!(
+        rows.count(),
+        Code::ALL.len() - 1,
+        "rows that no code stands behind"
+    );
+}
+
+#[test]
+fn the_configuration_of_envoy_yaml_is_accepted() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../envoy.yaml");
+    let yaml = std::fs::read_to_string(path).unwrap();
+    let start = yaml.find("value: |\n").unwrap() + "value: |\n".len();
+    let indent = yaml[start..]
+        .chars()
+        .take_while(|char| *char == ' ')
+        .count();
+    let text: String = yaml[start..]
+        .lines()
+        .take_while(|line| line.len() >= indent && line[..indent].trim().is_empty())
+        .collect();
+    let environment = |name: &str| (name == "SUNO_WEBHOOK_KEY").then(|| b"key".to_vec());
+    let policy = callback_guard_core::config::parse(text.as_bytes(), &environment).unwrap();
+    assert_eq!(policy.sources.len(), 1);
+}
+
+#[test]
+fn the_readme_has_every_preset() {
+    let readme = readme();
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/presets.json");
+    let presets: serde_json::Value =
+        serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+    for name in presets
+        .as_array()
+        .unwrap()
+        .iter()
+        .flat_map(|preset| preset["names"].as_array().unwrap())
+    {
+        let name = name.as_str().unwrap();
+        assert!(
+            readme.contains(&format!("`{name}`")),
+            "the README has no preset {name}"
+        );
+    }
+}

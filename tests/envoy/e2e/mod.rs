@@ -1,0 +1,11 @@
+//! The tests in a real Envoy, with the repository's own `envoy.yaml`. What reached the upstream is
+//! counted there: a leak does not show at the client.
+
+mod configuration;
+mod dedupe;
+mod deliver;
+mod hold;
+mod measures;
+mod observe;
+mod refuse;
+mod traps;

@@ -1,0 +1,24 @@
+//! The filter in a real Envoy, with the repository's own `envoy.yaml`. What reached the upstream is
+//! counted there: a leak does not show at the client.
+//!
+//! Needs Rust and Python alone. What needs root, npm or services is in `tests/services`.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::as_conversions,
+    unreachable_pub,
+    missing_docs,
+    reason = "tests"
+)]
+
+mod calls;
+mod e2e;
+mod faults;
+mod hostile;
+mod soak;
+mod supply;
+#[path = "../support/mod.rs"]
+mod support;

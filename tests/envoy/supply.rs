@@ -1,0 +1,403 @@
+//! What the module is made of, and what it may do in the proxy: the functions it imports, and the
+//! capabilities that `envoy.yaml` gives it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::env;
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use callback_guard_harness::{Render, places, wasm};
+use serde_json::{Value, json};
+
+/// What the guard calls: its own border, and what Rust's standard library needs of WASI to read the
+/// environment, to draw random numbers and to die.
+const CALLED: &[&str] = &[
+    "environ_get",
+    "environ_sizes_get",
+    "fd_write",
+    "proc_exit",
+    "proxy_add_header_map_value",
+    "proxy_continue_stream",
+    "proxy_define_metric",
+    "proxy_get_buffer_bytes",
+    "proxy_get_current_time_nanoseconds",
+    "proxy_get_header_map_pairs",
+    "proxy_get_log_level",
+    "proxy_get_property",
+    "proxy_get_shared_data",
+    "proxy_http_call",
+    "proxy_increment_metric",
+    "proxy_log",
+    "proxy_record_metric",
+    "proxy_remove_header_map_value",
+    "proxy_replace_header_map_value",
+    "proxy_send_local_response",
+    "proxy_set_effective_context",
+    "proxy_set_property",
+    "proxy_set_shared_data",
+    "proxy_set_tick_period_milliseconds",
+    "random_get",
+];
+
+/// What the SDK names in methods that a filter could use and this one does not: they stand in its
+/// tables of methods, so no linker can drop them. The proxy answers them with an error.
+const ONLY_NAMED: &[&str] = &[
+    "proxy_call_foreign_function",
+    "proxy_close_stream",
+    "proxy_dequeue_shared_queue",
+    "proxy_done",
+    "proxy_enqueue_shared_queue",
+    "proxy_get_header_map_value",
+    "proxy_get_status",
+    "proxy_grpc_call",
+    "proxy_grpc_cancel",
+    "proxy_grpc_close",
+    "proxy_grpc_send",
+    "proxy_grpc_stream",
+    "proxy_register_shared_queue",
+    "proxy_resolve_shared_queue",
+    "proxy_set_buffer_bytes",
+    "proxy_set_header_map_pairs",
+];
+
+/// The callbacks that the filter does something in.
+const CALLBACKS: &[&str] = &[
+    "proxy_on_configure",
+    "proxy_on_context_create",
+    "proxy_on_delete",
+    "proxy_on_done",
+    "proxy_on_http_call_response",
+    "proxy_on_log",
+    "proxy_on_request_body",
+    "proxy_on_request_headers",
+    "proxy_on_request_trailers",
+    "proxy_on_response_body",
+    "proxy_on_response_headers",
+    "proxy_on_response_trailers",
+    "proxy_on_tick",
+    "proxy_on_vm_start",
+];
+
+fn names(lists: &[&[&str]]) -> BTreeSet<String> {
+    lists
+        .concat()
+        .iter()
+        .map(|name| (*name).to_owned())
+        .collect()
+}
+
+#[test]
+fn the_module_imports_these_functions_and_no_other() {
+    let path = wasm::module(&|_| {}).unwrap();
+    let bytes = std::fs::read(&path).unwrap();
+    let (mut imports, mut exports) = (BTreeSet::new(), BTreeSet::new());
+    for payload in wasmparser::Parser::new(0).parse_all(&bytes) {
+        match payload.unwrap() {
+            wasmparser::Payload::ImportSection(section) => {
+                for import in section.into_imports() {
+                    let import = import.unwrap();
+                    let module = if import.name.starts_with("proxy_") {
+                        "env"
+                    } else {
+                        "wasi_snapshot_preview1"
+                    };
+                    assert_eq!(import.module, module, "{}", import.name);
+                    imports.insert(import.name.to_owned());
+                }
+            }
+            wasmparser::Payload::ExportSection(section) => {
+                exports.extend(
+                    section
+                        .into_iter()
+                        .map(|export| export.unwrap().name.to_owned()),
+                );
+            }
+            _ => {}
+        }
+    }
+    assert_eq!(imports, names(&[CALLED, ONLY_NAMED]), "{}", path.display());
+    for callback in CALLBACKS {
+        assert!(exports.contains(*callback), "{callback}");
+    }
+}
+
+#[test]
+fn the_border_calls_what_is_listed() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/filter/host.rs");
+    let text = std::fs::read_to_string(path).unwrap();
+    let declared: BTreeSet<&str> = text
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("fn ")?.split_once('('))
+        .map(|(name, _)| name)
+        .filter(|name| name.starts_with("proxy_"))
+        .collect();
+    // The SDK has to know of a call-out, to bring its answer to the right stream.
+    let by_the_sdk = ["proxy_http_call"];
+    let called = CALLED
+        .iter()
+        .copied()
+        .filter(|name| name.starts_with("proxy_") && !by_the_sdk.contains(name));
+    assert_eq!(declared, called.collect());
+}
+
+#[test]
+fn envoy_allows_the_module_these_and_no_other() {
+    let mut allowed = None;
+    let _ = Render::repository().plugin(|plugin| {
+        let list = &plugin["capability_restriction_config"]["allowed_capabilities"];
+        let keys = list.as_object().unwrap().keys().cloned();
+        allowed = Some(keys.collect::<BTreeSet<String>>());
+    });
+    assert_eq!(allowed.unwrap(), names(&[CALLED, CALLBACKS]));
+}
+
+/// The flag for this stands in `.cargo/config.toml`; a build without it works, and is slower.
+#[test]
+fn the_module_looks_at_sixteen_bytes_at_a_time() {
+    let bytes = std::fs::read(wasm::module(&|_| {}).unwrap()).unwrap();
+    let mut count = 0;
+    for payload in wasmparser::Parser::new(0).parse_all(&bytes) {
+        if let wasmparser::Payload::CodeSectionEntry(body) = payload.unwrap() {
+            count += body
+                .get_operators_reader()
+                .unwrap()
+                .into_iter()
+                .filter(|operator| matches!(operator, Ok(wasmparser::Operator::I8x16Bitmask)))
+                .count();
+        }
+    }
+    assert!(count > 0);
+}
+
+fn cargo_home() -> PathBuf {
+    env::var_os("CARGO_HOME").map_or_else(
+        || PathBuf::from(env::var_os("HOME").unwrap()).join(".cargo"),
+        PathBuf::from,
+    )
+}
+
+/// What the module is built of: what the Dockerfile copies for it.
+fn sources() -> Vec<String> {
+    let text = fs::read_to_string(places::repository().join("Dockerfile")).unwrap();
+    let mut sources = vec!["rust-toolchain.toml".to_owned()];
+    for line in text.lines() {
+        if let Some(words) = line
+            .strip_prefix("COPY ")
+            .filter(|words| !words.contains("--"))
+        {
+            let words: Vec<&str> = words.split(' ').collect();
+            sources.extend(
+                words[..words.len() - 1]
+                    .iter()
+                    .map(|word| (*word).to_owned()),
+            );
+        }
+    }
+    sources
+}
+
+/// Builds the module as another user would, in another folder: both have other names.
+fn module_from_elsewhere() -> Vec<u8> {
+    // Not in the repository, where cargo would find its settings.
+    let elsewhere = tempfile::tempdir().unwrap();
+    let (home, copy) = (
+        elsewhere.path().join("home of another"),
+        elsewhere.path().join("a copy"),
+    );
+    fs::create_dir(&home).unwrap();
+    for shared in ["config.toml", "registry"] {
+        symlink(cargo_home().join(shared), home.join(shared)).unwrap();
+    }
+    for source in sources() {
+        let to = copy.join(&source);
+        fs::create_dir_all(to.parent().unwrap()).unwrap();
+        let mut command = Command::new("cp");
+        command
+            .arg("-R")
+            .arg(places::repository().join(&source))
+            .arg(to);
+        assert!(command.status().unwrap().success(), "{source}");
+    }
+    let target = elsewhere.path().join("built");
+    let output = Command::new(copy.join("deploy/module.sh"))
+        .arg("--target-dir")
+        .arg(&target)
+        .env("CARGO_HOME", home)
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    fs::read(target.join("wasm32-wasip1/release/callback_guard.wasm")).unwrap()
+}
+
+#[test]
+fn the_same_sources_give_the_same_bytes_elsewhere() {
+    let path = wasm::module(&|_| {}).unwrap();
+    let here = fs::read(&path).unwrap();
+    let there = module_from_elsewhere();
+    // Not `assert_eq`, which would print both.
+    assert!(here == there, "{} and a second build", path.display());
+}
+
+/// The names of source files that panics would print: each ends with a zero byte.
+fn source_files(module: &[u8]) -> Vec<String> {
+    let is_of_a_path = |byte: &u8| byte.is_ascii_graphic() || *byte == b' ';
+    module
+        .split(|byte| !is_of_a_path(byte))
+        .map(|text| String::from_utf8(text.to_vec()).unwrap())
+        .filter(|text| text.ends_with(".rs"))
+        .collect()
+}
+
+#[test]
+fn the_module_tells_nothing_of_the_machine_that_built_it() {
+    let module = fs::read(wasm::module(&|_| {}).unwrap()).unwrap();
+    let text = String::from_utf8_lossy(&module);
+    for place in [places::repository(), cargo_home()] {
+        let place = place.to_str().unwrap();
+        assert!(!text.contains(place), "{place}");
+    }
+    let files = source_files(&module);
+    assert!(
+        files.iter().any(|file| file == "src/filter.rs"),
+        "{files:?}"
+    );
+    for file in files {
+        assert!(
+            !file.starts_with('/') || file.starts_with("/rustc/"),
+            "{file}"
+        );
+        assert!(!file.contains("registry"), "{file}");
+    }
+}
+
+/// A package of `cargo tree`, as it is named there: its name, its version, its licence.
+type Package = (String, String, String);
+
+/// The packages that are linked into the module, each with those that it asks for itself. No
+/// procedural macro and no build script: they run while it is built.
+fn linked() -> BTreeMap<Package, BTreeSet<Package>> {
+    let output = Command::new(env!("CARGO"))
+        .current_dir(places::repository())
+        .args(["tree", "--locked", "--package", "callback-guard"])
+        .args(["--target", "wasm32-wasip1"])
+        .args(["--edges", "normal,no-proc-macro"])
+        .args(["--no-dedupe", "--prefix", "depth", "--format", " {p} |{l}"])
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    let mut packages: BTreeMap<Package, BTreeSet<Package>> = BTreeMap::new();
+    let mut above: Vec<Package> = Vec::new();
+    for line in String::from_utf8(output.stdout).unwrap().lines() {
+        let (package, licence) = line.split_once('|').unwrap();
+        let mut words = package.split(' ');
+        let depth: usize = words.next().unwrap().parse().unwrap();
+        let name = words.next().unwrap().to_owned();
+        let version = words.next().unwrap().strip_prefix('v').unwrap().to_owned();
+        let package = (name, version, licence.to_owned());
+        packages.entry(package.clone()).or_default();
+        above.truncate(depth);
+        if let Some(parent) = above.last() {
+            packages.get_mut(parent).unwrap().insert(package.clone());
+        }
+        above.push(package);
+    }
+    packages
+}
+
+/// The SHA-256 that `Cargo.lock` holds each package to.
+fn checksums() -> BTreeMap<(String, String), String> {
+    let text = fs::read_to_string(places::repository().join("Cargo.lock")).unwrap();
+    let lock: Value = toml::from_str(&text).unwrap();
+    let text = |value: &Value| value.as_str().unwrap().to_owned();
+    let packages = lock["package"].as_array().unwrap().iter();
+    packages
+        .filter(|package| package.get("checksum").is_some())
+        .map(|package| {
+            let name = (text(&package["name"]), text(&package["version"]));
+            (name, text(&package["checksum"]))
+        })
+        .collect()
+}
+
+/// The bill of materials, in CycloneDX. Nothing in it changes from one day or machine to the next.
+fn bill_of_materials() -> Value {
+    let toolchain = fs::read_to_string(places::repository().join("rust-toolchain.toml")).unwrap();
+    let toolchain: Value = toml::from_str(&toolchain).unwrap();
+    let rust = toolchain["toolchain"]["channel"].as_str().unwrap();
+    let (packages, checksums) = (linked(), checksums());
+
+    let standard = format!("pkg:generic/rust-std@{rust}");
+    // What has no checksum is of this repository, and published nowhere as a crate.
+    let checksum = |(name, version, _): &Package| checksums.get(&(name.clone(), version.clone()));
+    let reference = |package: &Package| {
+        let (name, version, _) = package;
+        let kind = checksum(package).map_or("generic", |_| "cargo");
+        format!("pkg:{kind}/{name}@{version}")
+    };
+    let component = |package: &Package| {
+        let (name, version, licence) = package;
+        json!({
+            "type": "library",
+            "bom-ref": reference(package),
+            "name": name,
+            "version": version,
+            "licenses": [{ "expression": licence }],
+            "purl": reference(package),
+        })
+    };
+    let mut subject = Value::Null;
+    let mut components = vec![json!({
+        "type": "library",
+        "bom-ref": standard,
+        "name": "rust-std",
+        "version": rust,
+        "description": "Rust's standard library for wasm32-wasip1, with the wasi-libc in it",
+        "licenses": [{ "expression": "MIT OR Apache-2.0" }],
+        "purl": standard,
+    })];
+    let mut dependencies = vec![json!({ "ref": standard })];
+    for (package, needs) in &packages {
+        let mut entry = component(package);
+        let mut needs: Vec<String> = needs.iter().map(reference).collect();
+        if package.0 == "callback-guard" {
+            needs.push(standard.clone());
+            entry["type"] = json!("application");
+            subject = entry;
+        } else {
+            if let Some(checksum) = checksum(package) {
+                entry["hashes"] = json!([{ "alg": "SHA-256", "content": checksum }]);
+            }
+            components.push(entry);
+        }
+        dependencies.push(json!({ "ref": reference(package), "dependsOn": needs }));
+    }
+    json!({
+        "$schema": "http://cyclonedx.org/schema/bom-1.6.schema.json",
+        "bomFormat": "CycloneDX",
+        "specVersion": "1.6",
+        "version": 1,
+        "metadata": { "component": subject },
+        "components": components,
+        "dependencies": dependencies,
+    })
+}
+
+#[test]
+fn the_bill_of_materials_is_that_of_the_lock_file() {
+    let now = bill_of_materials();
+    let made = places::target().join("sbom.cdx.json");
+    fs::write(&made, format!("{now:#}\n")).unwrap();
+    let told = places::repository().join("docs/sbom.cdx.json");
+    let kept = fs::read_to_string(&told).unwrap_or_default();
+    let kept: Value = serde_json::from_str(&kept).unwrap_or_default();
+    assert!(
+        kept == now,
+        "look at what changed, then: cp {} {}",
+        made.display(),
+        told.display()
+    );
+}

@@ -1,0 +1,596 @@
+//! The manifests: held against their schemas, put together to what Envoy gets of them, and run.
+//!
+//! What Istio and Envoy Gateway make of a manifest is told here as their sources have it: Istio,
+//! `pilot/pkg/model/extensions.go` and `pkg/wasm/convert.go`; Envoy Gateway,
+//! `internal/xds/translator/{wasm,request_buffer,httpfilters}.go`.
+
+use std::fs;
+use std::path::PathBuf;
+
+use callback_guard_core::config;
+use callback_guard_harness::envoy::Options;
+use callback_guard_harness::{Body, Render, Request, Setup, Stack, client, upstream, wasm};
+use serde_json::{Value, json};
+
+use super::schemas;
+use super::support::{body, document, documents, forged, genuine, in_halves, path, read};
+
+/// Every YAML file of Kubernetes resources under `deploy/`.
+fn manifests() -> Vec<(String, Value)> {
+    let mut found = Vec::new();
+    for folder in ["envoy-gateway", "istio", "kubernetes"] {
+        let files = fs::read_dir(path("deploy").join(folder)).unwrap();
+        let mut names: Vec<_> = files
+            .map(|file| file.unwrap().file_name().into_string().unwrap())
+            .filter(|name| name.ends_with(".yaml"))
+            // Values of a chart; a patch, which `image_volume` makes whole.
+            .filter(|name| !["gateway-values.yaml", "image-volume.yaml"].contains(&name.as_str()))
+            .collect();
+        names.sort();
+        for name in names {
+            let name = format!("deploy/{folder}/{name}");
+            found.extend(documents(&name).into_iter().map(|it| (name.clone(), it)));
+        }
+    }
+    found
+}
+
+#[test]
+fn every_manifest_fits_its_published_schema() {
+    let mut all = manifests();
+    assert_eq!(all.len(), 15);
+    all.push((
+        "deploy/kubernetes/image-volume.yaml".to_owned(),
+        image_volume(),
+    ));
+    schemas::assert_fit(&all);
+}
+
+#[test]
+fn the_schemas_find_faults() {
+    let mut plugin = document("deploy/istio/wasmplugin.yaml", "WasmPlugin");
+    plugin["spec"]["failStrategy"] = json!("FAIL_SOMEHOW");
+    let mut policy = document("deploy/envoy-gateway/guard.yaml", "EnvoyExtensionPolicy");
+    policy["spec"]["wasm"][0]["failurePolicy"] = json!("FAIL_RELOAD");
+    let mut deployment = document("deploy/kubernetes/guard.yaml", "Deployment");
+    deployment["spec"]["template"]["spec"]["containers"][0]["ports"][0]["containerPort"] =
+        json!("ten");
+
+    let broken = [plugin, policy, deployment].map(|manifest| ("it".to_owned(), manifest));
+    let said = schemas::faults(&broken);
+    for fault in [
+        "failStrategy must be equal to one of the allowed values",
+        "failurePolicy\"' does not exist in type 'IWasm'",
+        "containerPort must be integer",
+    ] {
+        assert!(said.contains(fault), "{said}");
+    }
+}
+
+/// The Deployment with the patch of `image-volume.yaml` in it, as a strategic merge makes it.
+fn image_volume() -> Value {
+    let mut whole = document("deploy/kubernetes/guard.yaml", "Deployment");
+    let patch = document("deploy/kubernetes/image-volume.yaml", "Deployment");
+    for list in [
+        "/spec/template/spec/volumes",
+        "/spec/template/spec/containers/0/volumeMounts",
+    ] {
+        let more = patch.pointer(list).unwrap().as_array().unwrap().clone();
+        whole
+            .pointer_mut(list)
+            .unwrap()
+            .as_array_mut()
+            .unwrap()
+            .extend(more);
+    }
+    assert_eq!(
+        patch["spec"]["template"]["spec"]["containers"][0]["name"],
+        whole["spec"]["template"]["spec"]["containers"][0]["name"],
+    );
+    whole
+}
+
+fn environment(_: &str) -> Option<Vec<u8>> {
+    Some(b"test-webhook-hmac-key".to_vec())
+}
+
+#[track_caller]
+fn assert_guard_accepts(text: &str) {
+    config::parse(text.as_bytes(), &environment).unwrap();
+}
+
+fn module() -> PathBuf {
+    wasm::module(&|_| {}).unwrap()
+}
+
+/// The repository's listener with these HTTP filters before the router.
+fn with_filters(filters: Vec<Value>) -> Render {
+    Render::repository()
+        .without_guard()
+        .on_free_ports()
+        .connection_manager(move |manager| {
+            let list = manager["http_filters"].as_array_mut().unwrap();
+            list.splice(0..0, filters);
+        })
+}
+
+fn start(render: Render) -> Stack {
+    Setup::new()
+        .env("SUNO_WEBHOOK_KEY_PREVIOUS", "an-older-key")
+        .render(|_| render)
+        .start()
+        .unwrap()
+}
+
+/// Genuine callbacks come through, long ones too; of forged ones the upstream sees nothing.
+#[track_caller]
+fn assert_guarded(stack: &Stack) {
+    for round in 0..10 {
+        let event = body("forged");
+        let request = forged(&event);
+        for request in [request.clone(), in_halves(request, &event)] {
+            let response = stack.send(&request).unwrap();
+            assert_eq!(response.status, 401, "{}", response.text());
+            assert_eq!(
+                response.header("x-callback-guard").as_deref(),
+                Some("signature_mismatch")
+            );
+        }
+        // Long, so that it needs the raised limit.
+        let event = body("genuine").replace("success", &"s".repeat(1_000_000));
+        let request = if round % 2 == 0 {
+            genuine(&event)
+        } else {
+            in_halves(genuine(&event), &event)
+        };
+        assert_eq!(stack.send(&request).unwrap().status, 200);
+        assert_eq!(
+            stack.send(&request).unwrap().text(),
+            r#"{"status":"duplicate"}"#
+        );
+        assert_eq!(stack.upstream.heads(), round + 1);
+    }
+}
+
+/// Where the patches of an EnvoyFilter put an HTTP filter.
+fn http_filter(filter: &Value, operation: &str) -> Value {
+    let patches = filter["spec"]["configPatches"].as_array().unwrap();
+    let of_kind: Vec<_> = patches
+        .iter()
+        .filter(|patch| patch["applyTo"] == "HTTP_FILTER")
+        .collect();
+    assert_eq!(of_kind.len(), 1);
+    assert_eq!(of_kind[0]["match"]["context"], "GATEWAY");
+    assert_eq!(of_kind[0]["patch"]["operation"], operation);
+    of_kind[0]["patch"]["value"].clone()
+}
+
+/// The value that an EnvoyFilter merges into, or adds as, this.
+fn patch_of(filter: &Value, apply_to: &str) -> Value {
+    let patches = filter["spec"]["configPatches"].as_array().unwrap();
+    let patch = patches.iter().find(|patch| patch["applyTo"] == apply_to);
+    patch.unwrap()["patch"]["value"].clone()
+}
+
+fn merge(into: &mut Value, value: &Value) {
+    for (name, value) in value.as_object().unwrap() {
+        into[name] = value.clone();
+    }
+}
+
+#[test]
+fn istio_envoyfilter_guards_a_real_envoy() {
+    let manifest = document("deploy/istio/envoyfilter.yaml", "EnvoyFilter");
+    let filter = http_filter(&manifest, "INSERT_FIRST");
+    let extension = patch_of(&manifest, "EXTENSION_CONFIG");
+    assert_eq!(filter["name"], extension["name"]);
+    assert_eq!(
+        filter["config_discovery"]["type_urls"],
+        json!([extension["typed_config"]["@type"]])
+    );
+
+    let plugin = &extension["typed_config"]["config"];
+    let guard = plugin["configuration"]["value"].as_str().unwrap();
+    assert_guard_accepts(guard);
+    // The whole of it is right as it stands, remote code included; then as the agent hands it on.
+    let code = &plugin["vm_config"]["code"];
+    let uri = code["remote"]["http_uri"]["uri"].as_str().unwrap();
+    assert!(uri.starts_with("oci://"), "{uri}");
+    let mut local = extension.clone();
+    local["typed_config"]["config"]["vm_config"]["code"] =
+        json!({ "local": { "filename": module() } });
+
+    let listener = patch_of(&manifest, "LISTENER");
+    let stack = start(with_filters(vec![local]).listener(|it| merge(it, &listener)));
+    assert_guarded(&stack);
+    let seen = stack.upstream.recorded();
+    assert_eq!(
+        seen[0].head.header("x-callback-guard-source").as_deref(),
+        Some("suno")
+    );
+    // Other paths of the gateway are not touched.
+    assert_eq!(stack.send(&Request::get("/elsewhere")).unwrap().status, 200);
+}
+
+/// The Wasm filter that Istio makes of a WasmPlugin.
+fn of_wasm_plugin(manifest: &Value) -> Value {
+    let spec = &manifest["spec"];
+    let names: Vec<_> = spec["vmConfig"]["env"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|variable| {
+            assert_eq!(variable["valueFrom"], "HOST");
+            variable["name"].clone()
+        })
+        .collect();
+    json!({
+        "name": "istio-ingress.callback-guard",
+        "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.filters.http.wasm.v3.Wasm",
+            "config": {
+                "name": "istio-ingress.callback-guard",
+                "root_id": spec["pluginName"],
+                "failure_policy": spec["failStrategy"],
+                "vm_config": {
+                    "runtime": "envoy.wasm.runtime.v8",
+                    "code": { "local": { "filename": module() } },
+                    "environment_variables": { "host_env_keys": names },
+                },
+                "configuration": {
+                    "@type": "type.googleapis.com/google.protobuf.StringValue",
+                    "value": spec["pluginConfig"].to_string(),
+                },
+            },
+        },
+    })
+}
+
+#[test]
+fn istio_wasmplugin_guards_a_real_envoy() {
+    let file = "deploy/istio/wasmplugin.yaml";
+    let manifest = document(file, "WasmPlugin");
+    assert_guard_accepts(&manifest["spec"]["pluginConfig"].to_string());
+    let behind = document(file, "EnvoyFilter");
+    let buffer = http_filter(&behind, "INSERT_BEFORE");
+    let filters = vec![of_wasm_plugin(&manifest), buffer];
+    let listener = patch_of(&behind, "LISTENER");
+    assert_guarded(&start(
+        with_filters(filters).listener(|it| merge(it, &listener)),
+    ));
+}
+
+#[test]
+fn istio_metrics_get_their_labels() {
+    let tags = |document: &Value| document["stats_config"]["stats_tags"].clone();
+    let patch = patch_of(
+        &document("deploy/istio/metrics.yaml", "EnvoyFilter"),
+        "BOOTSTRAP",
+    );
+    assert_eq!(tags(&patch), tags(Render::repository().document().unwrap()));
+}
+
+#[test]
+fn istio_values_name_the_variables_of_the_guard() {
+    let values = &documents("deploy/istio/gateway-values.yaml")[0];
+    let variables = values["envVarFrom"].as_array().unwrap();
+    let names: Vec<_> = variables
+        .iter()
+        .map(|it| it["name"].as_str().unwrap())
+        .collect();
+    assert_eq!(names, ["SUNO_WEBHOOK_KEY", "SUNO_WEBHOOK_KEY_PREVIOUS"]);
+}
+
+/// Bytes, of a quantity such as `1280Ki`.
+fn quantity(value: &Value) -> u64 {
+    let text = value.as_str().unwrap();
+    let number: u64 = text.strip_suffix("Ki").unwrap().parse().unwrap();
+    number * 1024
+}
+
+const GATEWAY: &str = "deploy/envoy-gateway/gateway.yaml";
+const GUARD: &str = "deploy/envoy-gateway/guard.yaml";
+const WASM_NAME: &str =
+    "envoy.filters.http.wasm/envoyextensionpolicy/callbacks/callback-guard/wasm/0";
+
+/// The listener that Envoy Gateway makes of the manifests; `is_ordered` if it heeds `filterOrder`.
+fn of_envoy_gateway(is_ordered: bool) -> Render {
+    let policy = document(GUARD, "EnvoyExtensionPolicy");
+    let wasm = &policy["spec"]["wasm"][0];
+    let filter = json!({
+        "name": WASM_NAME,
+        "disabled": true,
+        "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.filters.http.wasm.v3.Wasm",
+            "config": {
+                "name": wasm["name"],
+                "root_id": wasm["rootID"],
+                "fail_open": wasm["failOpen"],
+                "vm_config": {
+                    "vm_id": "envoyextensionpolicy/callbacks/callback-guard/wasm/0",
+                    "runtime": "envoy.wasm.runtime.v8",
+                    "code": { "local": { "filename": module() } },
+                    "environment_variables": { "host_env_keys": wasm["env"]["hostKeys"] },
+                },
+                "configuration": {
+                    "@type": "type.googleapis.com/google.protobuf.StringValue",
+                    "value": wasm["config"].to_string(),
+                },
+            },
+        },
+    });
+    let traffic = document(GUARD, "BackendTrafficPolicy");
+    let limit = quantity(&traffic["spec"]["requestBuffer"]["limit"]);
+    let buffer = json!({
+        "name": "envoy.filters.http.buffer",
+        "disabled": true,
+        "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.filters.http.buffer.v3.Buffer",
+            "max_request_bytes": limit,
+        },
+    });
+
+    let order = &document(GATEWAY, "EnvoyProxy")["spec"]["filterOrder"];
+    assert_eq!(
+        *order,
+        json!([{ "name": "envoy.filters.http.buffer", "after": "envoy.filters.http.wasm" }])
+    );
+    // By default the buffer has place 12, and Wasm filters come from 200.
+    let filters = if is_ordered {
+        vec![filter, buffer]
+    } else {
+        vec![buffer, filter]
+    };
+    let client = document(GATEWAY, "ClientTrafficPolicy");
+    let connection = quantity(&client["spec"]["connection"]["bufferLimit"]);
+    with_filters(filters)
+        .listener(|listener| listener["per_connection_buffer_limit_bytes"] = json!(connection))
+        .connection_manager(|manager| {
+            let route = &mut manager["route_config"]["virtual_hosts"][0]["routes"][0];
+            let timeouts = &document(GUARD, "HTTPRoute")["spec"]["rules"][0]["timeouts"];
+            route["route"]["timeout"] = timeouts["request"].clone();
+            route["typed_per_filter_config"] = json!({
+                WASM_NAME: {
+                    "@type": "type.googleapis.com/envoy.config.route.v3.FilterConfig",
+                    "config": {},
+                },
+                "envoy.filters.http.buffer": {
+                    "@type": "type.googleapis.com/envoy.extensions.filters.http.buffer.v3.BufferPerRoute",
+                    "buffer": { "max_request_bytes": limit },
+                },
+            });
+        })
+}
+
+#[test]
+fn envoy_gateway_guards_a_real_envoy() {
+    let policy = document(GUARD, "EnvoyExtensionPolicy");
+    assert_guard_accepts(&policy["spec"]["wasm"][0]["config"].to_string());
+    assert_guarded(&start(of_envoy_gateway(true)));
+}
+
+#[test]
+fn envoy_gateway_leaks_without_the_filter_order() {
+    // Why gateway.yaml has it: the client is refused all the same, so only the upstream can tell.
+    let stack = start(of_envoy_gateway(false));
+    let leaks = (0..100).any(|_| {
+        let event = body("forged");
+        let response = stack.send(&in_halves(forged(&event), &event)).unwrap();
+        assert_eq!(response.status, 401);
+        stack.upstream.heads() > 0
+    });
+    assert!(leaks);
+}
+
+#[test]
+fn envoy_gateway_flag_lets_the_filter_hold_the_headers() {
+    let manifest = document("deploy/envoy-gateway/filter-flag.yaml", "EnvoyPatchPolicy");
+    let patches = manifest["spec"]["jsonPatches"].as_array().unwrap().clone();
+    let render = of_envoy_gateway(true).connection_manager(|manager| {
+        let route = &mut manager["route_config"]["virtual_hosts"][0]["routes"][0];
+        let enabled = route["typed_per_filter_config"].as_object_mut().unwrap();
+        enabled.remove("envoy.filters.http.buffer");
+        let plugin = &mut manager["http_filters"][0]["typed_config"]["config"];
+        let text = plugin["configuration"]["value"].as_str().unwrap();
+        let mut guard: Value = serde_json::from_str(text).unwrap();
+        guard["hold_headers"] = json!("filter");
+        plugin["configuration"]["value"] = guard.to_string().into();
+        for patch in &patches {
+            let operation = &patch["operation"];
+            assert_eq!(patch["name"], "callbacks/callbacks/http");
+            assert_eq!(operation["op"], "add");
+            assert_eq!(
+                operation["jsonPath"],
+                format!("..http_filters[?@.name=='{WASM_NAME}'].typed_config.config")
+            );
+            let member = operation["path"]
+                .as_str()
+                .unwrap()
+                .strip_prefix('/')
+                .unwrap();
+            plugin[member] = operation["value"].clone();
+        }
+        // Not set is the same as false, which is what Envoy Gateway says.
+        plugin.as_object_mut().unwrap().remove("fail_open");
+    });
+    let stack = start(render);
+    assert_guarded(&stack);
+    let seen = stack.upstream.recorded();
+    assert_eq!(
+        seen[0].head.header("x-callback-guard-source").as_deref(),
+        Some("suno")
+    );
+}
+
+#[test]
+fn envoy_gateway_metrics_get_their_labels() {
+    let proxy = document(GATEWAY, "EnvoyProxy");
+    let patches = proxy["spec"]["bootstrap"]["jsonPatches"]
+        .as_array()
+        .unwrap();
+    let tags: Vec<_> = patches
+        .iter()
+        .map(|patch| {
+            assert_eq!(patch["path"], "/stats_config/stats_tags/-");
+            patch["value"].clone()
+        })
+        .collect();
+    let repository = Render::repository();
+    let expected = &repository.document().unwrap()["stats_config"]["stats_tags"];
+    assert_eq!(Value::from(tags), *expected);
+}
+
+#[test]
+fn kubernetes_gives_envoy_what_it_needs() {
+    let deployment = document("deploy/kubernetes/guard.yaml", "Deployment");
+    let pod = &deployment["spec"]["template"]["spec"];
+    let container = &pod["containers"][0];
+    let names: Vec<_> = container["env"].as_array().unwrap().iter().collect();
+    let names: Vec<_> = names.iter().map(|it| it["name"].clone()).collect();
+    let repository = Render::repository();
+    let text = repository.document().unwrap().to_string();
+    for name in &names {
+        assert!(text.contains(name.as_str().unwrap()), "{name}");
+    }
+    // The image is the one of the repository's Dockerfile, and the module is where envoy.yaml looks.
+    let image = container["image"].as_str().unwrap();
+    assert!(
+        read("Dockerfile").contains(&format!("\nFROM {image}\n")),
+        "{image}"
+    );
+    let mount = container["volumeMounts"][0]["mountPath"].as_str().unwrap();
+    assert_eq!(
+        repository.module_path().unwrap(),
+        PathBuf::from(mount).join("callback_guard.wasm")
+    );
+    // In a ConfigMap: at most 1 MiB, binary data in Base64.
+    let size = fs::metadata(module()).unwrap().len();
+    assert!(
+        size * 4 / 3 + read("envoy.yaml").len() as u64 + 1024 < 1 << 20,
+        "{size}"
+    );
+}
+
+#[test]
+fn kubernetes_shows_metrics_and_readiness_and_nothing_else() {
+    let deployment = document("deploy/kubernetes/guard.yaml", "Deployment");
+    let arguments = &deployment["spec"]["template"]["spec"]["containers"][0]["args"];
+    let arguments: Vec<_> = arguments
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|it| it.as_str().unwrap())
+        .collect();
+    assert_eq!(arguments[..2], ["--config-path", "/etc/envoy/envoy.yaml"]);
+    assert_eq!(arguments[2], "--config-yaml");
+    let [admin, metrics, callbacks] = [(); 3].map(|()| upstream::unused_address().unwrap());
+    let more = arguments[3]
+        .replace("port_value: 9901", &format!("port_value: {}", admin.port()))
+        .replace(
+            "address: 0.0.0.0, port_value: 9902",
+            &format!("address: 127.0.0.1, port_value: {}", metrics.port()),
+        );
+    assert!(!more.contains("990"), "{more}");
+
+    let at = |address: std::net::SocketAddr| json!({ "address": "127.0.0.1", "port_value": address.port() });
+    let stack = Setup::new()
+        .render(|render| {
+            render
+                .edit(|document| document["admin"]["address"]["socket_address"] = at(admin))
+                .listener(|listener| listener["address"]["socket_address"] = at(callbacks))
+        })
+        .options(|options: &mut Options| {
+            options.arguments = vec!["--config-yaml".to_owned(), more];
+        })
+        .start()
+        .unwrap();
+
+    let event = body("kubernetes");
+    let sent = client::send(callbacks, &genuine(&event)).unwrap();
+    assert_eq!(sent.status, 200);
+    assert_eq!(stack.upstream.heads(), 1);
+
+    let get = |page: &str| client::send(metrics, &Request::get(page)).unwrap();
+    assert_eq!(get("/ready").text(), "LIVE\n");
+    let text = get("/stats/prometheus").text();
+    assert!(
+        text.contains("callback_guard_requests_total{source=\"suno\",verdict=\"forwarded\"} 1\n"),
+        "{text}"
+    );
+    for page in [
+        "/",
+        "/config_dump",
+        "/quitquitquit",
+        "/stats",
+        "/stats/prometheus/",
+        "/ready/../quitquitquit",
+    ] {
+        assert_eq!(get(page).status, 404, "{page}");
+    }
+    for page in [
+        "/quitquitquit",
+        "/stats/prometheus",
+        "/ready",
+        "/reset_counters",
+    ] {
+        let post = Request::post(page).body(Body::empty());
+        assert_eq!(client::send(metrics, &post).unwrap().status, 404, "{page}");
+    }
+    assert!(stack.envoy.is_running());
+}
+
+/// The block of `envoy.yaml` that stands there as a comment.
+fn commented(start: &str) -> Value {
+    let text = read("envoy.yaml");
+    let lines = text
+        .lines()
+        .skip_while(|line| line.trim() != format!("#   {start}"));
+    let block: Vec<_> = lines
+        .map_while(|line| line.trim().strip_prefix("#   "))
+        .collect();
+    assert!(block.len() > 3, "{block:?}");
+    let block: yaml_serde::Value = yaml_serde::from_str(&block.join("\n")).unwrap();
+    serde_json::to_value(block).unwrap()
+}
+
+#[test]
+fn traces_pass_through_and_envoy_can_take_part() {
+    const PARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    let send = |stack: &Stack| {
+        let request = genuine(&body("traced"))
+            .header("traceparent", PARENT)
+            .header("tracestate", "vendor=value");
+        assert_eq!(stack.send(&request).unwrap().status, 200);
+        let head = stack.upstream.recorded()[0].head.clone();
+        assert_eq!(head.header("tracestate").as_deref(), Some("vendor=value"));
+        head.header("traceparent").unwrap()
+    };
+    assert_eq!(send(&Setup::new().start().unwrap()), PARENT);
+
+    let tracing = commented("tracing:");
+    let nobody = upstream::unused_address().unwrap();
+    let collector = json!({
+        "name": "otel",
+        "typed_extension_protocol_options": {
+            "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
+                "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
+                "explicit_http_config": { "http2_protocol_options": {} },
+            },
+        },
+        "load_assignment": { "cluster_name": "otel", "endpoints": [{ "lb_endpoints": [{ "endpoint": {
+            "address": { "socket_address": { "address": "127.0.0.1", "port_value": nobody.port() } },
+        } }] }] },
+    });
+    let stack = Setup::new()
+        .render(|render| {
+            render
+                .add_cluster(collector)
+                .connection_manager(|manager| merge(manager, &tracing))
+        })
+        .start()
+        .unwrap();
+    // The same trace, and Envoy's span in it.
+    let parent = send(&stack);
+    assert_eq!(parent[..36], PARENT[..36]);
+    assert_ne!(parent, PARENT);
+}

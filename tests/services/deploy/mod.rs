@@ -1,0 +1,13 @@
+//! The manifests, the image, the metrics, the alerts and the dashboard: held against published
+//! schemas, and run by the real programs that they are for.
+//!
+//! What a test needs and does not find it installs: Debian's packages where it may (as root), and
+//! npm packages, pinned, under the build directory.
+
+mod image;
+mod manifests;
+mod metrics;
+mod programs;
+mod prometheus;
+mod schemas;
+mod support;

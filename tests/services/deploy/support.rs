@@ -1,0 +1,81 @@
+//! Callbacks, files of the repository, and Kubernetes manifests.
+
+use std::fs;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use callback_guard_core::mac::SigningSecret;
+use callback_guard_core::scheme::Encoding;
+use callback_guard_harness::{Body, Request, SECRET, places};
+use serde_json::Value;
+
+pub fn path(name: &str) -> PathBuf {
+    places::repository().join(name)
+}
+
+#[track_caller]
+pub fn read(name: &str) -> String {
+    fs::read_to_string(path(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
+}
+
+/// The documents of a YAML file. A key that comes twice is refused.
+#[track_caller]
+pub fn documents(name: &str) -> Vec<Value> {
+    parse_documents(&read(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
+}
+
+fn parse_documents(text: &str) -> Result<Vec<Value>, Box<dyn std::error::Error>> {
+    let mut documents = Vec::new();
+    for part in format!("\n{text}").split("\n---\n") {
+        let document: yaml_serde::Value = yaml_serde::from_str(part)?;
+        if !document.is_null() {
+            documents.push(serde_json::to_value(document)?);
+        }
+    }
+    Ok(documents)
+}
+
+/// The document of this kind and name.
+#[track_caller]
+pub fn document(name: &str, kind: &str) -> Value {
+    documents(name)
+        .into_iter()
+        .find(|document| document["kind"] == kind)
+        .unwrap_or_else(|| panic!("{name}: no {kind}"))
+}
+
+/// A body of the sender about an event that no other callback speaks of.
+pub fn body(name: &str) -> String {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    let id = format!("{name}-{}", NEXT.fetch_add(1, Ordering::Relaxed));
+    format!(r#"{{"code":200,"msg":"success","data":{{"task_id":"{id}"}}}}"#)
+}
+
+/// A callback with this body that was signed `age` seconds ago under `secret`.
+pub fn signed(body: &str, secret: &str, age: u64) -> Request {
+    let json: Value = serde_json::from_str(body).unwrap();
+    let id = json["data"]["task_id"].as_str().unwrap();
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    let timestamp = (now.as_secs() - age).to_string();
+    let secret = SigningSecret::new(secret.as_bytes()).unwrap();
+    let mac = secret.sign(&[id.as_bytes(), b".", timestamp.as_bytes()]);
+    Request::post("/callbacks/suno")
+        .header("x-webhook-timestamp", timestamp)
+        .header("x-webhook-signature", Encoding::Base64.encode(&mac))
+        .json(body.to_owned())
+}
+
+pub fn genuine(body: &str) -> Request {
+    signed(body, SECRET, 0)
+}
+
+/// Signed under a secret that the guard does not have.
+pub fn forged(body: &str) -> Request {
+    signed(body, "another-secret", 0)
+}
+
+/// The same request with its body in two halves, after the headers.
+pub fn in_halves(request: Request, body: &str) -> Request {
+    request.body(Body::halves(body.to_owned()))
+}

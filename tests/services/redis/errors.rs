@@ -1,0 +1,291 @@
+//! Every way in which a store can fail: none loses an event, none hangs, each is counted.
+
+use std::time::Duration;
+
+use callback_guard_harness::fleet::{Redis, TOKEN_VARIABLE, store};
+use callback_guard_harness::wait::wait_for;
+use callback_guard_harness::{Answer, Fleet, FleetSetup, Network};
+
+use super::front::{Act, Asked, Front};
+use super::support::callback;
+
+fn fleet_before(front: &Front, protocol: &str, on_error: &str) -> Fleet {
+    let mut store = store(protocol);
+    store["on_error"] = on_error.into();
+    let token = if protocol == "upstash" {
+        "the-token"
+    } else {
+        "guard:pw"
+    };
+    FleetSetup::new(1)
+        .workers(1)
+        .front(store, front.address)
+        .env(TOKEN_VARIABLE, token)
+        .start()
+        .unwrap()
+}
+
+fn wait_for_stat(fleet: &Fleet, name: &str, least: u64) {
+    wait_for(name, || (fleet.stat(name).unwrap() >= least).then_some(())).unwrap();
+}
+
+/// Claims fail in each of these ways; with `on_error` `memory` each event is delivered, once.
+fn check_claim_errors(protocol: &str, rows: Vec<(Act, &str)>) {
+    let front = Front::start(healthy);
+    let fleet = fleet_before(&front, protocol, "memory");
+    let stat = |name: &str| fleet.stat(name).unwrap();
+    for (number, (act, kind)) in rows.into_iter().enumerate() {
+        let id = format!("e{number}");
+        let errors = format!("store_errors_total.error.{kind}");
+        let counted = || (stat(&errors), stat("store_fallbacks_total.action.memory"));
+        let before = counted();
+        front.script(move |asked| match asked.body.contains("EVAL") {
+            true => healthy(asked),
+            false => act.clone(),
+        });
+        let first = fleet.send(0, &callback(&id)).unwrap();
+        assert_eq!(first.text(), "received\n", "row {number}, {kind}");
+        assert!(
+            first.took < Duration::from_secs(2),
+            "row {number}: {:?}",
+            first.took
+        );
+        assert_eq!(
+            counted(),
+            (before.0 + 1, before.1 + 1),
+            "row {number}, {kind}"
+        );
+        // The process's own store knows it.
+        let again = fleet.send(0, &callback(&id)).unwrap();
+        let code = again.header("x-callback-guard");
+        assert_eq!(code.as_deref(), Some("duplicate"), "row {number}, {kind}");
+        assert_eq!(
+            fleet.upstream.heads(),
+            2 * number + 1,
+            "row {number}, {kind}"
+        );
+        // A success in between: no circuit opens.
+        front.script(healthy);
+        let between = fleet
+            .send(0, &callback(&format!("between{number}")))
+            .unwrap();
+        assert_eq!(between.status, 200);
+    }
+    assert_eq!(stat("store_circuit_openings_total"), 0);
+    assert_eq!(stat("settle_failures_total.source.suno"), 0);
+}
+
+/// Grants and settles everything, in both protocols.
+fn healthy(asked: &Asked) -> Act {
+    let (name, reply) = match asked.body.contains("EVAL") {
+        true => ("EVAL", "1"),
+        false => ("SET", "null"),
+    };
+    let name = if asked.body.starts_with('[') {
+        "result"
+    } else {
+        name
+    };
+    reply_with(200, &format!("{{\"{name}\":{reply}}}"))
+}
+
+fn reply_with(status: u16, body: &str) -> Act {
+    Act::Reply(status, body.to_owned())
+}
+
+#[test]
+fn errors_of_webdis() {
+    let rows = vec![
+        (
+            reply_with(200, r#"{"SET":[false,"NOPERM no permission"]}"#),
+            "redis",
+        ),
+        (reply_with(200, "<html>"), "malformed"),
+        (reply_with(200, r#"{"GET":null}"#), "malformed"),
+        (reply_with(200, r#"{"SET":nu"#), "malformed"),
+        (
+            reply_with(200, r#"{"SET":"somebody else's value"}"#),
+            "malformed",
+        ),
+        (reply_with(200, &"x".repeat(100_000)), "malformed"),
+        (reply_with(200, ""), "malformed"),
+        (reply_with(401, ""), "denied"),
+        (reply_with(403, ""), "denied"),
+        (reply_with(503, ""), "unreachable"),
+        (reply_with(302, ""), "status"),
+        (Act::Truncated(r#"{"SET":"#.into()), "unreachable"),
+        (Act::Close, "unreachable"),
+        (Act::Silence, "timeout"),
+    ];
+    check_claim_errors("webdis", rows);
+}
+
+#[test]
+fn errors_of_upstash() {
+    let rows = vec![
+        (reply_with(400, r#"{"error":"ERR syntax error"}"#), "redis"),
+        (reply_with(401, r#"{"error":"Unauthorized"}"#), "denied"),
+        (reply_with(500, "oops"), "malformed"),
+        (
+            reply_with(200, r#"{"result":null,"error":"x"}"#),
+            "malformed",
+        ),
+        (reply_with(200, r#"{"result":7}"#), "malformed"),
+    ];
+    check_claim_errors("upstash", rows);
+}
+
+#[test]
+fn a_wrong_token_is_denied_and_counted() {
+    let front = Front::upstash(Redis::start().unwrap(), "another-token");
+    let fleet = fleet_before(&front, "upstash", "reject");
+    let refused = fleet.send(0, &callback("t1")).unwrap();
+    assert_eq!(refused.status, 503);
+    assert_eq!(
+        refused.header("x-callback-guard").as_deref(),
+        Some("store_unavailable")
+    );
+    assert_eq!(refused.header("retry-after").as_deref(), Some("1"));
+    assert!(fleet.stat("store_errors_total.error.denied").unwrap() >= 1);
+    assert_eq!(
+        fleet.stat("store_fallbacks_total.action.reject").unwrap(),
+        1
+    );
+    assert_eq!(fleet.upstream.heads(), 0);
+}
+
+#[test]
+fn upstash_claims_settles_and_releases() {
+    let front = Front::upstash(Redis::start().unwrap(), "the-token");
+    let fleet = fleet_before(&front, "upstash", "reject");
+    fleet
+        .upstream
+        .answer_in_turn([Answer::status(500), Answer::status(200)]);
+    assert_eq!(fleet.send(0, &callback("u1")).unwrap().status, 500);
+    assert_eq!(fleet.send(0, &callback("u1")).unwrap().status, 200);
+    let again = fleet.send(0, &callback("u1")).unwrap();
+    assert_eq!(
+        again.header("x-callback-guard").as_deref(),
+        Some("duplicate")
+    );
+    assert_eq!(fleet.upstream.heads(), 2);
+    // Claim and release, claim and deliver; the duplicate was known without a round trip.
+    let asked = front.asked();
+    assert_eq!(asked.len(), 4);
+    assert!(
+        asked
+            .iter()
+            .all(|asked| asked.authorization == "Bearer the-token")
+    );
+    assert!(asked.iter().all(|asked| !asked.body.contains("u1")));
+    assert_eq!(
+        fleet.stat("store_fallbacks_total.action.reject").unwrap(),
+        0
+    );
+}
+
+#[test]
+fn pass_forwards_unclaimed() {
+    let front = Front::start(|_| Act::Close);
+    let fleet = fleet_before(&front, "webdis", "pass");
+    for _ in 0..2 {
+        assert_eq!(fleet.send(0, &callback("p1")).unwrap().text(), "received\n");
+    }
+    assert_eq!(fleet.upstream.heads(), 2);
+    assert_eq!(fleet.stat("store_fallbacks_total.action.pass").unwrap(), 2);
+}
+
+#[test]
+fn reject_releases_what_a_lost_answer_may_have_claimed() {
+    let fleet = FleetSetup::new(2)
+        .workers(1)
+        .guard(|config| config["store"]["on_error"] = "reject".into())
+        .start()
+        .unwrap();
+    // Redis gets the claim; its answer is lost.
+    fleet.relay.set(Network::Deaf);
+    assert_eq!(fleet.send(0, &callback("l1")).unwrap().status, 503);
+    assert_eq!(fleet.keys().unwrap().len(), 1);
+    fleet.relay.set(Network::Up);
+    wait_for("the release", || {
+        fleet.keys().unwrap().is_empty().then_some(())
+    })
+    .unwrap();
+    assert_eq!(fleet.send(1, &callback("l1")).unwrap().status, 200);
+    assert_eq!(fleet.upstream.heads(), 1);
+}
+
+#[test]
+fn a_failed_settle_is_retried_until_it_is_told() {
+    let fleet = FleetSetup::new(2).workers(1).start().unwrap();
+    // The claim passes; then the network goes, while the upstream works.
+    let gate = callback_guard_harness::Gate::new();
+    fleet.upstream.answer(Answer::status(200).when(&gate));
+    let address = fleet.envoys[0].listener_address();
+    let sent = callback_guard_harness::client::begin(address, callback("s1")).unwrap();
+    fleet
+        .upstream
+        .wait_until("the callback", |seen| seen.len() == 1)
+        .unwrap();
+    fleet.relay.set(Network::Stalled);
+    gate.open();
+    let first = sent.finish().unwrap();
+    // Held for one time-out, then sent on: the upstream has it.
+    assert_eq!(first.status, 200);
+    assert_eq!(fleet.stat("store_errors_total.error.timeout").unwrap(), 1);
+    fleet.relay.set(Network::Up);
+    wait_for_stat(&fleet, "store_settle_retries_total", 1);
+    wait_for("the settlement", || {
+        let keys = fleet.keys().unwrap();
+        let value = fleet.redis.command(&["GET", keys.first()?]).unwrap();
+        value.starts_with("d:").then_some(())
+    })
+    .unwrap();
+    let again = fleet.send(1, &callback("s1")).unwrap();
+    assert_eq!(
+        again.header("x-callback-guard").as_deref(),
+        Some("duplicate")
+    );
+    assert_eq!(fleet.stat("settle_failures_total.source.suno").unwrap(), 0);
+}
+
+#[test]
+fn an_outage_costs_a_few_timeouts_and_then_nothing() {
+    let fleet = FleetSetup::new(1)
+        .workers(1)
+        .guard(|config| config["store"]["timeout_milliseconds"] = 400.into())
+        .start()
+        .unwrap();
+    fleet.relay.set(Network::Stalled);
+    let mut slow = 0;
+    for number in 0..40 {
+        let response = fleet.send(0, &callback(&format!("o{number}"))).unwrap();
+        assert_eq!(response.text(), "received\n");
+        assert!(
+            response.took < Duration::from_millis(1200),
+            "{:?}",
+            response.took
+        );
+        slow += u32::from(response.took > Duration::from_millis(350));
+    }
+    // Three to open the circuit; probes are the errands' as a rule.
+    assert!((3..=6).contains(&slow), "{slow}");
+    assert_eq!(fleet.stat("store_circuit_openings_total").unwrap(), 1);
+    assert_eq!(fleet.stat("store_circuits_open").unwrap(), 1);
+    assert!(fleet.stat("store_errors_total.error.circuit_open").unwrap() >= 30);
+    assert_eq!(
+        fleet.stat("store_fallbacks_total.action.memory").unwrap(),
+        40
+    );
+    // It closes by itself, and what was delivered meanwhile is told.
+    fleet.relay.set(Network::Up);
+    wait_for("the circuit to close", || {
+        (fleet.stat("store_circuits_open").unwrap() == 0).then_some(())
+    })
+    .unwrap();
+    wait_for("40 events in Redis", || {
+        (fleet.keys().unwrap().len() == 40).then_some(())
+    })
+    .unwrap();
+    assert_eq!(fleet.upstream.heads(), 40);
+}
