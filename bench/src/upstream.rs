@@ -10,13 +10,14 @@ use std::thread;
 use std::time::SystemTime;
 
 use anyhow::{Context, Result};
+use callback_guard_core::authenticate::Facts;
 use callback_guard_core::config;
-use callback_guard_core::dedupe::OwnerToken;
-use callback_guard_core::guard::{Decision, Facts, Guard};
+use callback_guard_core::guard::{Decision, Guard};
 use callback_guard_core::json::Scratch;
 use callback_guard_core::outcome::Outcome;
 use callback_guard_core::policy::Policy;
 use callback_guard_core::request::RequestHead;
+use callback_guard_core::store::bucket::OwnerToken;
 use callback_guard_core::store::{ABSENT, Memory, SharedData, Swap, Unavailable};
 use callback_guard_core::time::UnixMillis;
 

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use callback_guard_core::config;
 use callback_guard_core::policy::{InFlight, Mode, PathRule, Policy, Unmatched};
-use callback_guard_core::redis::{OnError, Protocol};
+use callback_guard_core::store::redis::{OnError, Protocol};
 use clap::Args;
 use serde_json::Value;
 

@@ -11,14 +11,15 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, anyhow, bail};
+use callback_guard_core::authenticate::Facts;
 use callback_guard_core::config;
-use callback_guard_core::dedupe::OwnerToken;
-use callback_guard_core::guard::{Decision, Facts, Guard};
+use callback_guard_core::guard::{Decision, Guard};
 use callback_guard_core::json::Scratch;
 use callback_guard_core::policy::{Mode, Policy, Source};
 use callback_guard_core::request::RequestHead;
 use callback_guard_core::scheme::{Proof, SignatureRule, Signed, TimestampPlace, Unit};
 use callback_guard_core::store::ClaimRequest;
+use callback_guard_core::store::bucket::OwnerToken;
 use callback_guard_core::time::UnixMillis;
 use callback_guard_core::verdict::{Code, Rejection};
 use clap::Args;

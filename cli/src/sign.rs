@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context as _, anyhow};
-use callback_guard_core::signer;
+use callback_guard_core::sign;
 use callback_guard_core::time::UnixMillis;
 use clap::Args;
 
@@ -59,7 +59,7 @@ pub(crate) fn run(args: &SignArgs) -> anyhow::Result<ExitCode> {
         (None, None) => return Err(anyhow!("there is no body")),
     };
     let now = args.timestamp.unwrap_or_else(time::now);
-    let headers = signer::sign(source, secret, &body, &id, now)
+    let headers = sign::sign(source, secret, &body, &id, now)
         .map_err(|_| anyhow!("the body has no message id where the sender signs it"))?;
     let text = match &args.curl {
         None if headers.is_empty() => {

@@ -5,9 +5,9 @@ use std::path::PathBuf;
 
 use anyhow::{Context, anyhow, bail};
 use callback_guard_core::config;
-use callback_guard_core::mac::SigningSecret;
 use callback_guard_core::policy::{Policy, Source};
-use callback_guard_core::signer;
+use callback_guard_core::scheme::keys::SigningSecret;
+use callback_guard_core::sign;
 use clap::Args;
 use serde_json::{Value, json};
 
@@ -135,7 +135,7 @@ pub(crate) fn url(source: &Source, secret: &SigningSecret, url: &str) -> String 
     let (scheme, rest) = url.split_at_checked(after_scheme).unwrap_or(("", url));
     let at = rest.find(['/', '?']).unwrap_or(rest.len());
     let (authority, target) = rest.split_at_checked(at).unwrap_or((rest, ""));
-    let target = signer::target(source, secret, target);
+    let target = sign::target(source, secret, target);
     format!("{scheme}{authority}{target}")
 }
 

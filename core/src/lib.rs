@@ -14,10 +14,10 @@
 //!    connection of a request that it answers before its end.
 //! 2. The head is held while the body comes. Nothing of it has reached the upstream.
 //! 3. The whole body is there. [`json`] scans it once, strictly, and picks out what is needed;
-//!    [`identity`] checks the message id; [`mac`] verifies the signature, in constant time, under
+//!    [`message_id`] checks the message id; [`scheme::keys`] verifies the signature, in constant time, under
 //!    each secret (first of all, if the sender signs the body); [`payload`] checks the source's
 //!    rules. Out of this comes a type that nothing else can make: an authentic callback.
-//! 4. Only that can make a claim on its event ([`dedupe`]) in the [`store`]. Granted: the request is
+//! 4. Only that can make a claim on its event ([`event`]) in the [`store`]. Granted: the request is
 //!    sent on, with the verified id in headers that only the guard can set. Delivered before: the
 //!    sender is told `duplicate`, with 200, and stops. Claimed by another request: it waits.
 //! 5. The upstream answers. [`outcome`] reads off Envoy whether that was the upstream's own answer,
@@ -37,26 +37,24 @@
 //! * No input makes the filter panic. What it cannot read it refuses.
 //! * Loading a configuration depends on its text and the environment, and on nothing else.
 
-pub mod backlog;
-pub mod circuit;
+#![forbid(unsafe_code)]
+
+pub mod authenticate;
 pub mod config;
-pub mod dedupe;
+pub mod event;
 pub mod guard;
-pub mod identity;
 pub mod inspector;
-pub mod mac;
+pub mod message_id;
 pub mod outcome;
 pub mod pairs;
 pub mod payload;
 pub mod policy;
-pub mod redis;
 pub mod reply;
 pub mod request;
 pub mod scheme;
-pub mod signer;
+pub mod sign;
 pub mod store;
 pub mod time;
-pub mod token;
 pub mod verdict;
 
 pub use callback_guard_scan::json;

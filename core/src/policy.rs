@@ -3,14 +3,14 @@
 
 use serde::Deserialize;
 
-use crate::dedupe::KeyBuilder;
+use crate::event::KeyBuilder;
 use crate::inspector::Inspector;
 use crate::json::{Pointer, Selector};
-use crate::mac::SigningSecret;
 use crate::payload::{Requirement, UrlRule};
-use crate::redis::{OnError, Remote};
 use crate::request::RequestHead;
+use crate::scheme::keys::SigningSecret;
 use crate::scheme::{Scheme, Tolerance};
+use crate::store::redis::{OnError, Remote};
 
 /// A whole configuration.
 #[derive(Debug)]

@@ -2,11 +2,11 @@
 //! stand in the name; `stats_tags` in `envoy.yaml` makes labels of them.
 
 use super::host::{self, MetricKind};
-use callback_guard_core::circuit::Turn;
-use callback_guard_core::dedupe::Change;
 use callback_guard_core::outcome::Outcome;
 use callback_guard_core::policy::{Mode, Policy, Source};
-use callback_guard_core::redis::StoreError;
+use callback_guard_core::store::bucket::Change;
+use callback_guard_core::store::circuit::Turn;
+use callback_guard_core::store::redis::StoreError;
 use callback_guard_core::verdict::Code;
 
 /// What stands for the source of a request that matched none. No source can have this name.

@@ -15,13 +15,13 @@ use std::rc::Rc;
 
 use super::host::{self, Shared};
 use super::{Flow, Moment, Waiting, Worker, dispatch, now};
-use callback_guard_core::backlog::{Backlog, Errand};
-use callback_guard_core::circuit::{Circuit, Permit};
 use callback_guard_core::guard::Guard;
 use callback_guard_core::outcome::Outcome;
 use callback_guard_core::pairs;
 use callback_guard_core::policy::Policy;
-use callback_guard_core::redis::{MAX_REPLY_BYTES, Remote, StoreError};
+use callback_guard_core::store::circuit::{Circuit, Permit};
+use callback_guard_core::store::redis::{MAX_REPLY_BYTES, Remote, StoreError};
+use callback_guard_core::store::retries::{Backlog, Errand};
 use callback_guard_core::store::{ClaimAnswer, ClaimRequest, Settlement};
 use callback_guard_core::time::UnixMillis;
 

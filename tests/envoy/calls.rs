@@ -8,13 +8,14 @@ use std::path::Path;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use callback_guard_core::authenticate::Facts;
 use callback_guard_core::config;
-use callback_guard_core::dedupe::OwnerToken;
-use callback_guard_core::guard::{Facts, Guard};
+use callback_guard_core::guard::Guard;
 use callback_guard_core::json::Scratch;
-use callback_guard_core::mac::SigningSecret;
 use callback_guard_core::pairs;
 use callback_guard_core::request::RequestHead;
+use callback_guard_core::scheme::keys::SigningSecret;
+use callback_guard_core::store::bucket::OwnerToken;
 use callback_guard_core::time::UnixMillis;
 use proptest::prelude::RngExt as _;
 use proptest::test_runner::{RngAlgorithm, TestRng};

@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use callback_guard_core::mac::SigningSecret;
 use callback_guard_core::scheme::Encoding;
+use callback_guard_core::scheme::keys::SigningSecret;
 use callback_guard_harness::client::InFlight;
 use callback_guard_harness::{Request, Response, Setup, Stack, Update, render, upstream, wait};
 use serde_json::{Value, json};

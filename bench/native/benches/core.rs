@@ -14,12 +14,13 @@ use std::hint::black_box;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use callback::{FACTS, KEY, NOW, TIMESTAMP, head, policy};
-use callback_guard_core::dedupe::{Bucket, EventKey, Fingerprint, OwnerToken};
+use callback_guard_core::event::EventKey;
 use callback_guard_core::guard::{Decision, Guard};
 use callback_guard_core::json::Scratch;
-use callback_guard_core::mac::SigningSecret;
 use callback_guard_core::request::RequestHead;
+use callback_guard_core::scheme::keys::SigningSecret;
 use callback_guard_core::store::ClaimAnswer;
+use callback_guard_core::store::bucket::{Bucket, Fingerprint, OwnerToken};
 use callback_guard_core::time::UnixMillis;
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 

@@ -21,7 +21,8 @@ use std::sync::{Barrier, Mutex, MutexGuard, TryLockError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use callback_guard_core::dedupe::{EventKey, Fingerprint, OwnerToken};
+use callback_guard_core::event::EventKey;
+use callback_guard_core::store::bucket::{Fingerprint, OwnerToken};
 use callback_guard_core::store::{
     ClaimAnswer, ClaimRequest, Memory, Settlement, SharedData, Swap, Unavailable,
 };

@@ -26,9 +26,9 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use callback_guard_core::guard::Guard;
 use callback_guard_core::json::Scratch;
-use callback_guard_core::mac::{Signature, SigningSecret, verify};
 use callback_guard_core::request::RequestHead;
 use callback_guard_core::scheme::Encoding;
+use callback_guard_core::scheme::keys::{Signature, SigningSecret, verify};
 
 use callback::{FACTS, KEY, NOW, TIMESTAMP, head, policy};
 
@@ -190,7 +190,7 @@ fn macs() {
         black_box(verify(secrets, &[message], std::iter::once(given)));
     };
     compare(
-        "`mac::verify`: first byte wrong, last byte wrong",
+        "`keys::verify`: first byte wrong, last byte wrong",
         |class| {
             let (message, mac) = signed(first);
             (message, spoil(mac, class))
@@ -198,7 +198,7 @@ fn macs() {
         |input| check(one, input),
     );
     compare(
-        "`mac::verify`: wrong, right",
+        "`keys::verify`: wrong, right",
         |class| {
             let (message, mac) = signed(first);
             match class {
@@ -209,7 +209,7 @@ fn macs() {
         |input| check(one, input),
     );
     compare(
-        "`mac::verify`: right under the first of two secrets, under the second",
+        "`keys::verify`: right under the first of two secrets, under the second",
         |class| match class {
             Class::A => signed(first),
             Class::B => signed(second),

@@ -5,9 +5,9 @@
 use std::cell::RefCell;
 use std::hint::black_box;
 
-use callback_guard_core::dedupe::Fingerprint;
 use callback_guard_core::json::{self, Pointer, Scratch, Selector};
-use callback_guard_core::mac::{self, SigningSecret};
+use callback_guard_core::scheme::keys::{self, SigningSecret};
+use callback_guard_core::store::bucket::Fingerprint;
 use sha2::{Digest, Sha256};
 
 struct Bench {
@@ -69,7 +69,7 @@ pub extern "C" fn scan(times: u32) -> u32 {
 pub extern "C" fn mac(times: u32) -> u32 {
     run(times, |bench| {
         let secrets = bench.secret.as_slice();
-        mac::verify(secrets, &[&bench.body], [[0; 32]].iter()).is_none()
+        keys::verify(secrets, &[&bench.body], [[0; 32]].iter()).is_none()
     })
 }
 

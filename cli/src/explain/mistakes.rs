@@ -2,9 +2,9 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE, URL_SAFE_NO_PAD};
-use callback_guard_core::mac::{self, Signature, SigningSecret};
 use callback_guard_core::policy::Source;
 use callback_guard_core::request::Occurrence;
+use callback_guard_core::scheme::keys::{self, Signature, SigningSecret};
 use callback_guard_core::scheme::{Encoding, Form, Part, SignatureRule, TimestampPlace};
 use serde_json::Value;
 
@@ -76,7 +76,7 @@ pub(super) fn advice(case: &Case<'_>, judgement: &Judgement) -> String {
                 }
                 tried = tried.saturating_add(1);
                 let parts = [message.value.as_slice()];
-                if mac::verify(secret, &parts, [&signature.value].into_iter()).is_some() {
+                if keys::verify(secret, &parts, [&signature.value].into_iter()).is_some() {
                     if mistakes.len() < least {
                         best.clear();
                     }

@@ -3,14 +3,14 @@
 use std::borrow::Cow;
 
 use callback_guard_core::json::{self, Kind, Scratch};
-use callback_guard_core::mac::verify;
 use callback_guard_core::policy::{KeyPart, PathRule, Source};
 use callback_guard_core::request::Occurrence;
+use callback_guard_core::scheme::keys::verify;
+use callback_guard_core::scheme::token::TokenAt;
 use callback_guard_core::scheme::{
     IdAt, Material, Part, Proof, SignatureRule, Signed, Timestamp, TimestampPlace, Tolerance,
 };
 use callback_guard_core::time::UnixMillis;
-use callback_guard_core::token::TokenAt;
 use callback_guard_core::verdict::Code;
 
 use super::{Case, Judgement, place_name, rule, signed, unit_name};

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, bail};
-use callback_guard_core::mac::SigningSecret;
 use callback_guard_core::policy::{Policy, Source};
 use callback_guard_core::scheme::IdAt;
-use callback_guard_core::signer;
+use callback_guard_core::scheme::keys::SigningSecret;
+use callback_guard_core::sign;
 use callback_guard_core::time::UnixMillis;
 use hyper::Uri;
 
@@ -170,7 +170,7 @@ impl Plan {
         let now = self.moment(source, callback.guise, now);
         let mut headers = vec![("content-type".to_owned(), "application/json".to_owned())];
         headers.extend(
-            signer::sign(source, secret, &callback.body, &callback.id, now)
+            sign::sign(source, secret, &callback.body, &callback.id, now)
                 .map_err(|_| anyhow!("the body has no message id where the sender signs it"))?,
         );
         headers.extend(self.headers.iter().cloned());

@@ -2,8 +2,8 @@
 
 use base64::Engine as _;
 use callback_guard_core::config;
-use callback_guard_core::mac::SigningSecret;
-use callback_guard_core::signer;
+use callback_guard_core::scheme::keys::SigningSecret;
+use callback_guard_core::sign;
 use callback_guard_core::time::UnixMillis;
 use callback_guard_core::verdict::Code;
 
@@ -42,7 +42,7 @@ impl Request {
         let policy = config::parse(configuration.as_bytes(), &environment).unwrap();
         let secret = SigningSecret::new(key).unwrap();
         let now = UnixMillis::from_seconds(NOW);
-        let headers = signer::sign(&policy.sources[0], &secret, body.as_bytes(), "m", now).unwrap();
+        let headers = sign::sign(&policy.sources[0], &secret, body.as_bytes(), "m", now).unwrap();
         Self {
             scheme,
             encoding: "",

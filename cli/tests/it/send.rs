@@ -2,8 +2,9 @@
 
 use std::collections::BTreeSet;
 
+use callback_guard_core::authenticate::Facts;
 use callback_guard_core::config;
-use callback_guard_core::guard::{Decision, Facts, Guard};
+use callback_guard_core::guard::{Decision, Guard};
 use callback_guard_core::json::Scratch;
 use callback_guard_core::policy::Policy;
 use callback_guard_core::request::RequestHead;
@@ -56,7 +57,7 @@ fn verdict_of(policy: &Policy, request: &Received) -> Code {
     if decision == Decision::Hold {
         let facts = Facts {
             now: now(),
-            owner: callback_guard_core::dedupe::OwnerToken::new(1),
+            owner: callback_guard_core::store::bucket::OwnerToken::new(1),
             salt: [0; 16],
         };
         decision = guard.on_body(
@@ -264,7 +265,7 @@ fn silence_ends_with_the_timeout() {
 
 #[test]
 fn every_preset_sends_what_its_guard_lets_through_and_forges_what_it_refuses() {
-    let table = std::fs::read_to_string(repository().join("core/src/presets.json")).unwrap();
+    let table = std::fs::read_to_string(repository().join("core/src/config/presets.json")).unwrap();
     let table: serde_json::Value = serde_json::from_str(&table).unwrap();
     let entries = table.as_array().unwrap();
     let names = entries

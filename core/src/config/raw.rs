@@ -6,7 +6,7 @@ use serde::Deserialize;
 
 use crate::payload::FieldType;
 use crate::policy::{HoldHeaders, Mode, OnBodyChange, OnUnknown, Unmatched};
-use crate::redis::{OnError, Protocol};
+use crate::store::redis::{OnError, Protocol};
 
 /// The whole configuration.
 #[derive(Debug, Deserialize)]

@@ -8,11 +8,11 @@ use super::raw::{
 };
 use super::{ConfigError, Fields, Path, header_name};
 use crate::policy::{HeaderRole, PathRule};
+use crate::scheme::token::TokenAt;
 use crate::scheme::{
     Encoding, Form, IdAt, MAX_PARTS, Part, Piece, Proof, Scheme, SignatureAt, SignatureRule,
     TimestampAt, TimestampPlace, Unit,
 };
-use crate::token::TokenAt;
 
 /// Values that the configuration gives to a preset, each with whether it was used.
 pub(super) struct Parameters<'p> {

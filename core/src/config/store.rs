@@ -2,7 +2,7 @@
 
 use super::raw::{RawStore, RawStoreKind};
 use super::{ConfigError, Environment, Path, within};
-use crate::redis::{OnError, Protocol, Remote, Replies};
+use crate::store::redis::{OnError, Protocol, Remote, Replies};
 use crate::store::{LEAST_CAPACITY, MOST_CAPACITY};
 
 /// Events that the process's own store has room for, where the configuration says nothing.

@@ -15,12 +15,13 @@
 use std::collections::HashSet;
 use std::fmt::Write as _;
 
-use callback_guard_core::dedupe::OwnerToken;
-use callback_guard_core::guard::{Answer, Decision, Facts, Guard};
+use callback_guard_core::authenticate::Facts;
+use callback_guard_core::guard::{Answer, Decision, Guard};
 use callback_guard_core::json::Scratch;
 use callback_guard_core::outcome::Outcome;
 use callback_guard_core::policy::Policy;
 use callback_guard_core::request::RequestHead;
+use callback_guard_core::store::bucket::OwnerToken;
 use callback_guard_core::store::{
     ClaimAnswer, ClaimRequest, Memory, Settlement, SharedData, Swap, Unavailable,
 };

@@ -21,7 +21,7 @@ const FORM: &str = "application/x-www-form-urlencoded";
 
 /// The table, as its reader sees it.
 fn table() -> Vec<Value> {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/src/presets.json");
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/src/config/presets.json");
     serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
 }
 

@@ -3,13 +3,16 @@
 
 use std::collections::HashMap;
 
-use callback_guard_core::backlog::{Backlog, CAPACITY, Errand};
-use callback_guard_core::circuit::{
+use callback_guard_core::config;
+use callback_guard_core::event::EventKey;
+use callback_guard_core::store::bucket::{Fingerprint, OwnerToken};
+use callback_guard_core::store::circuit::{
     Circuit, FAILURES, LONGEST_REST_MILLIS, Permit, REST_MILLIS, Turn,
 };
-use callback_guard_core::config;
-use callback_guard_core::dedupe::{EventKey, Fingerprint, OwnerToken};
-use callback_guard_core::redis::{MAX_REPLY_BYTES, OnError, Protocol, Remote, Replies, StoreError};
+use callback_guard_core::store::redis::{
+    MAX_REPLY_BYTES, OnError, Protocol, Remote, Replies, StoreError,
+};
+use callback_guard_core::store::retries::{Backlog, CAPACITY, Errand};
 use callback_guard_core::store::{ClaimAnswer, ClaimRequest, Memory, Settlement};
 use callback_guard_core::time::UnixMillis;
 use sha2::{Digest, Sha256};

@@ -1,6 +1,7 @@
 //! The memory store against Envoy's shared data, as a fake: bounds, evictions, races.
 
-use callback_guard_core::dedupe::{Bucket, Claimed, EventKey, Fingerprint, OwnerToken};
+use callback_guard_core::event::EventKey;
+use callback_guard_core::store::bucket::{Bucket, Claimed, Fingerprint, OwnerToken};
 use callback_guard_core::store::{
     ClaimAnswer, ClaimRequest, Memory, Settlement, SharedData, Swap, Unavailable,
 };

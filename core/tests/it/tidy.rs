@@ -104,7 +104,7 @@ fn the_configuration_of_envoy_yaml_is_accepted() {
 #[test]
 fn the_readme_has_every_preset() {
     let readme = readme();
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/presets.json");
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/config/presets.json");
     let presets: serde_json::Value =
         serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
     for name in presets

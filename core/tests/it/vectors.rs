@@ -46,7 +46,8 @@ fn every_sample_of_the_sender_verifies_and_is_forwarded() {
 
 #[test]
 fn the_known_answer_of_the_contract() {
-    let secret = callback_guard_core::mac::SigningSecret::new(b"test-webhook-hmac-key").unwrap();
+    let secret =
+        callback_guard_core::scheme::keys::SigningSecret::new(b"test-webhook-hmac-key").unwrap();
     let mac = secret.sign(&[b"ee9c2715375b7837f8bb51d641ff5863", b".", b"1769670760"]);
     assert_eq!(
         Encoding::Base64.encode(&mac),
@@ -81,7 +82,7 @@ fn rfc_4231() {
             "60e431591ee0b67f0d8a26aacbf5b77f8e0bc6213728c5140546040f0ee37f54",
         ),
     ] {
-        let secret = callback_guard_core::mac::SigningSecret::new(&key).unwrap();
+        let secret = callback_guard_core::scheme::keys::SigningSecret::new(&key).unwrap();
         let (left, right) = message.split_at(message.len() / 2);
         assert_eq!(Encoding::Hex.encode(&secret.sign(&[left, right])), expected);
     }
@@ -99,15 +100,19 @@ fn wycheproof() {
     for group in file["testGroups"].as_array().unwrap() {
         for test in group["tests"].as_array().unwrap() {
             let field = |name: &str| hex::decode(test[name].as_str().unwrap()).unwrap();
-            let secret = callback_guard_core::mac::SigningSecret::new(&field("key")).unwrap();
+            let secret =
+                callback_guard_core::scheme::keys::SigningSecret::new(&field("key")).unwrap();
             let (message, tag) = (field("msg"), test["tag"].as_str().unwrap());
             let Some(tag) = Encoding::Hex.decode(tag.as_bytes()) else {
                 assert_eq!(group["tagSize"], 128);
                 short += 1;
                 continue;
             };
-            let found =
-                callback_guard_core::mac::verify(&[secret], &[&message], [&tag].into_iter());
+            let found = callback_guard_core::scheme::keys::verify(
+                &[secret],
+                &[&message],
+                [&tag].into_iter(),
+            );
             let is_valid = test["result"] == "valid";
             assert_eq!(found.is_some(), is_valid, "{}", test["tcId"]);
             if is_valid {

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use callback_guard_core::mac::SigningSecret;
 use callback_guard_core::scheme::Encoding;
+use callback_guard_core::scheme::keys::SigningSecret;
 use callback_guard_harness::{Body, Request, SECRET, places};
 use serde_json::Value;
 

@@ -1,9 +1,9 @@
 //! A callback, and the guard's configuration for it.
 
+use callback_guard_core::authenticate::Facts;
 use callback_guard_core::config;
-use callback_guard_core::dedupe::OwnerToken;
-use callback_guard_core::guard::Facts;
 use callback_guard_core::policy::Policy;
+use callback_guard_core::store::bucket::OwnerToken;
 use callback_guard_core::time::UnixMillis;
 
 pub(crate) const KEY: &str = "test-webhook-hmac-key";

@@ -3,14 +3,15 @@
 
 use std::collections::HashMap;
 
+use callback_guard_core::authenticate::Facts;
 use callback_guard_core::config;
-use callback_guard_core::dedupe::OwnerToken;
-use callback_guard_core::guard::{Answer, Decision, Facts, Forward, Guard};
+use callback_guard_core::guard::{Answer, Decision, Forward, Guard};
 use callback_guard_core::json::Scratch;
 use callback_guard_core::outcome::Outcome;
 use callback_guard_core::policy::Policy;
 use callback_guard_core::request::RequestHead;
-use callback_guard_core::signer;
+use callback_guard_core::sign;
+use callback_guard_core::store::bucket::OwnerToken;
 use callback_guard_core::store::{Memory, SharedData, Swap, Unavailable};
 use callback_guard_core::time::UnixMillis;
 use callback_guard_core::verdict::Code;
@@ -115,7 +116,7 @@ impl Request {
     pub fn genuine(policy: &Policy, body: &str, now: UnixMillis) -> Self {
         let source = policy.sources.first().unwrap();
         let mut request = Self::unsigned(body);
-        let headers = signer::sign(
+        let headers = sign::sign(
             source,
             source.secrets.first().unwrap(),
             body.as_bytes(),
@@ -135,7 +136,7 @@ impl Request {
     #[track_caller]
     pub fn at(self, policy: &Policy, path: &str) -> Self {
         let source = policy.sources.first().unwrap();
-        let target = signer::target(source, source.secrets.first().unwrap(), path);
+        let target = sign::target(source, source.secrets.first().unwrap(), path);
         self.with(":path", &target)
     }
 

@@ -33,10 +33,10 @@ use core::fmt::Write as _;
 use std::borrow::Cow;
 
 use crate::guard::Guard;
-use crate::mac::{self, Signature, SigningSecret};
 use crate::outcome::Outcome;
 use crate::policy::Policy;
 use crate::request::{Occurrence, RequestHead};
+use crate::scheme::keys::{self, Signature, SigningSecret};
 use crate::store::{ABSENT, SharedData, Swap, Unavailable};
 use crate::time::UnixMillis;
 
@@ -115,7 +115,7 @@ impl Token {
 
     fn is(&self, given: &[u8]) -> bool {
         let keys = core::slice::from_ref(&self.key);
-        mac::verify(keys, &[given], core::iter::once(&self.expected)).is_some()
+        keys::verify(keys, &[given], core::iter::once(&self.expected)).is_some()
     }
 }
 
@@ -578,7 +578,7 @@ impl Json {
 
 /// The page, packed by gzip; it holds no data. `page.html` beside it is its source; a test sees to it
 /// that they are the same.
-const PACKED_PAGE: &[u8] = include_bytes!("inspector/page.html.gz");
+const PACKED_PAGE: &[u8] = include_bytes!("page.html.gz");
 
 /// The page's own style and script, by their hashes, and nothing else. A test says what they are.
 ///

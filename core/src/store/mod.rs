@@ -4,7 +4,13 @@
 //! for ever. A fixed number of buckets, each a packed list with the ends of its records, does not.
 //! Two workers that change one bucket at the same time are told apart by compare-and-swap.
 
-use crate::dedupe::{Bucket, Change, Claimed, EventKey, Fingerprint, OwnerToken};
+pub mod bucket;
+pub mod circuit;
+pub mod redis;
+pub mod retries;
+
+use crate::event::EventKey;
+use crate::store::bucket::{Bucket, Change, Claimed, Fingerprint, OwnerToken};
 use crate::time::UnixMillis;
 
 /// The proxy's shared data, as the store needs it.

@@ -4,15 +4,18 @@
 //! literals and the body, or who sends a shared token. The presets are texts in that language; no
 //! code knows a sender by name.
 
+pub mod keys;
+pub mod token;
+
 use core::ops::Range;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
-use crate::mac::{Signature, SigningSecret};
 use crate::request::{Occurrence, RequestHead};
+use crate::scheme::keys::{Signature, SigningSecret};
+use crate::scheme::token::{TokenAt, TokenProof};
 use crate::time::UnixMillis;
-use crate::token::{TokenAt, TokenProof};
 use crate::verdict::{Code, Rejection};
 
 /// The most parts that a message may have.

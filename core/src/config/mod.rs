@@ -22,15 +22,15 @@ pub use raw::{RawConfig, RawSource};
 #[cfg(feature = "schema")]
 pub use schema::schema;
 
-use crate::dedupe::KeyBuilder;
+use crate::event::KeyBuilder;
 use crate::inspector::{Inspector, LEAST_EVENTS, MOST_EVENTS, Place, Token};
 use crate::json::{Pointer, Selector};
-use crate::mac::SigningSecret;
 use crate::payload::{HostPattern, Requirement, UrlRule, is_host};
 use crate::policy::{
     CapturedHeader, Dedupe, HeaderRole, InFlight, KeyPart, Mode, PathRule, Policy, Route, Source,
 };
 use crate::request::{JSON, is_json, is_media_type_part};
+use crate::scheme::keys::SigningSecret;
 use crate::scheme::{IdAt, Part, Proof, Scheme, TimestampPlace, Tolerance};
 use raw::{
     Preset, RawDedupe, RawInspector, RawKeyPart, RawMatch, RawPayload, RawRequirement, RawSecret,

@@ -2,11 +2,11 @@
 //! that what is signed is what verifies. The filter signs nothing.
 
 use crate::json::{self, Kind, Scratch};
-use crate::mac::SigningSecret;
 use crate::policy::Source;
+use crate::scheme::keys::SigningSecret;
+use crate::scheme::token::TokenAt;
 use crate::scheme::{Form, IdAt, Material, Part, Proof, TimestampPlace, Unit};
 use crate::time::UnixMillis;
-use crate::token::TokenAt;
 use crate::verdict::Rejection;
 
 /// Header names and values, in the order in which they are written.

@@ -25,8 +25,9 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 
-use crate::dedupe::{EventKey, Fingerprint, OwnerToken};
+use crate::event::EventKey;
 use crate::json::{self, Kind, Pointer, Scratch, Selector};
+use crate::store::bucket::{Fingerprint, OwnerToken};
 use crate::store::{ClaimAnswer, ClaimRequest, Settlement};
 
 /// What the HTTP front speaks.

@@ -6,8 +6,8 @@
 
 use std::borrow::Cow;
 
-use crate::mac::SigningSecret;
 use crate::request::{Occurrence, RequestHead};
+use crate::scheme::keys::SigningSecret;
 use crate::verdict::{Code, Rejection};
 
 /// Where the token is.

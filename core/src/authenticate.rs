@@ -1,0 +1,423 @@
+//! The checks of a request's head and of its body: the only way to an [`Authentic`].
+
+use std::borrow::Cow;
+use std::cell::OnceCell;
+
+use sha2::{Digest, Sha256};
+
+use crate::event::EventKey;
+use crate::inspector::Notes;
+use crate::json::{self, Document, JsonError, Kind, Scratch};
+use crate::message_id::{self, MessageId};
+use crate::policy::{HeaderRole, KeyPart, Policy, Source};
+use crate::request::{MediaType, Occurrence, RequestHead};
+use crate::scheme::keys;
+use crate::scheme::{
+    Credentials, IdAt, Material, Part, Proof, SignatureRule, Signed, Timestamp, TimestampPlace,
+};
+use crate::store::bucket::{Fingerprint, OwnerToken};
+use crate::time::UnixMillis;
+use crate::verdict::{Code, Rejection};
+
+/// Facts of the host that go with a body.
+#[derive(Clone, Copy, Debug)]
+pub struct Facts {
+    /// The time.
+    pub now: UnixMillis,
+    /// A token for the claim that may come of this body; no other claim has it.
+    pub owner: OwnerToken,
+    /// The store's salt for fingerprints.
+    pub salt: [u8; 16],
+}
+
+/// A request whose head is in order; nothing of it is verified.
+#[derive(Debug)]
+pub(crate) struct Pending {
+    credentials: Credentials,
+    headers: Vec<Option<Box<[u8]>>>,
+    media_type: MediaType,
+}
+
+/// A request that is authentic and well formed. Only [`authenticate`] makes one, and only out of
+/// one can a claim be made.
+#[derive(Debug)]
+pub(crate) struct Authentic {
+    pub(crate) key: EventKey,
+    pub(crate) fingerprint: Fingerprint,
+    pub(crate) owner: OwnerToken,
+}
+
+/// The checks of the head, cheap first, so that no body of an unsigned flood is read.
+pub(crate) fn check_head(
+    source: &Source,
+    head: &RequestHead<'_>,
+    now: UnixMillis,
+    notes: Option<&mut Notes>,
+) -> Result<Pending, Rejection> {
+    head.check_method()?;
+    let media_type = head.check_media_type(&source.media_types)?;
+    head.check_content_encoding()?;
+    head.check_declared_length(limit(source))?;
+    let credentials = source.scheme.read_head(head, &source.secrets)?;
+    if let Credentials::Signed(signed) = &credentials
+        && let Some(timestamp) = signed.timestamp()
+    {
+        if let Some(notes) = notes {
+            notes.age_seconds = timestamp.age_seconds(now);
+        }
+        source.tolerance.check(timestamp, now)?;
+    }
+    let headers = capture_headers(source, head)?;
+    Ok(Pending {
+        credentials,
+        headers,
+        media_type,
+    })
+}
+
+/// Copies the headers that are needed once the body is there.
+fn capture_headers(
+    source: &Source,
+    head: &RequestHead<'_>,
+) -> Result<Vec<Option<Box<[u8]>>>, Rejection> {
+    let mut captured = Vec::with_capacity(source.headers.len());
+    for header in &source.headers {
+        let (missing, several) = match header.role {
+            HeaderRole::Signed => (Some(Code::SignatureMissing), Code::SignatureAmbiguous),
+            HeaderRole::Id => (Some(Code::IdMissing), Code::IdAmbiguous),
+            HeaderRole::Key => (None, Code::IdAmbiguous),
+        };
+        captured.push(match (head.occurrence(header.name.as_bytes()), missing) {
+            (Occurrence::Once(value), _) => Some(value.into()),
+            (Occurrence::Missing, None) => None,
+            (Occurrence::Missing, Some(code)) => return Err(Rejection::new(code)),
+            (Occurrence::Several, _) => return Err(Rejection::new(several)),
+        });
+    }
+    Ok(captured)
+}
+
+/// The checks of the body, and the only way to an [`Authentic`].
+///
+/// Where the scheme signs the body, the MAC comes first, over the received bytes. Where it signs a
+/// value from inside the body, that is parsed first, as unauthenticated bytes within fixed bounds.
+/// A token was checked with the head. The payload's own rules come last. `told` has the id as soon as
+/// the MAC has verified it.
+pub(crate) fn authenticate(
+    policy: &Policy,
+    source: &Source,
+    pending: &Pending,
+    body: &[u8],
+    facts: &Facts,
+    scratch: &mut Scratch,
+    told: &mut Told<'_>,
+) -> Result<Authentic, Rejection> {
+    if body.len() > source.max_body_bytes {
+        return Err(Rejection::too_large(limit(source)));
+    }
+    if body.is_empty() {
+        return Err(Rejection::new(Code::BodyEmpty));
+    }
+    let signature = match (&source.scheme.proof, &pending.credentials) {
+        (Proof::Signature(rule), Credentials::Signed(signed)) => Some((rule, signed)),
+        (Proof::Token(_), Credentials::Token(_)) => None,
+        _ => return Err(Rejection::new(Code::InternalError)),
+    };
+    if let Some((rule, signed)) = signature
+        && rule.signs_body()
+    {
+        // An id in the message is a header here: the configuration sees to that.
+        let id = header_id(source, pending);
+        check_mac(source, rule, signed, &pending.headers, body, id, &[])?;
+    }
+    let document = match pending.media_type {
+        MediaType::Json => Some(json::scan(body, &source.selector, scratch).map_err(refuse_json)?),
+        MediaType::Other => {
+            refuse_hidden_json(body)?;
+            None
+        }
+    };
+    let document = document.as_ref();
+    let digest = Digested::of(body);
+    let id = message_id(source, pending, &digest, document)?;
+    if let Some((rule, signed)) = signature
+        && !rule.signs_body()
+    {
+        let texts = message_texts(source, rule, document);
+        let values: Vec<Option<&[u8]>> = texts.iter().map(Option::as_deref).collect();
+        let id = Some(id.as_str().as_bytes());
+        check_mac(source, rule, signed, &pending.headers, body, id, &values)?;
+    }
+    let id = told.verified_id.insert(id);
+    if let Some(notes) = &mut told.notes {
+        note_stage(source, document, notes);
+    }
+    check_payload(source, document, facts.now)?;
+    let key = event_key(source, pending, document, id)?;
+    if let Some(notes) = &mut told.notes {
+        notes.key = key.to_hex();
+    }
+    Ok(Authentic {
+        key,
+        fingerprint: match policy.remote {
+            Some(_) => Fingerprint::digest(digest.get()),
+            None => Fingerprint::of(body, facts.salt),
+        },
+        owner: facts.owner,
+    })
+}
+
+fn refuse_json(error: JsonError) -> Rejection {
+    match error {
+        JsonError::DuplicateKey { offset } => Rejection::json(
+            Code::JsonDuplicateKey,
+            offset,
+            "a key that the object does not have",
+        ),
+        JsonError::Malformed { offset, expected } => {
+            Rejection::json(Code::JsonMalformed, offset, expected)
+        }
+        JsonError::TooDeep { offset } => {
+            Rejection::json(Code::JsonTooDeep, offset, "at most 64 levels")
+        }
+    }
+}
+
+/// The content type is not signed. If it could turn JSON into something else, a replay would get
+/// around the id in the body and the payload's rules: so a body that begins like an object is JSON.
+fn refuse_hidden_json(body: &[u8]) -> Result<(), Rejection> {
+    if body.trim_ascii_start().starts_with(b"{") {
+        return Err(Rejection::because(
+            Code::UnsupportedMediaType,
+            "the body is JSON, and its content type is not",
+        ));
+    }
+    Ok(())
+}
+
+fn check_mac(
+    source: &Source,
+    rule: &SignatureRule,
+    signed: &Signed,
+    headers: &[Option<Box<[u8]>>],
+    body: &[u8],
+    id: Option<&[u8]>,
+    values: &[Option<&[u8]>],
+) -> Result<(), Rejection> {
+    let material = Material {
+        body: Some(body),
+        headers,
+        id,
+        timestamp: signed.timestamp().map(Timestamp::as_bytes),
+        values,
+    };
+    let (parts, length) = rule.message(&material)?;
+    let parts = parts.get(..length).unwrap_or_default();
+    match keys::verify(&source.secrets, parts, signed.signatures()) {
+        Some(_) => Ok(()),
+        None => Err(Rejection::new(Code::SignatureMismatch)),
+    }
+}
+
+/// The values at JSON pointers that the message is made of; nothing where it is made of none.
+fn message_texts<'d>(
+    source: &Source,
+    rule: &SignatureRule,
+    document: Option<&Document<'d, '_>>,
+) -> Vec<Option<Cow<'d, [u8]>>> {
+    if !rule
+        .message
+        .iter()
+        .any(|piece| matches!(piece.part, Part::Pointer(_)))
+    {
+        return Vec::new();
+    }
+    (0..source.pointers.len())
+        .map(|slot| {
+            document
+                .and_then(|document| document.get(slot))
+                .map(|value| value.bytes())
+        })
+        .collect()
+}
+
+/// The id where it is a header, for a message that holds the body.
+fn header_id<'p>(source: &Source, pending: &'p Pending) -> Option<&'p [u8]> {
+    match source.scheme.id {
+        IdAt::Header(index) => pending.headers.get(index).and_then(Option::as_deref),
+        IdAt::BodyDigest | IdAt::Pointers { .. } => None,
+    }
+}
+
+/// The SHA-256 of a body, taken once, when it is first asked for.
+struct Digested<'b> {
+    body: &'b [u8],
+    digest: OnceCell<[u8; 32]>,
+}
+
+impl<'b> Digested<'b> {
+    fn of(body: &'b [u8]) -> Self {
+        let digest = OnceCell::new();
+        Self { body, digest }
+    }
+
+    fn get(&self) -> &[u8; 32] {
+        self.digest.get_or_init(|| Sha256::digest(self.body).into())
+    }
+}
+
+fn message_id(
+    source: &Source,
+    pending: &Pending,
+    digest: &Digested<'_>,
+    document: Option<&Document<'_, '_>>,
+) -> Result<MessageId, Rejection> {
+    let rule = message_id::Rule {
+        in_message: source.scheme.signs_id(),
+    };
+    let missing = |or_body_digest: bool| {
+        if or_body_digest {
+            return Ok(MessageId::digest(digest.get()));
+        }
+        Err(Rejection::new(Code::IdMissing))
+    };
+    match &source.scheme.id {
+        IdAt::BodyDigest => missing(true),
+        IdAt::Header(index) => {
+            let value = pending.headers.get(*index).and_then(Option::as_deref);
+            let value = value.ok_or(Rejection::new(Code::IdMissing))?;
+            MessageId::parse_bytes(value, rule)
+        }
+        IdAt::Pointers {
+            slots,
+            or_body_digest,
+        } => {
+            let Some(document) = document else {
+                return missing(*or_body_digest);
+            };
+            let mut first: Option<Cow<'_, str>> = None;
+            let mut is_ambiguous = false;
+            for value in slots.clone().filter_map(|slot| document.get(slot)) {
+                if value.kind() == Kind::Null {
+                    continue;
+                }
+                let not_text = Rejection::because(Code::IdMalformed, "it is not a string");
+                let text = value.text().ok_or(not_text)?;
+                if text.is_empty() {
+                    return Err(Rejection::because(Code::IdMalformed, "it is empty"));
+                }
+                match &first {
+                    None => first = Some(text),
+                    Some(first) => is_ambiguous |= *first != text,
+                }
+            }
+            let Some(first) = first else {
+                return missing(*or_body_digest);
+            };
+            if is_ambiguous {
+                return Err(Rejection::new(Code::IdAmbiguous));
+            }
+            MessageId::parse(&first, rule)
+        }
+    }
+}
+
+fn check_payload(
+    source: &Source,
+    document: Option<&Document<'_, '_>>,
+    now: UnixMillis,
+) -> Result<(), Rejection> {
+    let place = source.scheme.timestamp();
+    if let Some((TimestampPlace::Pointer(slot), unit)) = place.map(|at| (&at.place, at.unit)) {
+        let value = document
+            .and_then(|document| document.get(*slot))
+            .ok_or(Rejection::new(Code::TimestampMissing))?;
+        let timestamp = Timestamp::parse(&value.bytes(), unit)?;
+        source.tolerance.check(&timestamp, now)?;
+    }
+    let Some(document) = document else {
+        return Ok(());
+    };
+    for requirement in &source.required {
+        requirement.check(document)?;
+    }
+    match &source.urls {
+        Some(urls) => urls.check(document),
+        None => Ok(()),
+    }
+}
+
+/// The dedupe key: a part that is missing is empty, but not all may be.
+fn event_key(
+    source: &Source,
+    pending: &Pending,
+    document: Option<&Document<'_, '_>>,
+    id: &MessageId,
+) -> Result<EventKey, Rejection> {
+    let mut builder = source.dedupe.key_of_source.clone();
+    let mut is_empty = true;
+    for part in &source.dedupe.key {
+        let present = match part {
+            KeyPart::Id => {
+                builder.present(b'i', id.as_str().as_bytes());
+                true
+            }
+            KeyPart::Header(index) => {
+                match pending.headers.get(*index).and_then(Option::as_deref) {
+                    Some(value) => {
+                        builder.present(b'h', value);
+                        true
+                    }
+                    None => false,
+                }
+            }
+            KeyPart::Pointer(slot) => match document.and_then(|document| document.get(*slot)) {
+                Some(value) if value.kind() != Kind::Null => {
+                    let kind = if value.kind() == Kind::String {
+                        b't'
+                    } else {
+                        b'v'
+                    };
+                    builder.present(kind, &value.bytes());
+                    true
+                }
+                _ => false,
+            },
+        };
+        if !present {
+            builder.absent();
+        }
+        is_empty &= !present;
+    }
+    if is_empty {
+        return Err(Rejection::because(
+            Code::IdMissing,
+            "every part of the dedupe key is missing",
+        ));
+    }
+    Ok(builder.finish())
+}
+
+/// What is told of a request as soon as it is known, whatever is decided later.
+pub(crate) struct Told<'t> {
+    /// The message id, once the MAC has verified it.
+    pub(crate) verified_id: &'t mut Option<MessageId>,
+    /// For the inspector, if it is on.
+    pub(crate) notes: Option<&'t mut Notes>,
+}
+
+/// For the inspector: what of the payload tells one event of an id from the next.
+fn note_stage(source: &Source, document: Option<&Document<'_, '_>>, notes: &mut Notes) {
+    for part in &source.dedupe.key {
+        if let KeyPart::Pointer(slot) = part
+            && let Some(value) = document.and_then(|document| document.get(*slot))
+            && matches!(value.kind(), Kind::String | Kind::Number { .. })
+        {
+            notes.add_stage(&value.bytes());
+        }
+    }
+}
+
+pub(crate) fn limit(source: &Source) -> u64 {
+    u64::try_from(source.max_body_bytes).unwrap_or(u64::MAX)
+}
