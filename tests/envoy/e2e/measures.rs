@@ -10,7 +10,7 @@ fn the_module_is_within_its_budget() {
         .unwrap()
         .len();
     println!("callback_guard.wasm: {size} bytes");
-    assert!(size <= 500_000, "{size} bytes");
+    assert!(size <= 700_000, "{size} bytes");
 }
 
 #[test]
