@@ -4,7 +4,7 @@
 # engine. The same module always gives the same bytes, so the same digest.
 #
 #   oci-image.sh target/wasm32-wasip1/release/callback_guard.wasm image
-#   skopeo copy oci:image:latest docker://REGISTRY/callback-guard:0.1.0
+#   skopeo copy oci:image:latest docker://REGISTRY/callback-guard:0.2.0
 #
 # The module runs anywhere. The third argument is for Kubernetes image volumes alone: nodes take only
 # images of their own architecture (amd64, unless given).
