@@ -146,7 +146,7 @@ fn the_border_calls_what_is_listed() {
 fn envoy_allows_the_module_these_and_no_other() {
     let mut allowed = None;
     let _ = Render::repository().plugin(|plugin| {
-        let list = &plugin["capability_restriction_config"]["allowed_capabilities"];
+        let list = &plugin["vm_config"]["capability_restriction_config"]["allowed_capabilities"];
         let keys = list.as_object().unwrap().keys().cloned();
         allowed = Some(keys.collect::<BTreeSet<String>>());
     });
