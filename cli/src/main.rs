@@ -11,6 +11,8 @@ mod demo;
 mod envoy;
 mod explain;
 mod http;
+mod init;
+mod output;
 mod samples;
 mod schema;
 mod send;
@@ -45,6 +47,7 @@ enum Command {
     Check(check::CheckArgs),
     Demo(demo::DemoArgs),
     Explain(explain::ExplainArgs),
+    Init(init::InitArgs),
     Schema(schema::SchemaArgs),
     Send(send::SendArgs),
     Sign(sign::SignArgs),
@@ -55,6 +58,7 @@ fn main() -> ExitCode {
         Command::Check(args) => check::run(&args),
         Command::Demo(args) => demo::run(&args),
         Command::Explain(args) => explain::run(&args),
+        Command::Init(args) => init::run(&args),
         Command::Schema(args) => schema::run(&args),
         Command::Send(args) => send::run(&args),
         Command::Sign(args) => sign::run(&args),

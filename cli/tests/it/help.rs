@@ -2,7 +2,7 @@
 
 use crate::support::run;
 
-const COMMANDS: [&str; 6] = ["check", "demo", "explain", "schema", "send", "sign"];
+const COMMANDS: [&str; 7] = ["check", "demo", "explain", "init", "schema", "send", "sign"];
 
 #[test]
 fn every_command_has_help_with_an_example() {

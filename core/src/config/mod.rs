@@ -586,9 +586,12 @@ fn preset(path: &Path, name: Option<&str>) -> Result<Option<Preset>, ConfigError
     ))
 }
 
+/// The table of presets, as JSON: for programs that list them or fill in their parameters.
+pub const PRESETS: &[u8] = include_bytes!("presets.json");
+
 /// The table of presets.
 fn presets() -> Result<Vec<Preset>, ConfigError> {
-    read(include_bytes!("presets.json"))
+    read(PRESETS)
 }
 
 #[inline(never)]
