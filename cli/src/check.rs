@@ -1,11 +1,9 @@
 //! `check`: a configuration, by the filter's own parser.
 
 use std::fmt::Write as _;
-use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::Context as _;
 use callback_guard_core::config;
 use callback_guard_core::policy::{InFlight, Mode, PathRule, Policy, Unmatched};
 use callback_guard_core::store::redis::{OnError, Protocol};
@@ -13,7 +11,7 @@ use clap::Args;
 use serde_json::Value;
 
 use crate::envoy::{self, File, Found, Shape};
-use crate::{SAID_NO, warnings};
+use crate::{SAID_NO, output, warnings};
 
 /// Check a configuration: JSON, or an Envoy configuration or Kubernetes manifest that holds one.
 #[derive(Debug, Args)]
@@ -66,7 +64,11 @@ pub(crate) fn run(args: &CheckArgs) -> anyhow::Result<ExitCode> {
         match judge(args, found) {
             Ok(policy) => {
                 let text = describe(&policy, found);
-                writeln!(std::io::stdout(), "{place}\n{text}").context("standard output")?;
+                output::print(&format!(
+                    "{place}
+{text}
+"
+                ))?;
                 for warning in warnings::around(found, &policy) {
                     eprintln!("warning: {warning}");
                     all_fine &= !args.strict;

@@ -6,7 +6,6 @@
 mod mistakes;
 mod steps;
 
-use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -27,7 +26,7 @@ use serde_json::{Value, json};
 
 use crate::capture::Capture;
 use crate::source::{self, SecretArgs};
-use crate::{SAID_NO, body, envoy, time};
+use crate::{SAID_NO, body, envoy, output, time};
 use mistakes::NamedSecret;
 
 /// Explain what the guard does with a captured request, step by step, and why.
@@ -184,7 +183,7 @@ pub(crate) fn run(args: &ExplainArgs) -> anyhow::Result<ExitCode> {
     text.push_str(&steps::table(&case, &judgement));
     text.push('\n');
     text.push_str(&conclusion(&case, &judgement));
-    write!(std::io::stdout(), "{text}").context("standard output")?;
+    output::print(&text)?;
     Ok(match judgement.rejection {
         None => ExitCode::SUCCESS,
         Some(_) => ExitCode::from(SAID_NO),

@@ -49,7 +49,7 @@ enum Command {
     Explain(explain::ExplainArgs),
     Init(init::InitArgs),
     Schema(schema::SchemaArgs),
-    Send(send::SendArgs),
+    Send(Box<send::SendArgs>),
     Sign(sign::SignArgs),
 }
 

@@ -1,11 +1,12 @@
 //! `schema`: the JSON Schema of the configuration.
 
-use std::io::Write as _;
 use std::process::ExitCode;
 
-use anyhow::{Context as _, anyhow};
+use anyhow::anyhow;
 use callback_guard_core::config;
 use clap::Args;
+
+use crate::output;
 
 /// Print the JSON Schema of the configuration, for completion and checks in an editor.
 ///
@@ -26,6 +27,9 @@ pub(crate) struct SchemaArgs {}
 /// Standard output is closed.
 pub(crate) fn run(SchemaArgs {}: &SchemaArgs) -> anyhow::Result<ExitCode> {
     let schema = config::schema().map_err(|error| anyhow!("{error}"))?;
-    writeln!(std::io::stdout(), "{schema:#}").context("standard output")?;
+    output::print(&format!(
+        "{schema:#}
+"
+    ))?;
     Ok(ExitCode::SUCCESS)
 }

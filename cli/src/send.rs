@@ -3,7 +3,6 @@
 mod plan;
 mod summary;
 
-use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -18,9 +17,9 @@ use hyper::body::Bytes;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tokio::task::JoinSet;
 
-use crate::http::{Client, Reply};
+use crate::http::{Client, Reply, Trust};
 use crate::source::SourceArgs;
-use crate::{SAID_NO, samples, time};
+use crate::{SAID_NO, output, samples, time};
 use plan::{Guise, Plan};
 use summary::Summary;
 
@@ -34,6 +33,7 @@ use summary::Summary;
   callback-guard send http://127.0.0.1:10000/callbacks/suno
   callback-guard send --kind suno_midi.success http://127.0.0.1:10000/callbacks/suno
   callback-guard send --kind all http://127.0.0.1:10000/callbacks/suno
+  callback-guard send https://hooks.example.com/callbacks/suno
   callback-guard send --body body.json --http2 --retries 0 http://127.0.0.1:10000/callbacks/suno
   callback-guard send --id one-event --repeat 3 --concurrency 3 http://127.0.0.1:10000/callbacks/suno
   callback-guard send --repeat 5000 --rate 500 --concurrency 20 --forge=10 --stale=5 \\
@@ -89,9 +89,12 @@ pub(crate) struct SendArgs {
     /// How long to wait for a reply, in seconds; Kie waits 15
     #[arg(long, value_name = "SECONDS", default_value_t = 15.0, value_parser = parse_seconds)]
     timeout: f64,
-    /// HTTP/2 in plain text, with prior knowledge, instead of HTTP/1.1
+    /// HTTP/2 instead of HTTP/1.1; in plain text with prior knowledge
     #[arg(long)]
     http2: bool,
+    /// Trust the certificate authorities in this PEM file, instead of this machine's
+    #[arg(long, value_name = "FILE")]
+    ca: Option<PathBuf>,
     /// Print the summary as JSON
     #[arg(long)]
     json: bool,
@@ -115,7 +118,14 @@ pub(crate) fn run(args: &SendArgs) -> anyhow::Result<ExitCode> {
         .build()
         .context("runtime")?;
     let is_one = plan.count == 1;
-    let client = Client::new(args.http2, Duration::from_secs_f64(args.timeout));
+    let timeout = Duration::from_secs_f64(args.timeout);
+    let is_https = args.url.as_ref().and_then(Uri::scheme_str) == Some("https");
+    let trust = match &args.ca {
+        Some(file) => Trust::File(file),
+        None if is_https => Trust::Machine,
+        None => Trust::Nobody,
+    };
+    let client = Client::new(args.http2, timeout, trust)?;
     let mut summary = runtime.block_on(send_all(Arc::new(plan), client))?;
     let text = if args.json {
         summary.json()
@@ -124,7 +134,7 @@ pub(crate) fn run(args: &SendArgs) -> anyhow::Result<ExitCode> {
     } else {
         summary.table()
     };
-    write!(std::io::stdout(), "{text}").context("standard output")?;
+    output::print(&text)?;
     Ok(if summary.all_accepted() {
         ExitCode::SUCCESS
     } else {
@@ -234,15 +244,15 @@ fn list_kinds() -> anyhow::Result<ExitCode> {
         let stage = kind.stage.as_deref().unwrap_or("-");
         text.push_str(&format!("{:36} {stage:10} {}\n", kind.name, kind.page));
     }
-    write!(std::io::stdout(), "{text}").context("standard output")?;
+    output::print(&text)?;
     Ok(ExitCode::SUCCESS)
 }
 
 fn parse_url(text: &str) -> anyhow::Result<Uri> {
     let url: Uri = text.parse().context("not a URL")?;
     match (url.scheme_str(), url.authority()) {
-        (Some("http"), Some(_)) => Ok(url),
-        _ => bail!("expected http://host:port/path"),
+        (Some("http" | "https"), Some(_)) => Ok(url),
+        _ => bail!("expected http://host:port/path or https://host/path"),
     }
 }
 

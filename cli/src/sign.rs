@@ -1,6 +1,5 @@
 //! `sign`: the headers that make a body a genuine callback.
 
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -11,7 +10,7 @@ use clap::Args;
 
 use crate::curl::{self, Data};
 use crate::source::{self, SourceArgs};
-use crate::{body, samples, time};
+use crate::{body, output, samples, time};
 
 /// Print the headers that make a body a genuine callback, or a ready `curl`.
 #[derive(Debug, Args)]
@@ -89,6 +88,9 @@ pub(crate) fn run(args: &SignArgs) -> anyhow::Result<ExitCode> {
             curl::command(&source::url(source, secret, url), &headers, data)
         }
     };
-    writeln!(std::io::stdout(), "{text}").context("standard output")?;
+    output::print(&format!(
+        "{text}
+"
+    ))?;
     Ok(ExitCode::SUCCESS)
 }

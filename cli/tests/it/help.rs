@@ -43,3 +43,24 @@ fn wrong_usage_is_2_and_says_so_on_stderr() {
         assert!(!run.err.is_empty(), "{arguments:?}");
     }
 }
+
+#[test]
+fn a_reader_that_has_seen_enough_is_no_error() {
+    let program = env!("CARGO_BIN_EXE_callback-guard");
+    for arguments in [
+        "schema",
+        "init --list",
+        "send --list-kinds",
+        "init --preset suno",
+    ] {
+        // `true` reads nothing: the first write meets a closed pipe.
+        let script = format!("'{program}' {arguments} | true; echo ${{PIPESTATUS[0]}}");
+        let output = std::process::Command::new("bash")
+            .args(["-c", &script])
+            .output()
+            .unwrap();
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert_eq!(text.trim(), "0", "{arguments}");
+        assert!(output.stderr.is_empty(), "{arguments}");
+    }
+}

@@ -6,6 +6,7 @@ mod demo;
 mod docs;
 mod explain;
 mod help;
+mod https;
 mod init;
 mod schema;
 mod send;
