@@ -423,6 +423,7 @@ impl Inspector {
             .filter_map(|bytes| Event::decode(false, bytes))
             .peekable();
         let mut json = Json::default();
+        json.text("version", env!("CARGO_PKG_VERSION"));
         json.number("now_unix_ms", Some(now.as_millis()));
         json.number("kept", Some(self.events.into()));
         json.number("recorded_verified", Some(last_verified));
@@ -584,8 +585,8 @@ const PACKED_PAGE: &[u8] = include_bytes!("page.html.gz");
 ///
 /// Source: CSP Level 3; Trusted Types.
 const PAGE_POLICY: &str = "default-src 'none'; \
-    script-src 'sha256-N4TaNS1nwJ71ORKLPfZgEIGvxRKnfKOOIwXKcUE7cZo='; \
-    style-src 'sha256-nf2ZyFu+tg8dfR+b0FvtaUjahYVZoWG+Nn+b6mH/VuA='; \
+    script-src 'sha256-GU1wPF8uwttl7YVgvNNVjmtxxQUAc7pKnWUneJS57ys='; \
+    style-src 'sha256-rtfU4h/h8BeTpdDp04y4oAJzjgqkVbA6x5bQpg/DAp8='; \
     connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; \
     frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'";
 

@@ -291,6 +291,7 @@ fn a_decision_is_shown_with_its_numbers_and_without_payload() {
     assert_eq!(
         list,
         json!({
+            "version": env!("CARGO_PKG_VERSION"),
             "now_unix_ms": NOW.as_millis(),
             "kept": 10,
             "recorded_verified": 1,
@@ -678,7 +679,7 @@ fn the_packed_page_is_the_page() {
         .unwrap();
     assert!(
         unpacked == page_source(),
-        "page.html has changed: gzip -9nc src/inspector/page.html > src/inspector/page.html.gz"
+        "page.html has changed: core/src/inspector/pack.sh"
     );
 }
 

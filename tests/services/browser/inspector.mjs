@@ -69,8 +69,11 @@ async function look() {
   await until("the answer comes", async () => (await rows.filter({ hasText: "500" }).count()) === 1);
   assert.match(await rows.filter({ hasText: "500" }).textContent(), /not accepted; may come again/);
   assert.match(await page.locator("#news").textContent(), /^\d new: /, "screen readers are told");
-  assert.match(await page.locator("#chart").getAttribute("aria-label"), /2 forwarded, 1 duplicate, 2 refused, 0 guard failed/);
-  assert.equal(await page.locator("#legend").textContent(), "2 forwarded1 duplicate2 refused0 guard failed");
+  assert.match(await page.locator("#chart").getAttribute("aria-label"), /1 forwarded, 1 forwarded, not accepted, 1 duplicate, 2 refused, 0 guard failed/);
+  assert.equal(await page.locator("#legend").textContent(), "1 forwarded1 forwarded, not accepted1 duplicate2 refused0 guard failed");
+
+  assert(await rows.filter({ hasText: "500" }).locator(".badge.undelivered").isVisible(), "what the application refused is not green");
+  assert.match(await page.locator("#where").textContent(), /^127\.0\.0\.1:\d+, version \d+\.\d+\.\d+$/);
 
   // Why, and what to do; opened by keyboard, and still open after the next answer of the guard.
   const stale = rows.filter({ hasText: "timestamp_too_old" });
@@ -123,6 +126,11 @@ async function look() {
   }
   await page.setViewportSize({ width: 390, height: 800 });
   assert(await page.evaluate(() => document.scrollingElement.scrollWidth <= innerWidth), "a narrow window has no sideways scrolling");
+  const failing = rows.filter({ hasText: "500" });
+  for (const part of [failing.locator(".badge"), failing.locator("code"), failing.locator("td:nth-child(8)")]) {
+    const box = await part.boundingBox();
+    assert(box.x >= 0 && box.x + box.width <= 390, "verdict, id and the upstream's answer are seen on a phone");
+  }
   await page.screenshot({ path: `${pictures}/narrow.png`, fullPage: true });
 
   assert.deepEqual(complaints, []);
