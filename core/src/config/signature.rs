@@ -3,10 +3,11 @@
 
 use std::collections::BTreeMap;
 
+use super::fields::{Fields, header_name};
 use super::raw::{
     RawEncoding, RawId, RawPart, RawSeparator, RawSignature, RawTimestamp, RawToken, RawUnit,
 };
-use super::{ConfigError, Fields, Path, header_name};
+use super::{ConfigError, Path};
 use crate::policy::{HeaderRole, PathRule};
 use crate::scheme::token::TokenAt;
 use crate::scheme::{

@@ -1,0 +1,95 @@
+//! Deduplication as it is configured.
+
+use super::fields::Fields;
+use super::raw::{Preset, RawDedupe, RawInFlight, RawKeyPart};
+use super::{ConfigError, Path, within};
+use crate::event::KeyBuilder;
+use crate::policy::{Dedupe, HeaderRole, InFlight, KeyPart};
+use crate::scheme::Tolerance;
+
+/// How long a delivered event is remembered, in seconds, where the configuration gives none.
+const WINDOW_SECONDS: u64 = 86_400;
+/// The longest window that may be configured, in seconds: a year.
+const LONGEST_WINDOW_SECONDS: u64 = 31_536_000;
+/// How long a claim lives, in seconds, where the configuration gives none: twice the 15 s after
+/// which Kie gives up on an answer.
+const LEASE_SECONDS: u64 = 30;
+/// The longest wait, in seconds, where the configuration gives none: within Kie's 15 s.
+const WAIT_SECONDS: u64 = 10;
+
+pub(super) fn compile(
+    path: &Path,
+    source: &str,
+    raw: RawDedupe,
+    preset: &Preset,
+    tolerance: Tolerance,
+    fields: &mut Fields,
+) -> Result<Dedupe, ConfigError> {
+    let window_seconds = raw.window_seconds.unwrap_or(WINDOW_SECONDS);
+    let window_path = path.field("window_seconds");
+    within(&window_path, window_seconds, 1, LONGEST_WINDOW_SECONDS)?;
+    let fresh = tolerance.past.saturating_add(tolerance.future);
+    if window_seconds <= fresh {
+        let problem = format!(
+            "{window_seconds} is too short, expected more than tolerance_seconds and \
+             future_tolerance_seconds together ({fresh}), or a replay outlives its record"
+        );
+        return Err(ConfigError::new(&window_path, problem));
+    }
+    let lease_seconds = raw.lease_seconds.unwrap_or(LEASE_SECONDS);
+    within(&path.field("lease_seconds"), lease_seconds, 1, 600)?;
+    let wait_seconds = raw.wait_seconds.unwrap_or(WAIT_SECONDS);
+    within(&path.field("wait_seconds"), wait_seconds, 1, 60)?;
+    let key = match &raw.key {
+        Some(parts) => key_parts(&path.field("key"), parts, fields)?,
+        None => {
+            let mut key = vec![KeyPart::Id];
+            key.extend(key_parts(&path.field("key"), &preset.key, fields)?);
+            key
+        }
+    };
+    if key.is_empty() {
+        return Err(ConfigError::new(
+            &path.field("key"),
+            "is empty, expected at least one part",
+        ));
+    }
+    Ok(Dedupe {
+        key_of_source: KeyBuilder::new(source),
+        key,
+        window_seconds,
+        lease_seconds,
+        in_flight: match raw.in_flight {
+            RawInFlight::Reject => InFlight::Reject,
+            RawInFlight::Wait => InFlight::Wait {
+                seconds: wait_seconds,
+            },
+        },
+        on_unknown: raw.on_unknown,
+        on_body_change: raw.on_body_change,
+    })
+}
+
+fn key_parts(
+    path: &Path,
+    raw: &[RawKeyPart],
+    fields: &mut Fields,
+) -> Result<Vec<KeyPart>, ConfigError> {
+    let mut parts = Vec::with_capacity(raw.len());
+    for (index, part) in raw.iter().enumerate() {
+        let path = path.index(index);
+        parts.push(match (&part.pointer, &part.header) {
+            (Some(pointer), None) => {
+                KeyPart::Pointer(fields.pointer(&path.field("pointer"), pointer)?)
+            }
+            (None, Some(header)) => {
+                KeyPart::Header(fields.header(&path.field("header"), header, HeaderRole::Key)?)
+            }
+            _ => {
+                let problem = "expected `pointer` or `header`, one of the two";
+                return Err(ConfigError::new(&path, problem));
+            }
+        });
+    }
+    Ok(parts)
+}

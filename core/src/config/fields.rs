@@ -1,0 +1,58 @@
+//! What a source's rules read of a request, collected while they are compiled.
+
+use super::{ConfigError, Path};
+use crate::json::Pointer;
+use crate::policy::{CapturedHeader, HeaderRole};
+
+/// The pointers and headers that a source needs, each once, by slot.
+#[derive(Default)]
+pub(super) struct Fields {
+    pub(super) pointers: Vec<Pointer>,
+    pub(super) headers: Vec<CapturedHeader>,
+}
+
+impl Fields {
+    pub(super) fn pointer(&mut self, path: &Path, text: &str) -> Result<usize, ConfigError> {
+        let pointer =
+            Pointer::parse(text).map_err(|error| ConfigError::new(path, error.to_string()))?;
+        if let Some(slot) = self.pointers.iter().position(|known| *known == pointer) {
+            return Ok(slot);
+        }
+        self.pointers.push(pointer);
+        Ok(self.pointers.len() - 1)
+    }
+
+    pub(super) fn header(
+        &mut self,
+        path: &Path,
+        name: &str,
+        role: HeaderRole,
+    ) -> Result<usize, ConfigError> {
+        let name = header_name(path, name)?;
+        let known = self
+            .headers
+            .iter_mut()
+            .enumerate()
+            .find(|(_, header)| header.name == name);
+        if let Some((index, header)) = known {
+            // What more than the dedupe key needs must not be missing.
+            if header.role == HeaderRole::Key {
+                header.role = role;
+            }
+            return Ok(index);
+        }
+        self.headers.push(CapturedHeader { name, role });
+        Ok(self.headers.len() - 1)
+    }
+}
+
+/// A header's name, in lower case.
+///
+/// Source: RFC 9110, 5.6.2 (token).
+pub(super) fn header_name(path: &Path, name: &str) -> Result<Box<str>, ConfigError> {
+    let is_token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+    if name.is_empty() || !name.bytes().all(is_token) {
+        return Err(ConfigError::new(path, "expected the name of a header"));
+    }
+    Ok(name.to_ascii_lowercase().into())
+}

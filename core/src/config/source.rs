@@ -1,0 +1,316 @@
+//! A source as it is configured.
+
+use super::fields::Fields;
+use super::raw::{Preset, RawMatch, RawPayload, RawRequirement, RawSource};
+use super::signature::{self, Parameters};
+use super::{ConfigError, Environment, Path, dedupe, presets, secrets, within};
+use crate::json::Selector;
+use crate::payload::{HostPattern, Requirement, UrlRule, is_host};
+use crate::policy::{Dedupe, KeyPart, Mode, PathRule, Route, Source};
+use crate::request::{JSON, is_json, is_media_type_part};
+use crate::scheme::{IdAt, Part, Proof, Scheme, TimestampPlace, Tolerance};
+
+/// Accepted age of a timestamp, in seconds, where the configuration gives none.
+///
+/// Kie documents none; 300 s is what the Standard Webhooks libraries use.
+const TOLERANCE_SECONDS: u64 = 300;
+/// Accepted lead of a timestamp, in seconds, where the configuration gives none.
+const FUTURE_TOLERANCE_SECONDS: u64 = 60;
+/// Largest body, in bytes, where the configuration gives none.
+const MAX_BODY_BYTES: u64 = 1 << 20;
+
+pub(super) fn compile(
+    environment: Environment<'_>,
+    path: &Path,
+    raw: RawSource,
+    mode: Mode,
+) -> Result<Source, ConfigError> {
+    let name_path = path.field("name");
+    let is_name_byte =
+        |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"_-".contains(&byte);
+    if !(1..=32).contains(&raw.name.len()) || !raw.name.bytes().all(is_name_byte) {
+        let problem = "expected 1 to 32 characters of a-z, 0-9, `_` and `-`";
+        return Err(ConfigError::new(&name_path, problem));
+    }
+    let route = route(&path.field("match"), raw.route)?;
+    let preset = preset(path, raw.preset.as_deref())?;
+    let mut fields = Fields::default();
+    let mut parameters = Parameters::new(path.field("parameters"), &raw.parameters);
+    let scheme = match (&preset, &raw.signature, &raw.token) {
+        (None, Some(signature), None) => {
+            let path = path.field("signature");
+            signature::compile(&path, signature, &mut parameters, &mut fields)?
+        }
+        (None, None, Some(token)) => {
+            let path = path.field("token");
+            signature::compile_token(&path, token, None, &route.path, &mut fields)?
+        }
+        (Some(preset), None, token) => {
+            let preset_path = path.field("preset");
+            match (&preset.signature, &preset.token, token) {
+                (Some(signature), _, None) => {
+                    signature::compile(&preset_path, signature, &mut parameters, &mut fields)?
+                }
+                (None, Some(usual), token) => signature::compile_token(
+                    &token.as_ref().map_or(preset_path, |_| path.field("token")),
+                    token.as_ref().unwrap_or(usual),
+                    usual.id.as_ref(),
+                    &route.path,
+                    &mut fields,
+                )?,
+                _ => {
+                    let problem = "stands beside a preset that is signed, expected one of the two";
+                    return Err(ConfigError::new(&path.field("token"), problem));
+                }
+            }
+        }
+        (None, None, None) => {
+            let problem = "expected `preset`, `signature` or `token`";
+            return Err(ConfigError::new(path, problem));
+        }
+        (_, Some(_), _) => {
+            let problem = "stands beside `preset` or `token`, expected one of the three";
+            return Err(ConfigError::new(&path.field("signature"), problem));
+        }
+    };
+    parameters.check_all_used()?;
+    let preset = preset.unwrap_or_default();
+    let tolerance = Tolerance {
+        past: seconds(
+            path,
+            "tolerance_seconds",
+            raw.tolerance_seconds.or(preset.tolerance_seconds),
+            TOLERANCE_SECONDS,
+        )?,
+        future: seconds(
+            path,
+            "future_tolerance_seconds",
+            raw.future_tolerance_seconds
+                .or(preset.future_tolerance_seconds),
+            FUTURE_TOLERANCE_SECONDS,
+        )?,
+    };
+    let max_body_bytes = raw.max_body_bytes.unwrap_or(MAX_BODY_BYTES);
+    let max_path = path.field("max_body_bytes");
+    within(&max_path, max_body_bytes, 1, 16 << 20)?;
+    let dedupe = dedupe::compile(
+        &path.field("dedupe"),
+        &raw.name,
+        raw.dedupe,
+        &preset,
+        tolerance,
+        &mut fields,
+    )?;
+    let acknowledge_as = raw.acknowledge_as.or(preset.acknowledge_as);
+    if let Some(status) = acknowledge_as {
+        within(&path.field("acknowledge_as"), u64::from(status), 200, 299)?;
+    }
+    let payload_path = path.field("payload");
+    let RawPayload {
+        allowed_url_hosts,
+        required,
+    } = raw.payload;
+    let required = required.as_ref().unwrap_or(&preset.required);
+    let required = requirements(&payload_path.field("required"), required, &mut fields)?;
+    let media_types = media_types(path, raw.content_types.as_ref(), &preset)?;
+    let urls = match allowed_url_hosts {
+        Some(hosts) => Some(url_rule(&payload_path.field("allowed_url_hosts"), &hosts)?),
+        None => None,
+    };
+    if !media_types.iter().all(|kind| is_json(kind.as_bytes())) {
+        check_without_json(path, &scheme, &dedupe, &required, urls.is_some())?;
+    }
+    Ok(Source {
+        mode: raw.mode.unwrap_or(mode),
+        route,
+        scheme,
+        secrets: secrets::compile(
+            environment,
+            &path.field("secrets"),
+            &raw.secrets,
+            &preset.secret,
+        )?,
+        tolerance,
+        max_body_bytes: usize::try_from(max_body_bytes).unwrap_or(usize::MAX),
+        media_types,
+        headers: fields.headers,
+        selector: Selector::new(&fields.pointers, urls.is_some()),
+        pointers: fields.pointers,
+        required,
+        urls,
+        dedupe,
+        acknowledge_as,
+        name: raw.name.into(),
+    })
+}
+
+fn preset(path: &Path, name: Option<&str>) -> Result<Option<Preset>, ConfigError> {
+    let Some(name) = name else {
+        return Ok(None);
+    };
+    let presets = presets()?;
+    let mut names = Vec::new();
+    for preset in presets {
+        if preset.names.iter().any(|known| known == name) {
+            return Ok(Some(preset));
+        }
+        names.extend(preset.names);
+    }
+    let known = format!("`{}`", names.join("`, `"));
+    Err(ConfigError::new(
+        &path.field("preset"),
+        format!("`{name}` is unknown, expected {known}"),
+    ))
+}
+
+#[inline(never)]
+fn seconds(path: &Path, name: &str, given: Option<u64>, default: u64) -> Result<u64, ConfigError> {
+    within(&path.field(name), given.unwrap_or(default), 1, 86_400)
+}
+
+pub(super) fn is_path(text: &str) -> bool {
+    let is_path_byte = |byte: u8| byte.is_ascii_graphic() && !b"?#".contains(&byte);
+    text.starts_with('/') && text.bytes().all(is_path_byte)
+}
+
+fn route(path: &Path, raw: RawMatch) -> Result<Route, ConfigError> {
+    let (field, text, is_exact) = match (raw.path, raw.path_prefix) {
+        (Some(text), None) => ("path", text, true),
+        (None, Some(text)) => ("path_prefix", text, false),
+        _ => {
+            let problem = "expected `path` or `path_prefix`, one of the two";
+            return Err(ConfigError::new(path, problem));
+        }
+    };
+    if !is_path(&text) {
+        let problem = "expected a path that begins with `/`, without query, fragment and space";
+        return Err(ConfigError::new(&path.field(field), problem));
+    }
+    let text = text.into_boxed_str();
+    let host = match raw.host {
+        Some(host) if is_host(&host) => Some(host.to_ascii_lowercase().into()),
+        Some(_) => {
+            let problem = "expected a host name without scheme, port and path";
+            return Err(ConfigError::new(&path.field("host"), problem));
+        }
+        None => None,
+    };
+    Ok(Route {
+        host,
+        path: if is_exact {
+            PathRule::Exact(text)
+        } else {
+            PathRule::Prefix(text)
+        },
+    })
+}
+
+fn requirements(
+    path: &Path,
+    raw: &[RawRequirement],
+    fields: &mut Fields,
+) -> Result<Vec<Requirement>, ConfigError> {
+    let mut required = Vec::with_capacity(raw.len());
+    for (index, requirement) in raw.iter().enumerate() {
+        required.push(Requirement {
+            slot: fields.pointer(&path.index(index).field("pointer"), &requirement.pointer)?,
+            pointer: requirement.pointer.as_str().into(),
+            kind: requirement.kind,
+            optional: requirement.optional,
+        });
+    }
+    Ok(required)
+}
+
+fn url_rule(path: &Path, hosts: &[String]) -> Result<UrlRule, ConfigError> {
+    let mut patterns = Vec::with_capacity(hosts.len());
+    for (index, host) in hosts.iter().enumerate() {
+        let pattern = HostPattern::parse(host)
+            .map_err(|expected| ConfigError::new(&path.index(index), expected))?;
+        patterns.push(pattern);
+    }
+    Ok(UrlRule {
+        hosts: patterns,
+        pointer: "".into(),
+    })
+}
+
+/// The media types that a source accepts, in lower case.
+fn media_types(
+    path: &Path,
+    given: Option<&Vec<String>>,
+    preset: &Preset,
+) -> Result<Vec<Box<str>>, ConfigError> {
+    let path = path.field("content_types");
+    let types = match given {
+        Some(types) if types.is_empty() => {
+            let problem = "is empty, expected at least one media type";
+            return Err(ConfigError::new(&path, problem));
+        }
+        Some(types) => types,
+        None if preset.content_types.is_empty() => return Ok(vec![JSON.into()]),
+        None => &preset.content_types,
+    };
+    let mut accepted = Vec::with_capacity(types.len());
+    for (index, text) in types.iter().enumerate() {
+        let is_part = |part: &str| is_media_type_part(part.as_bytes());
+        match text.split_once('/') {
+            Some((kind, subtype)) if is_part(kind) && is_part(subtype) => {
+                accepted.push(text.to_ascii_lowercase().into());
+            }
+            _ => {
+                let problem =
+                    "expected a media type such as `application/json`, without parameters";
+                return Err(ConfigError::new(&path.index(index), problem));
+            }
+        }
+    }
+    Ok(accepted)
+}
+
+/// Refuses rules that read JSON where bodies may come that are none: they would be passed by.
+fn check_without_json(
+    path: &Path,
+    scheme: &Scheme,
+    dedupe: &Dedupe,
+    required: &[Requirement],
+    checks_urls: bool,
+) -> Result<(), ConfigError> {
+    let in_message = match &scheme.proof {
+        Proof::Signature(rule) => rule
+            .message
+            .iter()
+            .any(|piece| matches!(piece.part, Part::Pointer(_))),
+        Proof::Token(_) => false,
+    };
+    let id = matches!(
+        scheme.id,
+        IdAt::Pointers {
+            or_body_digest: false,
+            ..
+        }
+    );
+    let timestamp = scheme
+        .timestamp()
+        .is_some_and(|at| matches!(at.place, TimestampPlace::Pointer(_)));
+    let key = dedupe
+        .key
+        .iter()
+        .any(|part| matches!(part, KeyPart::Pointer(_)));
+    for (reads, what) in [
+        (in_message, "`message`"),
+        (id, "`id`"),
+        (timestamp, "`timestamp`"),
+        (key, "`dedupe.key`"),
+        (!required.is_empty(), "`payload.required`"),
+        (checks_urls, "`payload.allowed_url_hosts`"),
+    ] {
+        if reads {
+            return Err(ConfigError::new(
+                &path.field("content_types"),
+                format!("holds a type that is not JSON, in which {what} finds nothing"),
+            ));
+        }
+    }
+    Ok(())
+}
