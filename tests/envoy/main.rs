@@ -18,6 +18,7 @@ mod calls;
 mod e2e;
 mod faults;
 mod hostile;
+mod memory;
 mod soak;
 mod supply;
 #[path = "../support/mod.rs"]

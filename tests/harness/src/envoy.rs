@@ -283,14 +283,28 @@ impl Envoy {
     ///
     /// If the system does not say.
     pub fn rss_bytes(&self) -> Result<u64> {
+        self.memory("VmRSS:")
+    }
+
+    /// The most memory that the process has held since it started, in bytes. Linux only, and not in a
+    /// container.
+    ///
+    /// # Errors
+    ///
+    /// If the system does not say.
+    pub fn peak_rss_bytes(&self) -> Result<u64> {
+        self.memory("VmHWM:")
+    }
+
+    fn memory(&self, name: &str) -> Result<u64> {
         ensure!(
             self.process.container.is_none(),
             "Envoy runs in a container"
         );
         let status = fs::read_to_string(format!("/proc/{}/status", self.process_id()))?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let line = status.lines().find_map(|line| line.strip_prefix(name));
         let kilobytes = line.and_then(|line| line.trim().strip_suffix(" kB"));
-        let kilobytes: u64 = kilobytes.context("no VmRSS")?.parse()?;
+        let kilobytes: u64 = kilobytes.with_context(|| format!("no {name}"))?.parse()?;
         Ok(kilobytes * 1024)
     }
 
