@@ -1,6 +1,7 @@
 //! The documentation keeps up with the code.
 
 use callback_guard_core::verdict::Code;
+use serde_json::Value;
 
 use crate::support::repository;
 
@@ -44,4 +45,50 @@ fn commands_in_the_documentation_exist() {
         }
         assert!(count > 0, "{name}");
     }
+}
+
+/// The paths of all fields in a JSON schema, but for those inside of a signature scheme, which
+/// presets.md describes.
+fn fields(schema: &Value, part: &Value, path: &str, found: &mut Vec<String>) {
+    let reference = part.get("$ref").and_then(Value::as_str);
+    if let Some(name) = reference.and_then(|text| text.rsplit('/').next()) {
+        return fields(schema, &schema["$defs"][name], path, found);
+    }
+    for choice in ["anyOf", "allOf", "oneOf"] {
+        let parts = part.get(choice).and_then(Value::as_array);
+        for part in parts.into_iter().flatten() {
+            fields(schema, part, path, found);
+        }
+    }
+    if let Some(items) = part.get("items").filter(|_| !path.is_empty()) {
+        fields(schema, items, &format!("{path}[]"), found);
+    }
+    let properties = part.get("properties").and_then(Value::as_object);
+    for (name, part) in properties.into_iter().flatten() {
+        let path = match path {
+            "" => name.clone(),
+            path => format!("{path}.{name}"),
+        };
+        if !found.contains(&path) {
+            found.push(path.clone());
+        }
+        if !["signature", "token", "challenge"].contains(&name.as_str()) {
+            fields(schema, part, &path, found);
+        }
+    }
+}
+
+#[test]
+fn the_table_of_the_configuration_has_a_row_for_each_field_of_the_schema() {
+    let schema: Value = serde_json::from_str(&doc("config.schema.json")).unwrap();
+    let mut expected = Vec::new();
+    fields(&schema, &schema, "", &mut expected);
+    expected.sort();
+    let text = doc("configuration.md");
+    let mut rows: Vec<&str> = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("| `")?.split('`').next())
+        .collect();
+    rows.sort_unstable();
+    assert_eq!(rows, expected);
 }

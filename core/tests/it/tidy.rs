@@ -56,31 +56,40 @@ fn the_core_reads_no_clock() {
     }
 }
 
-fn readme() -> String {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../README.md");
+fn document(name: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(name);
     std::fs::read_to_string(path).unwrap()
 }
 
 #[test]
-fn the_readme_has_every_code_with_its_status() {
+fn the_contract_has_every_code_with_its_status() {
     use callback_guard_core::verdict::Code;
 
-    let readme = readme();
+    let contract = document("docs/contract.md");
     for code in Code::ALL {
         let row = format!("| {} | `{code}` |", code.status());
-        let is_told = readme.contains(&row) || *code == Code::Forwarded;
-        assert!(is_told, "the README has no row that begins with {row}");
+        let is_there = contract.contains(&row) || *code == Code::Forwarded;
+        assert!(
+            is_there,
+            "docs/contract.md has no row that begins with {row}"
+        );
     }
-    let rows = readme.lines().filter(|line| {
+    let rows = contract.lines().filter(|line| {
         line.split('|')
             .nth(1)
             .is_some_and(|cell| cell.trim().parse::<u16>().is_ok())
     });
-    assert_eq!(
-        rows.count(),
-        Code::ALL.len() - 1,
-        "rows that no code stands behind"
-    );
+    assert_eq!(rows.count(), Code::ALL.len() - 1, "rows without a code");
+}
+
+#[test]
+fn the_configuration_of_the_readme_is_accepted() {
+    let readme = document("README.md");
+    let json = readme.split("```json\n").nth(1).unwrap();
+    let json = json.split("```").next().unwrap();
+    let environment = |name: &str| (name == "SUNO_WEBHOOK_KEY").then(|| b"key".to_vec());
+    let policy = callback_guard_core::config::parse(json.as_bytes(), &environment).unwrap();
+    assert_eq!(&*policy.sources[0].name, "suno");
 }
 
 #[test]
@@ -99,24 +108,4 @@ fn the_configuration_of_envoy_yaml_is_accepted() {
     let environment = |name: &str| (name == "SUNO_WEBHOOK_KEY").then(|| b"key".to_vec());
     let policy = callback_guard_core::config::parse(text.as_bytes(), &environment).unwrap();
     assert_eq!(policy.sources.len(), 1);
-}
-
-#[test]
-fn the_readme_has_every_preset() {
-    let readme = readme();
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/config/presets.json");
-    let presets: serde_json::Value =
-        serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
-    for name in presets
-        .as_array()
-        .unwrap()
-        .iter()
-        .flat_map(|preset| preset["names"].as_array().unwrap())
-    {
-        let name = name.as_str().unwrap();
-        assert!(
-            readme.contains(&format!("`{name}`")),
-            "the README has no preset {name}"
-        );
-    }
 }
