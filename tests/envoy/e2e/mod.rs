@@ -4,6 +4,7 @@
 mod configuration;
 mod dedupe;
 mod deliver;
+mod docs;
 mod hold;
 mod measures;
 mod observe;

@@ -1,0 +1,211 @@
+//! docs/envoy.md: each block of it that is marked `run:` does in a real Envoy what the text says.
+
+use std::fs;
+use std::process::Command;
+
+use callback_guard_harness::{Request, places, wait};
+use serde_json::{Value, json};
+
+use crate::support::{Guarded, SECRET, event, now, sign_at, signed};
+
+/// The text of the block marked `name`.
+#[track_caller]
+fn block(name: &str) -> String {
+    let page = fs::read_to_string(places::repository().join("docs/envoy.md")).unwrap();
+    let mark = format!("<!-- run: {name} -->\n```");
+    let (_, rest) = page.split_once(&mark).unwrap_or_else(|| panic!("{name}"));
+    let (_, rest) = rest.split_once('\n').unwrap();
+    rest.split_once("\n```").unwrap().0.to_owned()
+}
+
+#[track_caller]
+fn yaml(name: &str) -> Value {
+    yaml_serde::from_str(&block(name)).unwrap()
+}
+
+#[test]
+fn every_block_that_is_marked_is_run_here() {
+    let page = fs::read_to_string(places::repository().join("docs/envoy.md")).unwrap();
+    let marked = page
+        .lines()
+        .filter_map(|line| line.strip_prefix("<!-- run: ")?.strip_suffix(" -->"));
+    let tests = include_str!("docs.rs");
+    for name in marked {
+        let used = ["yaml(\"", "block(\""].map(|call| format!("{call}{name}\")"));
+        assert!(used.iter().any(|call| tests.contains(call)), "{name}");
+    }
+}
+
+#[test]
+fn openssl_and_curl_make_a_genuine_callback() {
+    let guarded = Guarded::start();
+    let script = block("openssl").replace("127.0.0.1:10000", &guarded.address().to_string());
+    let output = Command::new("sh")
+        .args(["-c", &script])
+        .env("SUNO_WEBHOOK_KEY", SECRET)
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(said.starts_with("HTTP/1.1 200"), "{said}");
+    assert_eq!(guarded.upstream.heads(), 1);
+}
+
+#[test]
+fn health_checks_are_answered_before_the_guard() {
+    let guarded = Guarded::builder()
+        .render(|render| render.before_guard(yaml("health-check")))
+        .start();
+    assert_eq!(guarded.send(&Request::get("/healthz")).status, 200);
+    assert_eq!(guarded.send(&Request::get("/")).status, 404);
+    assert_eq!(guarded.requests("*", "no_source"), 1);
+    assert_eq!(guarded.send(&signed(&event("healthy").1)).status, 200);
+    assert_eq!(guarded.upstream.heads(), 1);
+}
+
+#[test]
+fn only_the_senders_addresses_come_to_the_guard() {
+    let filter = yaml("rbac");
+    let own = "/typed_config/rules/policies/sender/principals/0/remote_ip";
+    let mut here = filter.clone();
+    *here.pointer_mut(own).unwrap() = json!({ "address_prefix": "127.0.0.0", "prefix_len": 8 });
+    for (filter, status, delivered) in [(filter, 403, 0), (here, 200, 1)] {
+        let guarded = Guarded::builder()
+            .render(|render| render.before_guard(filter))
+            .start();
+        assert_eq!(guarded.send(&signed(&event("address").1)).status, status);
+        assert_eq!(guarded.upstream.heads(), delivered);
+    }
+}
+
+#[test]
+fn what_is_over_the_rate_comes_again() {
+    let mut filter = yaml("rate-limit");
+    filter["typed_config"]["token_bucket"] =
+        json!({ "max_tokens": 1, "tokens_per_fill": 1, "fill_interval": "3600s" });
+    let guarded = Guarded::builder()
+        .render(|render| render.before_guard(filter))
+        .start();
+    let request = signed(&event("rate").1);
+    assert_eq!(guarded.send(&request).status, 200);
+    assert_eq!(guarded.send(&request).status, 429);
+    assert_eq!(guarded.upstream.heads(), 1);
+}
+
+#[test]
+fn the_guard_works_on_one_route_alone() {
+    let mut route = yaml("one-route");
+    route["route"]["cluster"] = json!("app");
+    let guarded = Guarded::builder()
+        .render(|render| {
+            render.connection_manager(|manager| {
+                manager["http_filters"][0]["disabled"] = json!(true);
+                let routes = &mut manager["route_config"]["virtual_hosts"][0]["routes"];
+                routes.as_array_mut().unwrap().insert(0, route);
+            })
+        })
+        .start();
+    let unsigned = |path: &str| guarded.send(&Request::post(path).json("{}")).status;
+    assert_eq!(unsigned("/callbacks/suno"), 401);
+    assert_eq!(guarded.upstream.heads(), 0);
+    assert_eq!(unsigned("/other"), 200);
+    assert_eq!(guarded.upstream.heads(), 1);
+    assert_eq!(guarded.send(&signed(&event("route").1)).status, 200);
+}
+
+/// A callback under another secret.
+fn signed_under(secret: &str, id: &str) -> Request {
+    use base64::Engine as _;
+    use hmac::{KeyInit as _, Mac as _};
+
+    let mut mac = hmac::Hmac::<sha2::Sha256>::new_from_slice(secret.as_bytes()).unwrap();
+    let seconds = now();
+    mac.update(format!("{id}.{seconds}").as_bytes());
+    let signature = base64::engine::general_purpose::STANDARD.encode(mac.finalize().into_bytes());
+    let body = crate::support::body_of(id);
+    let mut request = sign_at(&body, seconds);
+    request
+        .headers
+        .retain(|(name, _)| name != "x-webhook-signature");
+    request.header("x-webhook-signature", signature)
+}
+
+#[test]
+fn a_secret_is_rotated_by_a_file_that_envoy_watches() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("callback-guard.yaml");
+    let write = |plugin: &Value, secret: &str| {
+        let mut plugin = plugin.clone();
+        let configuration = json!({
+            "sources": [{
+                "name": "suno", "match": { "path": "/callbacks/suno" }, "preset": "suno",
+                "secrets": [{ "value": secret }],
+            }],
+        });
+        plugin["config"]["configuration"]["value"] = configuration.to_string().into();
+        let mut resource = yaml("ecds-file");
+        resource["resources"][0]["typed_config"] = plugin;
+        let new = folder.path().join("new.yaml");
+        fs::write(&new, resource.to_string()).unwrap();
+        fs::rename(&new, &file).unwrap();
+    };
+    let mut filter = yaml("ecds-filter");
+    filter["config_discovery"]["config_source"]["path_config_source"]["path"] =
+        json!(file.to_str().unwrap());
+    let mut plugin = Value::Null;
+    // The harness has put the built module's path there by then.
+    let module = callback_guard_harness::wasm::module(&|_| {}).unwrap();
+    let guarded = Guarded::builder()
+        .render(|render| {
+            let node = yaml("ecds-node")["node"].take();
+            let render = render.module(&module).edit(|envoy| envoy["node"] = node);
+            render.connection_manager(|manager| {
+                let guard = &mut manager["http_filters"][0];
+                plugin = guard["typed_config"].take();
+                write(&plugin, SECRET);
+                *guard = filter;
+            })
+        })
+        .start();
+
+    let (id, body) = event("kept");
+    assert_eq!(guarded.send(&signed(&body)).status, 200);
+    write(&plugin, "the-new-secret-of-the-sender");
+    wait::wait_for("the new secret", || {
+        let status = guarded
+            .send(&signed_under("the-new-secret-of-the-sender", &id))
+            .status;
+        (status == 200).then_some(())
+    })
+    .unwrap();
+    assert_eq!(guarded.upstream.heads(), 1, "the store is kept");
+    assert_eq!(guarded.send(&signed(&event("old").1)).status, 401);
+
+    // A wrong configuration is not taken.
+    write(&plugin, "");
+    wait::wait_for("the refusal of a wrong configuration", || {
+        let stats = guarded.envoy.stats().unwrap();
+        stats
+            .iter()
+            .any(|(name, value)| name.ends_with(".config_fail") && *value > 0)
+            .then_some(())
+    })
+    .unwrap();
+    let still = signed_under("the-new-secret-of-the-sender", "still");
+    assert_eq!(guarded.send(&still).status, 200);
+    guarded.assert_alive();
+}
+
+#[test]
+fn a_secret_from_a_file_loses_its_line_break() {
+    let folder = tempfile::tempdir().unwrap();
+    let secret = folder.path().join("suno-webhook-key");
+    fs::write(&secret, "the-secret\n\n").unwrap();
+    let script = block("secret-file")
+        .replace("/run/secrets/suno-webhook-key", secret.to_str().unwrap())
+        .replace(
+            "exec envoy -c /etc/envoy/envoy.yaml",
+            "exec printenv SUNO_WEBHOOK_KEY",
+        );
+    let output = Command::new("sh").args(["-c", &script]).output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "the-secret\n");
+}
