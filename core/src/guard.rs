@@ -21,7 +21,7 @@ use crate::json::Scratch;
 use crate::message_id::MessageId;
 use crate::outcome::Outcome;
 use crate::policy::{
-    HoldHeaders, InFlight, Mode, OnBodyChange, OnUnknown, Policy, Source, Unmatched,
+    Destination, HoldHeaders, InFlight, Mode, OnBodyChange, OnUnknown, Policy, Source, Unmatched,
 };
 use crate::request::RequestHead;
 use crate::scheme::Proof;
@@ -74,6 +74,10 @@ pub struct Forward {
 ///
 /// Source: Envoy 1.40 as seen in `tests/envoy/e2e/refuse.rs`.
 const AWAITED_BODY_BYTES: u64 = 16 << 10;
+
+/// Why a near miss is refused: what an operator reads in the log.
+const NEAR_MISS: &str =
+    "the path is a near miss of the source's, which an application may take for it";
 
 /// The state of one request.
 #[derive(Debug, Default)]
@@ -233,7 +237,11 @@ impl Guard {
         now: UnixMillis,
         ends: bool,
     ) -> Decision {
-        self.source = policy.source_of(head);
+        let destination = policy.destination(head);
+        self.source = match destination {
+            Destination::Source(index) | Destination::NearMiss(index) => Some(index),
+            Destination::Elsewhere => None,
+        };
         let inspector = policy.inspector.as_ref();
         if inspector.is_some_and(|inspector| inspector.records) {
             self.notes = Some(Box::default());
@@ -251,6 +259,10 @@ impl Guard {
                 }
             };
         };
+        if let Destination::NearMiss(_) = destination {
+            let rejection = Rejection::because(Code::NoSource, NEAR_MISS);
+            return self.refuse_head(policy, source.mode, rejection, head, ends);
+        }
         match check_head(source, head, now, self.notes.as_deref_mut()) {
             Err(rejection) => self.refuse_head(policy, source.mode, rejection, head, ends),
             Ok(_) if ends => self.refuse(source.mode, Rejection::new(Code::BodyEmpty)),

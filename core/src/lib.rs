@@ -45,6 +45,7 @@ pub mod event;
 pub mod guard;
 pub mod inspector;
 pub mod message_id;
+mod near_miss;
 pub mod outcome;
 pub mod pairs;
 pub mod payload;

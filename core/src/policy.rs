@@ -6,6 +6,7 @@ use serde::Deserialize;
 use crate::event::KeyBuilder;
 use crate::inspector::Inspector;
 use crate::json::{Pointer, Selector};
+use crate::near_miss::{Guarded, Readings};
 use crate::payload::{Requirement, UrlRule};
 use crate::request::RequestHead;
 use crate::scheme::keys::SigningSecret;
@@ -36,7 +37,8 @@ pub struct Policy {
 #[serde(rename_all = "lowercase")]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub enum Unmatched {
-    /// It passes, untouched but for the guard's own headers.
+    /// It passes, untouched but for the guard's own headers, unless its path is a near miss of a
+    /// source's path.
     Pass,
     /// 404 `no_source`.
     Reject,
@@ -192,6 +194,19 @@ pub struct Route {
     pub host: Option<Box<str>>,
     /// Only this path.
     pub path: PathRule,
+    /// What counts as a near miss of it.
+    guarded: Guarded,
+}
+
+/// Where a request belongs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Destination {
+    /// To the source with this index.
+    Source(usize),
+    /// To no source, but an application could take its path for the one of this source.
+    NearMiss(usize),
+    /// To no source.
+    Elsewhere,
 }
 
 /// A rule for the path, on its raw bytes before `?`.
@@ -225,9 +240,32 @@ impl PathRule {
 }
 
 impl Route {
+    /// A route; `host` is in lower case.
+    #[must_use]
+    pub fn new(host: Option<Box<str>>, path: PathRule) -> Self {
+        let guarded = Guarded::new(&path);
+        Self {
+            host,
+            path,
+            guarded,
+        }
+    }
+
     fn matches(&self, head: &RequestHead<'_>) -> bool {
-        let is_host = |host: &str| head.host().eq_ignore_ascii_case(host.as_bytes());
+        let is_host = |host: &str| {
+            let given = head.host();
+            let given = given.strip_suffix(b".").unwrap_or(given);
+            given.eq_ignore_ascii_case(host.as_bytes())
+        };
         self.path.matches(head.path()) && self.host.as_deref().is_none_or(is_host)
+    }
+
+    /// Whether a more specific path of `sources` lies in this one.
+    fn shadows(&self, sources: &[Source]) -> bool {
+        sources.iter().any(|other| {
+            other.route.path.specificity() > self.path.specificity()
+                && self.guarded.covers(&other.route.guarded)
+        })
     }
 
     /// The order among routes that match one request: a named host before any, then by path.
@@ -245,14 +283,63 @@ impl Policy {
             .is_some_and(|remote| remote.on_error == OnError::Pass)
     }
 
-    /// The index of the source that `head` belongs to: of those that match, the most specific.
+    /// Where `head` belongs: of the sources that match, to the most specific, unless the path is a
+    /// near miss of a more specific one.
+    ///
+    /// Near misses count where a request that matches no source would pass, and where it would pass
+    /// under the rules of another source. The host is no part of them: a guarded path is one under
+    /// any host.
     #[must_use]
-    pub fn source_of(&self, head: &RequestHead<'_>) -> Option<usize> {
-        self.sources
+    pub fn destination(&self, head: &RequestHead<'_>) -> Destination {
+        let matched = self
+            .sources
             .iter()
             .enumerate()
             .filter(|(_, source)| source.route.matches(head))
-            .max_by_key(|(_, source)| source.route.specificity())
+            .max_by_key(|(_, source)| source.route.specificity());
+        match matched {
+            Some((index, source)) if !source.route.shadows(&self.sources) => {
+                Destination::Source(index)
+            }
+            Some((index, source)) => {
+                let own = source.route.path.specificity();
+                let is_stricter = |other: &Source| {
+                    other.mode == Mode::Enforce && other.route.path.specificity() > own
+                };
+                match self.near_miss(head, is_stricter) {
+                    Some(other) => Destination::NearMiss(other),
+                    None => Destination::Source(index),
+                }
+            }
+            None if self.unmatched == Unmatched::Reject => Destination::Elsewhere,
+            None => match self.near_miss(head, |_| true) {
+                Some(index) => Destination::NearMiss(index),
+                None => Destination::Elsewhere,
+            },
+        }
+    }
+
+    /// The index of the source that `head` belongs to.
+    #[must_use]
+    pub fn source_of(&self, head: &RequestHead<'_>) -> Option<usize> {
+        match self.destination(head) {
+            Destination::Source(index) => Some(index),
+            Destination::NearMiss(_) | Destination::Elsewhere => None,
+        }
+    }
+
+    /// The source among the candidates that the path nearly is; one that is enforced before others.
+    fn near_miss(
+        &self,
+        head: &RequestHead<'_>,
+        is_candidate: impl Fn(&Source) -> bool,
+    ) -> Option<usize> {
+        let readings = Readings::of(head.target());
+        self.sources
+            .iter()
+            .enumerate()
+            .filter(|(_, source)| is_candidate(source) && readings.meet(&source.route.guarded))
+            .min_by_key(|(_, source)| source.mode == Mode::Monitor)
             .map(|(index, _)| index)
     }
 }

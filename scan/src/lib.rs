@@ -5,4 +5,5 @@
 #![forbid(unsafe_code)]
 
 pub mod fingerprint;
+pub mod fold;
 pub mod json;

@@ -173,6 +173,43 @@ pub(super) fn is_path(text: &str) -> bool {
     text.starts_with('/') && text.bytes().all(is_path_byte)
 }
 
+/// What is in a path that Envoy has normalized away before the guard sees a request: a source with
+/// such a path would never match.
+///
+/// Source: RFC 3986, 6.2.2; Envoy's `normalize_path` and `merge_slashes`, as `envoy.yaml` has them.
+fn not_normalized(text: &str) -> Option<String> {
+    let problem = |seen: &str, instead: &str| {
+        Some(format!(
+            "holds {seen}, which no normalized path has, expected {instead}"
+        ))
+    };
+    if text.contains('\\') {
+        return problem("a `\\`", "`/`");
+    }
+    if text.contains("//") {
+        return problem("an empty segment", "one `/` between segments");
+    }
+    for segment in text.split('/') {
+        let plain = segment.replace("%2e", ".").replace("%2E", ".");
+        if matches!(&*plain, "." | "..") {
+            let seen = format!("the segment `{segment}`");
+            return problem(&seen, "the path without `.` and `..`");
+        }
+    }
+    for (at, _) in text.match_indices('%') {
+        let digits = text.get(at.saturating_add(1)..at.saturating_add(3));
+        let byte = digits.and_then(|digits| u8::from_str_radix(digits, 16).ok());
+        if let Some(byte) = byte
+            && (byte.is_ascii_alphanumeric() || b"-._~".contains(&byte))
+        {
+            let (digits, character) = (digits.unwrap_or_default(), char::from(byte));
+            let seen = format!("`%{digits}`, an escape of `{character}`");
+            return problem(&seen, &format!("`{character}`"));
+        }
+    }
+    None
+}
+
 fn route(path: &Path, raw: RawMatch) -> Result<Route, ConfigError> {
     let (field, text, is_exact) = match (raw.path, raw.path_prefix) {
         (Some(text), None) => ("path", text, true),
@@ -186,6 +223,9 @@ fn route(path: &Path, raw: RawMatch) -> Result<Route, ConfigError> {
         let problem = "expected a path that begins with `/`, without query, fragment and space";
         return Err(ConfigError::new(&path.field(field), problem));
     }
+    if let Some(problem) = not_normalized(&text) {
+        return Err(ConfigError::new(&path.field(field), problem));
+    }
     let text = text.into_boxed_str();
     let host = match raw.host {
         Some(host) if is_host(&host) => Some(host.to_ascii_lowercase().into()),
@@ -195,14 +235,12 @@ fn route(path: &Path, raw: RawMatch) -> Result<Route, ConfigError> {
         }
         None => None,
     };
-    Ok(Route {
-        host,
-        path: if is_exact {
-            PathRule::Exact(text)
-        } else {
-            PathRule::Prefix(text)
-        },
-    })
+    let path = if is_exact {
+        PathRule::Exact(text)
+    } else {
+        PathRule::Prefix(text)
+    };
+    Ok(Route::new(host, path))
 }
 
 fn requirements(

@@ -120,6 +120,54 @@ fn names_and_matches() {
             &format!("sources[0].match.path: {problem}"),
         );
     }
+    for (path, problem) in [
+        (
+            "//a",
+            "an empty segment, which no normalized path has, expected one `/` between segments",
+        ),
+        (
+            "/a//b/",
+            "an empty segment, which no normalized path has, expected one `/` between segments",
+        ),
+        (
+            "/a/../b",
+            "the segment `..`, which no normalized path has, expected the path without `.` and `..`",
+        ),
+        (
+            "/a/.",
+            "the segment `.`, which no normalized path has, expected the path without `.` and `..`",
+        ),
+        (
+            "/%2E%2e/a",
+            "the segment `%2E%2e`, which no normalized path has, expected the path without `.` and `..`",
+        ),
+        (
+            "/a\\b",
+            "a `\\`, which no normalized path has, expected `/`",
+        ),
+        (
+            "/%73uno",
+            "`%73`, an escape of `s`, which no normalized path has, expected `s`",
+        ),
+        (
+            "/a%7Eb",
+            "`%7E`, an escape of `~`, which no normalized path has, expected `~`",
+        ),
+        (
+            "/v1%2e0",
+            "`%2e`, an escape of `.`, which no normalized path has, expected `.`",
+        ),
+    ] {
+        for field in ["path", "path_prefix"] {
+            refused(
+                source("match", json!({ field: path })),
+                &format!("sources[0].match.{field}: holds {problem}"),
+            );
+        }
+    }
+    for path in ["/", "/a/", "/a..b/...", "/a%20b", "/%c3%a4", "/a;b=c"] {
+        accepted(source("match", json!({ "path": path })));
+    }
     refused(
         source("match", json!({ "path": "/a", "host": "https://a" })),
         "sources[0].match.host: expected a host name without scheme, port and path",

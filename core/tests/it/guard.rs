@@ -431,7 +431,7 @@ fn the_most_specific_source_wins() {
         ("x", "/a/b/", "deep"),
         ("x", "/a/b/c", "exact"),
         ("x", "/a/b/c?d=/", "exact"),
-        ("x", "/a/b/c/", "deep"),
+        ("x", "/a/b/c/d", "deep"),
         ("hooks.EXAMPLE:8443", "/a/b/c", "host"),
         ("hooks.example", "/b", "any"),
         ("hooks.example.evil", "/a", "any"),

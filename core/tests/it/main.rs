@@ -14,8 +14,11 @@ mod config;
 mod guard;
 mod inspector;
 mod model;
+mod near_miss;
 mod presets;
 mod redis;
+#[path = "../../../tests/support/spellings.rs"]
+mod spellings;
 mod store;
 mod support;
 mod tidy;
