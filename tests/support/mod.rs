@@ -12,6 +12,8 @@ use serde_json::{Value, json};
 
 pub use callback_guard_harness::SECRET;
 
+pub mod spellings;
+
 /// Envoy with the guard, and the upstream behind it.
 pub struct Guarded(Stack);
 
