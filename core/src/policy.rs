@@ -303,8 +303,11 @@ impl Policy {
             }
             Some((index, source)) => {
                 let own = source.route.path.specificity();
+                // A source with this very path is another host's.
                 let is_stricter = |other: &Source| {
-                    other.mode == Mode::Enforce && other.route.path.specificity() > own
+                    other.mode == Mode::Enforce
+                        && other.route.path.specificity() > own
+                        && !other.route.path.matches(head.path())
                 };
                 match self.near_miss(head, is_stricter) {
                     Some(other) => Destination::NearMiss(other),
