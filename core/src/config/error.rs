@@ -65,6 +65,21 @@ impl Path {
     pub(super) fn index(&self, index: usize) -> Self {
         Self(format!("{}[{index}]", self.0))
     }
+
+    /// Whether the last fields are those of `names`, in which `[]` is any index; the whole text is
+    /// the path without a field.
+    pub(super) fn ends_with(&self, names: &str) -> bool {
+        let mut own = self.0.rsplit('.');
+        names
+            .rsplit('.')
+            .all(|name| match (own.next(), name.strip_suffix("[]")) {
+                (Some(own), None) => own == name,
+                (Some(own), Some(name)) => {
+                    own.strip_prefix(name).is_some_and(|at| at.starts_with('['))
+                }
+                (None, _) => false,
+            })
+    }
 }
 
 /// `value`, if it is in the range.

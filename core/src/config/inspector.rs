@@ -2,6 +2,7 @@
 
 use super::raw::RawInspector;
 use super::source::is_path;
+use super::variable::variable;
 use super::{ConfigError, Environment, Path, within};
 use crate::inspector::{Inspector, LEAST_EVENTS, MOST_EVENTS, Place, Token};
 use crate::policy::Source;
@@ -61,10 +62,7 @@ fn place(
                        query, fragment and space";
         return Err(ConfigError::new(&path, problem));
     }
-    let Some(token) = environment(variable) else {
-        let problem = format!("environment variable `{variable}` is not set");
-        return Err(ConfigError::new(&token_path, problem));
-    };
+    let token = self::variable(&token_path, variable, environment)?;
     let is_token = |byte: &u8| byte.is_ascii_graphic();
     let length = token.len();
     if !(LEAST_TOKEN..=MOST_TOKEN).contains(&length) || !token.iter().all(is_token) {

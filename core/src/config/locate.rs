@@ -3,6 +3,8 @@
 //! The parser says line and column. That suffices, and costs a tenth of a parser that carries the
 //! path through every type.
 
+use super::Path;
+
 /// A position, as serde_json counts: the line from 1, the column in bytes up to the last one read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Place {
@@ -17,7 +19,7 @@ enum Open {
 }
 
 /// The path of what stands at `place`. On text that is no JSON it says how far it came.
-pub(super) fn path_at(text: &[u8], place: Place) -> String {
+pub(super) fn path_at(text: &[u8], place: Place) -> Path {
     let before: usize = text
         .split_inclusive(|byte| *byte == b'\n')
         .take(place.line.saturating_sub(1))
@@ -74,7 +76,7 @@ pub(super) fn path_at(text: &[u8], place: Place) -> String {
             _ => {}
         }
     }
-    let mut path = super::Path::default();
+    let mut path = Path::default();
     for container in &open {
         path = match container {
             Open::Array(index) => path.index(*index),
@@ -82,5 +84,5 @@ pub(super) fn path_at(text: &[u8], place: Place) -> String {
             Open::Object(key) => path.field(key),
         };
     }
-    path.0
+    path
 }

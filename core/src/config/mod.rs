@@ -10,12 +10,14 @@ mod fields;
 mod inspector;
 mod locate;
 mod raw;
+mod reading;
 #[cfg(feature = "schema")]
 mod schema;
 mod secrets;
 mod signature;
 mod source;
 mod store;
+mod variable;
 
 pub use error::ConfigError;
 pub use raw::{RawConfig, RawSource};
@@ -25,6 +27,7 @@ pub use schema::schema;
 use crate::policy::{Policy, Source};
 use error::{Path, within};
 use raw::{Preset, RawInspector};
+use reading::read;
 
 /// Looks up a variable of the environment that the proxy lets the filter see.
 pub type Environment<'e> = &'e dyn Fn(&str) -> Option<Vec<u8>>;
@@ -37,48 +40,6 @@ pub type Environment<'e> = &'e dyn Fn(&str) -> Option<Vec<u8>>;
 pub fn parse(text: &[u8], environment: Environment<'_>) -> Result<Policy, ConfigError> {
     let raw = read::<RawConfig>(text)?;
     policy(raw, environment)
-}
-
-/// Reads JSON text into `T`; errors carry the path.
-fn read<'t, T: serde::Deserialize<'t>>(text: &'t [u8]) -> Result<T, ConfigError> {
-    serde_json::from_slice(text).map_err(|error| {
-        let place = locate::Place {
-            line: error.line(),
-            column: error.column(),
-        };
-        let path = Path(locate::path_at(text, place));
-        let text = error.to_string();
-        // What the path says better.
-        let text = text
-            .rsplit_once(" at line ")
-            .map_or(&*text, |(text, _)| text);
-        let text = without_values(&path, text);
-        match error.classify() {
-            serde_json::error::Category::Data => ConfigError::new(&path, text),
-            _ => ConfigError::new(
-                &path,
-                format!("{text} at line {}, column {}", place.line, place.column),
-            ),
-        }
-    })
-}
-
-/// Serde's own text quotes what it found. What stands where a secret belongs may be one.
-fn without_values(path: &Path, text: &str) -> String {
-    for kind in ["invalid type", "invalid value", "invalid length"] {
-        if text.starts_with(kind)
-            && let Some((_, expected)) = text.rsplit_once(", expected ")
-        {
-            return format!("{kind}, expected {expected}");
-        }
-    }
-    if path.0.contains("secrets") && text.starts_with("unknown variant") {
-        let expected = text
-            .rsplit_once(", expected ")
-            .map_or("another", |(_, expected)| expected);
-        return format!("unknown variant, expected {expected}");
-    }
-    text.to_owned()
 }
 
 fn policy(raw: RawConfig, environment: Environment<'_>) -> Result<Policy, ConfigError> {

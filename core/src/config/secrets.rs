@@ -5,6 +5,7 @@ use base64::alphabet;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 
 use super::raw::{RawSecret, RawSecretEncoding, RawSecretFormat};
+use super::variable::variable;
 use super::{ConfigError, Environment, Path};
 use crate::scheme::keys::SigningSecret;
 
@@ -49,8 +50,8 @@ fn secret(
                 Some(text) => (path, text),
                 None if raw.optional => return Ok(None),
                 None => {
-                    let problem = format!("environment variable `{name}` is not set");
-                    return Err(ConfigError::new(&path, problem));
+                    let text = variable(&path, name, environment)?;
+                    (path, text)
                 }
             }
         }

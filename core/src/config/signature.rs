@@ -33,8 +33,14 @@ impl<'p> Parameters<'p> {
     fn take(&mut self, name: &str) -> Result<&'p str, ConfigError> {
         let path = self.path.field(name);
         match self.values.iter_mut().find(|(given, _, _)| *given == name) {
-            None => Err(ConfigError::new(&path, "is missing")),
-            Some((_, "", _)) => Err(ConfigError::new(&path, "is empty")),
+            None => Err(ConfigError::new(
+                &path,
+                "is missing, expected the text that the scheme asks for",
+            )),
+            Some((_, "", _)) => Err(ConfigError::new(
+                &path,
+                "is empty, expected the text that the scheme asks for",
+            )),
             Some((_, value, is_used)) => {
                 *is_used = true;
                 Ok(value)

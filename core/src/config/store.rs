@@ -1,6 +1,7 @@
 //! The store as it is configured: the process's own, or one that many proxies share.
 
 use super::raw::{RawStore, RawStoreKind};
+use super::variable::variable;
 use super::{ConfigError, Environment, Path, within};
 use crate::store::redis::{OnError, Protocol, Remote, Replies};
 use crate::store::{LEAST_CAPACITY, MOST_CAPACITY};
@@ -109,10 +110,7 @@ fn token(
     protocol: Protocol,
     environment: Environment<'_>,
 ) -> Result<Box<str>, ConfigError> {
-    let Some(token) = environment(name) else {
-        let problem = format!("environment variable `{name}` is not set");
-        return Err(ConfigError::new(path, problem));
-    };
+    let token = variable(path, name, environment)?;
     let is_visible = !token.is_empty() && token.iter().all(u8::is_ascii_graphic);
     let Some(token) = String::from_utf8(token).ok().filter(|_| is_visible) else {
         return Err(ConfigError::new(

@@ -54,15 +54,17 @@ fn shape() {
     );
     refused(
         |c| drop(c.as_object_mut().unwrap().remove("sources")),
-        "missing field `sources`",
+        "sources: is missing, expected a list, such as [{ \"name\": \"suno\", \"match\": \
+         { \"path\": \"/callbacks/suno\" }, \"preset\": \"suno\", \"secrets\": [{ \"env\": \
+         \"SUNO_WEBHOOK_KEY\" }] }]",
     );
     refused(
         |c| drop(c["sources"][0].as_object_mut().unwrap().remove("match")),
-        "sources[0]: missing field `match`",
+        "sources[0].match: is missing, expected an object, such as { \"path\": \"/callbacks/suno\" }",
     );
     refused(
         |c| c["mode"] = json!("observe"),
-        "mode: unknown variant `observe`, expected `enforce` or `monitor`",
+        "mode: `observe` is unknown, expected `enforce` or `monitor`",
     );
     refused(
         |c| c["store"] = json!({ "kind": "memory", "capacity": 999 }),
@@ -70,25 +72,28 @@ fn shape() {
     );
     refused(
         |c| c["store"] = json!({ "kind": "memory", "capacity": "many" }),
-        "store.capacity: invalid type, expected u32",
+        "store.capacity: is a string, expected a whole number, such as 100000",
     );
 }
 
 #[test]
 fn text() {
     for (text, expected) in [
-        ("", "EOF while parsing a value at line 1, column 0"),
+        (
+            "",
+            "the text ends too early at line 1, column 0, expected JSON",
+        ),
         (
             "{\"sources\":[]}}",
-            "trailing characters at line 1, column 15",
+            "trailing characters at line 1, column 15, expected JSON",
         ),
         (
             "{\"sources\":[{\"name\":\"a\",\"name\":\"b\"}]}",
-            "sources[0].name: duplicate field `name`",
+            "sources[0].name: is there twice, expected it once",
         ),
         (
             "{\n \"sources\": nul }",
-            "sources: expected ident at line 2, column 16",
+            "sources: expected ident at line 2, column 16, expected JSON",
         ),
     ] {
         let error = config::parse(text.as_bytes(), &|_| None).unwrap_err();
@@ -247,11 +252,12 @@ fn secrets() {
     // A secret in the wrong place is not echoed.
     refused(
         source("secrets", json!("hunter2")),
-        "sources[0].secrets: invalid type, expected a sequence",
+        "sources[0].secrets: is a string, expected a list, such as [{ \"env\": \
+         \"SUNO_WEBHOOK_KEY\" }]",
     );
     refused(
         source("secrets", json!([{ "value": "a", "encoding": "hunter2" }])),
-        "sources[0].secrets[0].encoding: unknown variant, expected one of `utf8`, `base64`, `hex`",
+        "sources[0].secrets[0].encoding: is unknown, expected one of `utf8`, `base64`, `hex`",
     );
     accepted(source(
         "secrets",
@@ -326,7 +332,7 @@ fn payload_and_key() {
             "payload",
             json!({ "required": [{ "pointer": "/a", "type": "text" }] }),
         ),
-        "sources[0].payload.required[0].type: unknown variant `text`, expected one of `boolean`, \
+        "sources[0].payload.required[0].type: `text` is unknown, expected one of `boolean`, \
          `integer`, `number`, `array`, `object`, `string`",
     );
 }
@@ -500,11 +506,12 @@ fn parameters_are_those_of_the_scheme() {
     ));
     refused(
         square(json!({})),
-        "sources[0].parameters.notification_url: is missing",
+        "sources[0].parameters.notification_url: is missing, expected the text that the scheme asks \
+         for",
     );
     refused(
         square(json!({ "notification_url": "" })),
-        "sources[0].parameters.notification_url: is empty",
+        "sources[0].parameters.notification_url: is empty, expected the text that the scheme asks for",
     );
     refused(
         square(json!({ "notification_url": "x", "url": "y" })),

@@ -11,6 +11,7 @@
 )]
 
 mod config;
+mod config_text;
 mod guard;
 mod inspector;
 mod model;

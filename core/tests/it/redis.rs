@@ -724,7 +724,7 @@ fn configurations_of_the_store() {
     );
     refused(
         |s| s["protocol"] = "resp".into(),
-        "store.protocol: unknown variant `resp`, expected `upstash` or `webdis`",
+        "store.protocol: `resp` is unknown, expected `upstash` or `webdis`",
     );
     refused(
         |s| s["authority"] = "http://redis".into(),
