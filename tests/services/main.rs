@@ -1,4 +1,4 @@
-//! The filter among the programs that it works with: Redis, Webdis, Prometheus, a browser, the
+//! The filter among the programs that it works with: Docker, Redis, Webdis, Prometheus, a browser, the
 //! senders' own libraries, published schemas. Run by `cargo test-services`.
 //!
 //! What a test needs and does not find it installs: Debian's packages (as root), and packages from
@@ -17,6 +17,7 @@
 )]
 
 mod deploy;
+mod docker;
 mod inspector;
 mod redis;
 mod senders;

@@ -220,6 +220,14 @@ impl EnvoyBinary {
         self.found_by
     }
 
+    /// The executable, if it is a file of this machine.
+    pub fn path(&self) -> Option<&Path> {
+        match &self.launcher {
+            Launcher::Docker => None,
+            Launcher::Executable(path) => Some(path),
+        }
+    }
+
     /// A command that runs Envoy with nothing in its environment but `environment`.
     ///
     /// `directory` can be read and written by it, `files` can be read. `name` is the container's.

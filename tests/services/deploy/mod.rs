@@ -7,7 +7,7 @@
 mod image;
 mod manifests;
 mod metrics;
-mod programs;
+pub mod programs;
 mod prometheus;
 mod schemas;
-mod support;
+pub mod support;

@@ -1,0 +1,284 @@
+//! The engine, its images, and what Compose makes of a file.
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use callback_guard_harness::{Request, Response, client, envoy_binary, places, wait};
+use tempfile::TempDir;
+
+use crate::deploy::programs::{find, output, run};
+
+/// How long a container may take to be there, on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Where the engine listens, if not at its usual place; with all images.
+static ENGINE: LazyLock<Option<String>> = LazyLock::new(|| {
+    find("docker", "docker.io");
+    let own = (!answers(None)).then(start);
+    assert!(
+        answers(own.as_deref()),
+        "no Docker engine: none is running, and none could be started; start one, or run this as \
+         root on a machine where dockerd can run"
+    );
+    let envoy = envoy_binary::find(&|_| {}).unwrap();
+    find("debootstrap", "debootstrap");
+    let mut images = Command::new(script("images.sh"));
+    at(&mut images, own.as_deref());
+    run(images.arg(envoy.path().expect("an Envoy that is a file, for the image")));
+    own
+});
+
+fn script(name: &str) -> PathBuf {
+    places::repository()
+        .join("tests/services/docker")
+        .join(name)
+}
+
+fn at(command: &mut Command, host: Option<&str>) {
+    if let Some(host) = host {
+        command.env("DOCKER_HOST", host);
+    }
+}
+
+fn answers(host: Option<&str>) -> bool {
+    let mut docker = Command::new("docker");
+    at(&mut docker, host);
+    output(docker.arg("info")).status.success()
+}
+
+/// Starts an engine that ends with this process.
+fn start() -> String {
+    for (program, package) in [
+        ("dockerd", "docker.io"),
+        ("iptables", "iptables"),
+        ("ip", "iproute2"),
+    ] {
+        find(program, package);
+    }
+    let directory = places::target().join("docker");
+    fs::create_dir_all(&directory).unwrap();
+    let mut engine = Command::new(script("engine.sh"))
+        .arg(&directory)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        // Ctrl-C ends the tests; the engine then ends by the end of its standard input, and tidies up.
+        .process_group(0)
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    let stdout = engine.stdout.take().unwrap();
+    BufReader::new(stdout).read_line(&mut line).unwrap();
+    if line != "ready\n" {
+        let said = engine.wait_with_output().unwrap().stderr;
+        panic!(
+            "no Docker engine is running, and none could be started:\n{}",
+            String::from_utf8_lossy(&said)
+        );
+    }
+    // Never dropped: the system closes its standard input when this process ends.
+    std::mem::forget(engine);
+    format!("unix://{}", directory.join("docker.sock").display())
+}
+
+/// The client of the engine.
+pub fn docker(arguments: &[&str]) -> Command {
+    let mut command = Command::new("docker");
+    at(&mut command, ENGINE.as_deref());
+    command.args(arguments);
+    command
+}
+
+/// The image of the repository's Dockerfile, as Compose names it. Built once.
+pub fn image() -> &'static str {
+    static IMAGE: LazyLock<&str> = LazyLock::new(|| {
+        build(&places::repository(), "callback-guard:latest");
+        "callback-guard:latest"
+    });
+    &IMAGE
+}
+
+/// Builds the Dockerfile in a folder.
+#[track_caller]
+pub fn build(folder: &Path, tag: &str) {
+    run(docker(&["build", "--quiet", "--tag", tag, "."]).current_dir(folder));
+}
+
+/// What a new container of this image prints and how it ends.
+pub fn in_container(image: &str, arguments: &[&str]) -> Output {
+    let mut command = docker(&["run", "--rm", "--entrypoint", arguments[0], image]);
+    output(command.args(&arguments[1..]))
+}
+
+/// A file of an image.
+#[track_caller]
+pub fn file_of(image: &str, path: &str) -> Vec<u8> {
+    let container = run(&mut docker(&["create", image, "nothing"]));
+    let container = container.trim();
+    let directory = TempDir::new().unwrap();
+    let copy = directory.path().join("copy");
+    run(docker(&["cp", &format!("{container}:{path}")]).arg(&copy));
+    run(&mut docker(&["rm", container]));
+    fs::read(copy).unwrap()
+}
+
+/// Services of a Compose file, removed with this value. One at a time: the ports are fixed.
+pub struct Services {
+    directory: TempDir,
+    _alone: MutexGuard<'static, ()>,
+}
+
+/// What a checkout with umask 077 makes of a folder's files.
+fn private_copy(from: &Path) -> TempDir {
+    let directory = TempDir::new().unwrap();
+    let copy = directory.path().join("callback-guard-test");
+    fs::create_dir(&copy).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let name = entry.file_name();
+        if entry.file_type().unwrap().is_file() && name != ".env" {
+            fs::copy(entry.path(), copy.join(name)).unwrap();
+        }
+    }
+    run(Command::new("chmod").args(["-R", "go="]).arg(&copy));
+    directory
+}
+
+impl Services {
+    /// The Compose file of a folder of the repository, in a copy as umask 077 makes it; `more` are
+    /// further files of the copy.
+    pub fn of(folder: &str, more: &[(&str, &str)]) -> Self {
+        static ALONE: Mutex<()> = Mutex::new(());
+
+        let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+        image();
+        let directory = private_copy(&places::repository().join(folder));
+        let services = Self {
+            directory,
+            _alone: alone,
+        };
+        for (name, content) in more {
+            fs::write(services.folder().join(name), content).unwrap();
+        }
+        services
+    }
+
+    fn folder(&self) -> PathBuf {
+        self.directory.path().join("callback-guard-test")
+    }
+
+    /// `docker compose`, or the older `docker-compose`, without a secret in its environment.
+    pub fn compose(&self, arguments: &[&str]) -> Command {
+        static PLUGIN: LazyLock<bool> = LazyLock::new(|| {
+            let version = output(&mut docker(&["compose", "version"]));
+            version.status.success()
+        });
+        let mut command = if *PLUGIN {
+            docker(&["compose"])
+        } else {
+            let mut command = Command::new(find("docker-compose", "docker-compose"));
+            at(&mut command, ENGINE.as_deref());
+            command
+        };
+        command
+            .args(arguments)
+            .current_dir(self.folder())
+            .env_remove(callback_guard_harness::SECRET_VARIABLE);
+        command
+    }
+
+    #[track_caller]
+    pub fn up(&self) {
+        run(&mut self.compose(&["up", "--detach", "--no-build"]));
+    }
+
+    /// The container of a service.
+    #[track_caller]
+    pub fn container(&self, service: &str) -> String {
+        let id = run(&mut self.compose(&["ps", "--all", "--quiet", service]));
+        assert_eq!(id.lines().count(), 1, "{service}: {id}");
+        id.trim().to_owned()
+    }
+
+    #[track_caller]
+    pub fn inspect(&self, service: &str, format: &str) -> String {
+        let container = self.container(service);
+        let said = run(&mut docker(&["inspect", "--format", format, &container]));
+        said.trim().to_owned()
+    }
+
+    #[track_caller]
+    pub fn wait_until_healthy(&self, services: &[&str]) {
+        for service in services {
+            wait::wait_for_within(PATIENCE, &format!("{service} to be healthy"), || {
+                let health = self.inspect(service, "{{.State.Health.Status}}");
+                (health == "healthy").then_some(())
+            })
+            .unwrap_or_else(|error| panic!("{error:#}\n{}", self.log(service)));
+        }
+    }
+
+    /// What a service has written so far.
+    #[track_caller]
+    pub fn log(&self, service: &str) -> String {
+        let container = self.container(service);
+        let output = output(&mut docker(&["logs", &container]));
+        String::from_utf8_lossy(&output.stdout).into_owned()
+            + &String::from_utf8_lossy(&output.stderr)
+    }
+
+    #[track_caller]
+    pub fn wait_for_log(&self, service: &str, text: &str) -> String {
+        wait::wait_for_within(PATIENCE, &format!("{text} in the log of {service}"), || {
+            Some(self.log(service)).filter(|log| log.contains(text))
+        })
+        .unwrap_or_else(|error| panic!("{error:#}\n{}", self.log(service)))
+    }
+
+    /// How often the application has got the event with this id.
+    #[track_caller]
+    pub fn deliveries(&self, id: &str) -> usize {
+        let header = r#""x-callback-guard-id":"#;
+        let log = self.log("app").replace(": ", ":");
+        log.matches(&format!("{header}\"{id}\"")).count()
+    }
+
+    /// What a command in the container of a service prints.
+    pub fn exec(&self, service: &str, arguments: &[&str]) -> Output {
+        let container = self.container(service);
+        output(docker(&["exec", &container]).args(arguments))
+    }
+}
+
+impl Drop for Services {
+    fn drop(&mut self) {
+        let _ = self
+            .compose(&["down", "--volumes", "--timeout", "0"])
+            .output();
+    }
+}
+
+/// Sends a request to the port that a Compose file publishes.
+#[track_caller]
+pub fn send(port: u16, request: &Request) -> Response {
+    client::send(SocketAddr::from(([127, 0, 0, 1], port)), request).unwrap()
+}
+
+/// The id of a body that `support::body` made.
+pub fn id_of(body: &str) -> String {
+    let json: serde_json::Value = serde_json::from_str(body).unwrap();
+    json["data"]["task_id"].as_str().unwrap().to_owned()
+}
+
+/// The same, which the application answers after so many milliseconds.
+pub fn slow(mut request: Request, milliseconds: u64) -> Request {
+    let delay = format!("?x-set-response-delay-ms={milliseconds}");
+    request.path.push_str(&delay);
+    request
+}

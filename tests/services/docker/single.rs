@@ -1,0 +1,103 @@
+//! `compose.yaml`: one Envoy with the guard, and an application.
+
+use std::net::SocketAddr;
+
+use callback_guard_harness::{SECRET, SECRET_VARIABLE, client, wait};
+
+use super::engine::{Services, id_of, send, slow};
+use crate::deploy::programs::{output, run};
+use crate::deploy::support::{body, forged, genuine};
+
+const PORT: u16 = 10000;
+
+/// The secret comes from the file `.env`.
+fn start() -> Services {
+    let variables = format!("{SECRET_VARIABLE}={SECRET}\n");
+    let services = Services::of("", &[(".env", &variables)]);
+    services.up();
+    services.wait_until_healthy(&["envoy", "app"]);
+    services
+}
+
+#[test]
+fn the_guard_stands_before_the_application_with_no_more_rights_than_it_needs() {
+    let services = start();
+    let (first, second) = (body("docker"), body("docker"));
+    assert_eq!(send(PORT, &genuine(&first)).status, 200);
+    let again = send(PORT, &genuine(&first));
+    assert_eq!(again.status, 200);
+    assert_eq!(
+        again.header("x-callback-guard").as_deref(),
+        Some("duplicate")
+    );
+    let refused = send(PORT, &forged(&second));
+    assert_eq!(refused.status, 401);
+    assert_eq!(
+        refused.header("x-callback-guard").as_deref(),
+        Some("signature_mismatch")
+    );
+    assert_eq!(services.deliveries(&id_of(&first)), 1);
+    assert!(!services.log("app").contains(&id_of(&second)));
+    // The guard's own line for it, and Envoy's.
+    services.wait_for_log("envoy", r#""verdict":"signature_mismatch""#);
+
+    let said = |arguments: &[&str]| {
+        String::from_utf8_lossy(&services.exec("envoy", arguments).stdout).into_owned()
+    };
+    assert_eq!(said(&["id", "-u"]), "101\n");
+    let status = said(&["cat", "/proc/1/status"]);
+    for line in [
+        "CapEff:\t0000000000000000",
+        "CapBnd:\t0000000000000000",
+        "NoNewPrivs:\t1",
+    ] {
+        assert!(status.contains(line), "{status}");
+    }
+    let write = services.exec("envoy", &["touch", "/tmp/something"]);
+    let reason = String::from_utf8_lossy(&write.stderr).into_owned();
+    assert!(reason.contains("Read-only file system"), "{write:?}");
+    for service in ["envoy", "app"] {
+        let log = services.inspect(service, "{{json .HostConfig.LogConfig.Config}}");
+        assert_eq!(log, r#"{"max-file":"4","max-size":"10m"}"#, "{service}");
+    }
+
+    // A restart brings it back; the memory store has gone with the process.
+    run(&mut services.compose(&["restart", "envoy"]));
+    services.wait_until_healthy(&["envoy"]);
+    assert_eq!(send(PORT, &genuine(&first)).status, 200);
+    assert_eq!(services.deliveries(&id_of(&first)), 2);
+}
+
+#[test]
+fn a_delivery_in_flight_at_the_stop_ends_with_its_answer() {
+    let services = start();
+    let event = body("in-flight");
+    let address = SocketAddr::from(([127, 0, 0, 1], PORT));
+    let delivery = client::begin(address, slow(genuine(&event), 5000)).unwrap();
+    wait::wait_for("the delivery at the application", || {
+        (services.deliveries(&id_of(&event)) == 1).then_some(())
+    })
+    .unwrap();
+    run(&mut services.compose(&["stop", "envoy"]));
+    assert!(delivery.is_finished(), "stopped before its answer");
+    assert_eq!(delivery.finish().unwrap().status, 200);
+    services.wait_for_log("envoy", "drain: no request is in flight");
+    assert_eq!(services.inspect("envoy", "{{.State.ExitCode}}"), "0");
+}
+
+#[test]
+fn a_missing_secret_is_named_and_hinders_no_other_command() {
+    let services = Services::of("", &[]);
+    for command in [&["ps"][..], &["logs"], &["down"], &["config", "--quiet"]] {
+        run(&mut services.compose(command));
+    }
+    services.up();
+    let log = services.wait_for_log("envoy", "callback-guard: Envoy ended with status 1");
+    assert!(
+        log.contains("environment variable `SUNO_WEBHOOK_KEY` is not set"),
+        "{log}"
+    );
+    assert!(log.contains(".env beside compose.yaml"), "{log}");
+    let down = output(&mut services.compose(&["down"]));
+    assert!(down.status.success(), "{down:?}");
+}
