@@ -30,7 +30,11 @@ static ENGINE: LazyLock<Option<String>> = LazyLock::new(|| {
     find("debootstrap", "debootstrap");
     let mut images = Command::new(script("images.sh"));
     at(&mut images, own.as_deref());
-    run(images.arg(envoy.path().expect("an Envoy that is a file, for the image")));
+    run(images.arg(
+        envoy
+            .path()
+            .expect("an Envoy that is a file, for the image"),
+    ));
     own
 });
 

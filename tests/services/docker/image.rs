@@ -69,11 +69,7 @@ fn a_change_that_was_undone_is_not_in_the_image() {
     }
     let version = in_container(
         "callback-guard:changed",
-        &[
-            "/usr/local/lib/callback-guard/run.sh",
-            "envoy",
-            "--version",
-        ],
+        &["/usr/local/lib/callback-guard/run.sh", "envoy", "--version"],
     );
     let said = String::from_utf8_lossy(&version.stdout);
     assert!(said.contains("/1.40.0/"), "{version:?}");
@@ -86,10 +82,12 @@ fn the_image_of_the_filter_holds_the_module_alone() {
     let module = built_here();
     fs::write(context.path().join("plugin.wasm"), &module).unwrap();
     let dockerfile = places::repository().join("deploy/docker/Dockerfile");
-    run(docker(&["build", "--quiet", "--tag", "callback-guard:filter"])
-        .arg("--file")
-        .arg(dockerfile)
-        .arg(context.path()));
+    run(
+        docker(&["build", "--quiet", "--tag", "callback-guard:filter"])
+            .arg("--file")
+            .arg(dockerfile)
+            .arg(context.path()),
+    );
     assert!(file_of("callback-guard:filter", "/plugin.wasm") == module);
     let layers = run(&mut docker(&[
         "inspect",

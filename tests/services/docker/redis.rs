@@ -40,7 +40,7 @@ fn two_envoys_deliver_an_event_once() {
 
     // Webdis brings no Redis of its own, and hears the signal to stop.
     let container = services.container("webdis");
-    let processes = run(&mut docker(&["top", &container, "-eo", "args"]));
+    let processes = run(&mut docker(&["top", &container, "-eo", "pid,args"]));
     assert!(!processes.contains("redis-server"), "{processes}");
     let begin = Instant::now();
     run(&mut services.compose(&["stop", "webdis"]));
