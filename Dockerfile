@@ -37,5 +37,6 @@ HEALTHCHECK --interval=10s --timeout=2s --start-period=20s \
     CMD ["/usr/local/lib/callback-guard/drain.sh", "--is-ready"]
 # `docker stop` lets the deliveries in flight end: give it the time (--stop-timeout 40).
 ENTRYPOINT ["/usr/local/lib/callback-guard/run.sh"]
-# wasm:info shows the guard's line for each refusal.
-CMD ["envoy", "-c", "/etc/envoy/envoy.yaml", "--component-log-level", "wasm:info"]
+# Two workers: what envoy.yaml's limits are made for, in 512 MiB. wasm:info shows the guard's line for
+# each refusal.
+CMD ["envoy", "-c", "/etc/envoy/envoy.yaml", "--concurrency", "2", "--component-log-level", "wasm:info"]

@@ -41,6 +41,8 @@ struct Service {
     image: String,
     #[serde(rename = "logging")]
     _logging: Value,
+    #[serde(rename = "mem_limit")]
+    _mem_limit: Option<String>,
     #[serde(default)]
     ports: Vec<String>,
     read_only: bool,
