@@ -51,9 +51,9 @@ fn without_values(path: Path) -> Path {
     const FIELDS: [&str; 5] = ["encoding", "env", "optional", "prefix", "value"];
     let mut shown = String::new();
     let mut is_secret = false;
-    let mut is_named_freely = false;
     for name in path.0.split('.') {
-        if is_secret && !FIELDS.contains(&name) || is_named_freely && !is_plain(name) {
+        let field = name.split('[').next().unwrap_or_default();
+        if !is_plain(field) || is_secret && !FIELDS.contains(&name) {
             break;
         }
         if !shown.is_empty() {
@@ -61,7 +61,6 @@ fn without_values(path: Path) -> Path {
         }
         shown.push_str(name);
         is_secret |= name.starts_with("secrets[");
-        is_named_freely |= name == "parameters";
     }
     Path(shown)
 }
