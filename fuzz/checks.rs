@@ -27,6 +27,7 @@ use callback_guard_core::outcome::Outcome;
 use callback_guard_core::pairs;
 use callback_guard_core::policy::Policy;
 use callback_guard_core::request::RequestHead;
+use callback_guard_core::scheme::Proof;
 use callback_guard_core::store::bucket::{Bucket, Claimed, Fingerprint, OwnerToken};
 use callback_guard_core::store::redis::{OnError, Protocol, Remote, Replies, StoreError};
 use callback_guard_core::store::{ClaimAnswer, Memory, SharedData, Swap, Unavailable};
@@ -183,7 +184,11 @@ pub(crate) fn configuration(data: &[u8]) {
                 };
                 assert!((1..=32).contains(&source.name.len()) && source.name.bytes().all(is_name));
                 assert!(names.insert(source.name.clone()), "names are unique");
-                assert!((1..=8).contains(&source.secrets.len()));
+                let keys = match &source.scheme.proof {
+                    Proof::Signature(rule) => rule.keys.len(),
+                    Proof::Token(rule) => rule.tokens.len(),
+                };
+                assert!((1..=8).contains(&keys));
                 assert!((1..=16 << 20).contains(&source.max_body_bytes));
                 let (past, future) = (source.tolerance.past, source.tolerance.future);
                 assert!((1..=86_400).contains(&past) && (1..=86_400).contains(&future));

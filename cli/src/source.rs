@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use anyhow::{Context, anyhow, bail};
 use callback_guard_core::config;
 use callback_guard_core::policy::{Policy, Source};
-use callback_guard_core::scheme::keys::SigningSecret;
+use callback_guard_core::scheme::keys::SigningKey;
 use callback_guard_core::sign;
 use clap::Args;
 use serde_json::{Value, json};
@@ -123,14 +123,14 @@ pub(crate) fn parameters(given: &[(String, String)]) -> Value {
 }
 
 /// The one source of a policy that [`SourceArgs::policy`] made, with its first secret.
-pub(crate) fn only(policy: &Policy) -> anyhow::Result<(&Source, &SigningSecret)> {
+pub(crate) fn only(policy: &Policy) -> anyhow::Result<(&Source, &SigningKey)> {
     let source = policy.sources.first().context("there is no source")?;
-    let secret = source.secrets.first().context("there is no secret")?;
+    let secret = source.signing_keys.first().context("there is no secret")?;
     Ok((source, secret))
 }
 
 /// `url` as the sender of `source` calls it: with the token in it, where it belongs there.
-pub(crate) fn url(source: &Source, secret: &SigningSecret, url: &str) -> String {
+pub(crate) fn url(source: &Source, secret: &SigningKey, url: &str) -> String {
     let after_scheme = url.find("://").map_or(0, |at| at.saturating_add(3));
     let (scheme, rest) = url.split_at_checked(after_scheme).unwrap_or(("", url));
     let at = rest.find(['/', '?']).unwrap_or(rest.len());

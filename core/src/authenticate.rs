@@ -11,7 +11,6 @@ use crate::json::{self, Document, JsonError, Kind, Scratch};
 use crate::message_id::{self, MessageId};
 use crate::policy::{HeaderRole, KeyPart, Policy, Source};
 use crate::request::{MediaType, Occurrence, RequestHead};
-use crate::scheme::keys;
 use crate::scheme::{
     Credentials, IdAt, Material, Part, Proof, SignatureRule, Signed, Timestamp, TimestampPlace,
 };
@@ -58,7 +57,7 @@ pub(crate) fn check_head(
     let media_type = head.check_media_type(&source.media_types)?;
     head.check_content_encoding()?;
     head.check_declared_length(limit(source))?;
-    let credentials = source.scheme.read_head(head, &source.secrets)?;
+    let credentials = source.scheme.read_head(head)?;
     if let Credentials::Signed(signed) = &credentials
         && let Some(timestamp) = signed.timestamp()
     {
@@ -128,7 +127,7 @@ pub(crate) fn authenticate(
     {
         // An id in the message is a header here: the configuration sees to that.
         let id = header_id(source, pending);
-        check_mac(source, rule, signed, &pending.headers, body, id, &[])?;
+        check_mac(policy, rule, signed, &pending.headers, body, id, &[])?;
     }
     let document = match pending.media_type {
         MediaType::Json => Some(json::scan(body, &source.selector, scratch).map_err(refuse_json)?),
@@ -146,7 +145,7 @@ pub(crate) fn authenticate(
         let texts = message_texts(source, rule, document);
         let values: Vec<Option<&[u8]>> = texts.iter().map(Option::as_deref).collect();
         let id = Some(id.as_str().as_bytes());
-        check_mac(source, rule, signed, &pending.headers, body, id, &values)?;
+        check_mac(policy, rule, signed, &pending.headers, body, id, &values)?;
     }
     let id = told.verified_id.insert(id);
     if let Some(notes) = &mut told.notes {
@@ -196,7 +195,7 @@ fn refuse_hidden_json(body: &[u8]) -> Result<(), Rejection> {
 }
 
 fn check_mac(
-    source: &Source,
+    policy: &Policy,
     rule: &SignatureRule,
     signed: &Signed,
     headers: &[Option<Box<[u8]>>],
@@ -211,12 +210,7 @@ fn check_mac(
         timestamp: signed.timestamp().map(Timestamp::as_bytes),
         values,
     };
-    let (parts, length) = rule.message(&material)?;
-    let parts = parts.get(..length).unwrap_or_default();
-    match keys::verify(&source.secrets, parts, signed.signatures()) {
-        Some(_) => Ok(()),
-        None => Err(Rejection::new(Code::SignatureMismatch)),
-    }
+    rule.verify(&material, signed.signatures(), policy.host_verify)
 }
 
 /// The values at JSON pointers that the message is made of; nothing where it is made of none.

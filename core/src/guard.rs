@@ -279,7 +279,7 @@ impl Guard {
     #[must_use]
     pub fn clean_target(&self, policy: &Policy, head: &RequestHead<'_>) -> Option<Vec<u8>> {
         match &self.policy_of(policy)?.scheme.proof {
-            Proof::Token(at) => at.clean(head.target()),
+            Proof::Token(rule) => rule.at.clean(head.target()),
             Proof::Signature(_) => None,
         }
     }

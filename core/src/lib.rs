@@ -53,6 +53,7 @@ pub mod policy;
 pub mod reply;
 pub mod request;
 pub mod scheme;
+#[cfg(feature = "sign")]
 pub mod sign;
 pub mod store;
 pub mod time;

@@ -9,8 +9,10 @@ use crate::json::{Pointer, Selector};
 use crate::near_miss::{Guarded, Readings};
 use crate::payload::{Requirement, UrlRule};
 use crate::request::RequestHead;
-use crate::scheme::keys::SigningSecret;
-use crate::scheme::{Scheme, Tolerance};
+use crate::scheme::keys::HostVerify;
+#[cfg(feature = "sign")]
+use crate::scheme::keys::SigningKey;
+use crate::scheme::{Proof, Scheme, Tolerance};
 use crate::store::redis::{OnError, Remote};
 
 /// A whole configuration.
@@ -28,6 +30,8 @@ pub struct Policy {
     pub remote: Option<Remote>,
     /// The inspector, if it is on.
     pub inspector: Option<Inspector>,
+    /// How the host verifies RSA and ECDSA: what loads the configuration puts it here.
+    pub host_verify: HostVerify,
     /// The sources, in the order of the configuration.
     pub sources: Vec<Source>,
 }
@@ -77,8 +81,10 @@ pub struct Source {
     pub route: Route,
     /// How its callbacks are authenticated.
     pub scheme: Scheme,
-    /// The keys, the first configured first; at least one.
-    pub secrets: Vec<SigningSecret>,
+    /// What the sender signs with, as far as the configuration has it: secrets and tokens, in their
+    /// order; nothing of a private key.
+    #[cfg(feature = "sign")]
+    pub signing_keys: Vec<SigningKey>,
     /// How far a timestamp may be from the proxy's clock.
     pub tolerance: Tolerance,
     /// The largest body, in bytes.
@@ -275,6 +281,17 @@ impl Route {
 }
 
 impl Policy {
+    /// Whether a source of it needs [`Policy::host_verify`].
+    #[must_use]
+    pub fn needs_host_verify(&self) -> bool {
+        self.sources
+            .iter()
+            .any(|source| match &source.scheme.proof {
+                Proof::Signature(rule) => rule.algorithm.is_hosts(),
+                Proof::Token(_) => false,
+            })
+    }
+
     /// Whether a request is forwarded unclaimed when the store does not answer.
     #[must_use]
     pub fn passes_unclaimed(&self) -> bool {

@@ -3,11 +3,11 @@
 
 use crate::json::{self, Kind, Scratch};
 use crate::policy::Source;
-use crate::scheme::keys::SigningSecret;
+use crate::scheme::keys::SigningKey;
 use crate::scheme::token::TokenAt;
 use crate::scheme::{Form, IdAt, Material, Part, Proof, TimestampPlace, Unit};
 use crate::time::UnixMillis;
-use crate::verdict::Rejection;
+use crate::verdict::{Code, Rejection};
 
 /// Header names and values, in the order in which they are written.
 pub type Headers = Vec<(String, String)>;
@@ -15,10 +15,10 @@ pub type Headers = Vec<(String, String)>;
 /// `target` (path and query) as the sender of `source` calls it: with the token in it, where the
 /// source has a token that belongs there.
 #[must_use]
-pub fn target(source: &Source, secret: &SigningSecret, target: &str) -> String {
+pub fn target(source: &Source, key: &SigningKey, target: &str) -> String {
     match &source.scheme.proof {
         Proof::Signature(_) => target.to_owned(),
-        Proof::Token(at) => at.put(target, secret.reveal()),
+        Proof::Token(rule) => rule.at.put(target, key.reveal()),
     }
 }
 
@@ -34,7 +34,7 @@ pub fn target(source: &Source, secret: &SigningSecret, target: &str) -> String {
 /// id that holds a separator of the message.
 pub fn sign(
     source: &Source,
-    secret: &SigningSecret,
+    key: &SigningKey,
     body: &[u8],
     id: &str,
     now: UnixMillis,
@@ -51,12 +51,13 @@ pub fn sign(
     }
     let rule = match &scheme.proof {
         Proof::Signature(rule) => rule,
-        Proof::Token(TokenAt::Header(name)) => {
-            let token = String::from_utf8_lossy(secret.reveal()).into_owned();
-            headers.push((name.to_string(), token));
+        Proof::Token(token) => {
+            if let TokenAt::Header(name) = &token.at {
+                let token = String::from_utf8_lossy(key.reveal()).into_owned();
+                headers.push((name.to_string(), token));
+            }
             return Ok(headers);
         }
-        Proof::Token(_) => return Ok(headers),
     };
     let unit = rule.timestamp.as_ref().map_or(Unit::Seconds, |at| at.unit);
     let timestamp = match unit {
@@ -100,8 +101,10 @@ pub fn sign(
         values: &values,
     };
     let (parts, length) = rule.message(&material)?;
-    let mac = secret.sign(parts.get(..length).unwrap_or_default());
-    let text = rule.value.encoding.encode(&mac);
+    let signature = key
+        .sign(parts.get(..length).unwrap_or_default())
+        .map_err(|_| Rejection::because(Code::InternalError, "the key cannot sign"))?;
+    let text = rule.value.encoding.encode(&signature);
     let at_header = match rule.timestamp.as_ref().map(|at| &at.place) {
         Some(TimestampPlace::Header(name)) => {
             headers.push((name.to_string(), timestamp.clone()));

@@ -14,7 +14,7 @@ use callback_guard_core::guard::Guard;
 use callback_guard_core::json::Scratch;
 use callback_guard_core::pairs;
 use callback_guard_core::request::RequestHead;
-use callback_guard_core::scheme::keys::SigningSecret;
+use callback_guard_core::scheme::keys::{Algorithm, SigningKey};
 use callback_guard_core::store::bucket::OwnerToken;
 use callback_guard_core::time::UnixMillis;
 use proptest::prelude::RngExt as _;
@@ -224,8 +224,9 @@ impl Filter {
         let body = format!(
             r#"{{"code":200,"msg":"All generated successfully.","data":{{"callbackType":"complete","task_id":"{id}","data":[]}}}}"#
         );
-        let secret = SigningSecret::new(signing_key.as_bytes()).unwrap();
-        let signature = STANDARD.encode(secret.sign(&[id.as_bytes(), b".", NOW.as_bytes()]));
+        let key = SigningKey::secret(Algorithm::HmacSha256, signing_key.as_bytes()).unwrap();
+        let mac = key.sign(&[id.as_bytes(), b".", NOW.as_bytes()]).unwrap();
+        let signature = STANDARD.encode(mac.as_slice());
         let length = body.len().to_string();
         let headers = [
             (":authority", "hooks.example.com"),

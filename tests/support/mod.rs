@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use callback_guard_core::scheme::Encoding;
-use callback_guard_core::scheme::keys::SigningSecret;
+use callback_guard_core::scheme::keys::{Algorithm, SigningKey};
 use callback_guard_harness::client::InFlight;
 use callback_guard_harness::{Request, Response, Setup, Stack, Update, render, upstream, wait};
 use serde_json::{Value, json};
@@ -301,9 +301,10 @@ pub fn sign_at(body: &str, seconds: u64) -> Request {
         .iter()
         .find_map(|place| json.pointer(place)?.as_str())
         .unwrap();
-    let secret = SigningSecret::new(SECRET.as_bytes()).unwrap();
+    let key = SigningKey::secret(Algorithm::HmacSha256, SECRET.as_bytes()).unwrap();
     let timestamp = seconds.to_string();
-    let mac = secret.sign(&[id.as_bytes(), b".", timestamp.as_bytes()]);
+    let parts: [&[u8]; 3] = [id.as_bytes(), b".", timestamp.as_bytes()];
+    let mac = key.sign(&parts).unwrap();
     Request::post("/callbacks/suno")
         .header("x-webhook-timestamp", timestamp)
         .header("x-webhook-signature", Encoding::Base64.encode(&mac))

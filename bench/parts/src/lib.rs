@@ -6,14 +6,14 @@ use std::cell::RefCell;
 use std::hint::black_box;
 
 use callback_guard_core::json::{self, Pointer, Scratch, Selector};
-use callback_guard_core::scheme::keys::{self, SigningSecret};
+use callback_guard_core::scheme::keys::{self, Algorithm, Key, SignatureBytes, no_verifier};
 use callback_guard_core::store::bucket::Fingerprint;
 use sha2::{Digest, Sha256};
 
 struct Bench {
     body: Vec<u8>,
     scratch: Scratch,
-    secret: Option<SigningSecret>,
+    secret: Option<Key>,
     selector: Selector,
 }
 
@@ -21,7 +21,7 @@ thread_local! {
     static BENCH: RefCell<Bench> = RefCell::new(Bench {
         body: Vec::new(),
         scratch: Scratch::default(),
-        secret: SigningSecret::new(b"benchmark-webhook-hmac-key"),
+        secret: Key::secret(Algorithm::HmacSha256, b"benchmark-webhook-hmac-key").ok(),
         selector: Selector::new(&pointers(), false),
     });
 }
@@ -68,8 +68,9 @@ pub extern "C" fn scan(times: u32) -> u32 {
 #[unsafe(no_mangle)]
 pub extern "C" fn mac(times: u32) -> u32 {
     run(times, |bench| {
-        let secrets = bench.secret.as_slice();
-        keys::verify(secrets, &[&bench.body], [[0; 32]].iter()).is_none()
+        let given = SignatureBytes::new(Algorithm::HmacSha256, &[0; 32]);
+        let keys = bench.secret.as_slice();
+        keys::verify(keys, &[&bench.body], given.as_slice(), no_verifier).is_err()
     })
 }
 

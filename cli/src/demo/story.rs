@@ -3,7 +3,7 @@
 use anyhow::Context;
 use callback_guard_core::config;
 use callback_guard_core::policy::Policy;
-use callback_guard_core::scheme::keys::SigningSecret;
+use callback_guard_core::scheme::keys::SigningKey;
 use callback_guard_core::sign;
 use callback_guard_core::time::UnixMillis;
 use callback_guard_harness::{Answer, Body, Request};
@@ -58,8 +58,8 @@ impl Signer {
     /// The headers for a body, signed `now`.
     pub(super) fn headers(&self, body: &[u8], now: UnixMillis) -> anyhow::Result<sign::Headers> {
         let source = self.policy.sources.first().context("there is no source")?;
-        let secret: &SigningSecret = source.secrets.first().context("there is no secret")?;
-        sign::sign(source, secret, body, "", now).map_err(|refusal| anyhow::anyhow!("{refusal}"))
+        let key: &SigningKey = source.signing_keys.first().context("there is no secret")?;
+        sign::sign(source, key, body, "", now).map_err(|refusal| anyhow::anyhow!("{refusal}"))
     }
 
     /// A genuine callback with this body, signed `now`.

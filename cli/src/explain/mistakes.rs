@@ -4,7 +4,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE, URL_SAFE_NO_PAD};
 use callback_guard_core::policy::Source;
 use callback_guard_core::request::Occurrence;
-use callback_guard_core::scheme::keys::{self, Signature, SigningSecret};
+use callback_guard_core::scheme::keys::{self, Algorithm, Key, SignatureBytes};
 use callback_guard_core::scheme::{Encoding, Form, Part, SignatureRule, TimestampPlace};
 use serde_json::Value;
 
@@ -23,6 +23,22 @@ impl NamedSecret {
             name: name.to_owned(),
             text,
         }
+    }
+}
+
+/// A key that may have signed, and the secret that it is made of; empty for a public key.
+struct Candidate {
+    key: Key,
+    bytes: Vec<u8>,
+}
+
+impl Candidate {
+    fn new(algorithm: Algorithm, bytes: &[u8]) -> Option<Self> {
+        let key = Key::secret(algorithm, bytes).ok()?;
+        Some(Self {
+            key,
+            bytes: bytes.to_vec(),
+        })
     }
 }
 
@@ -57,12 +73,12 @@ pub(super) fn advice(case: &Case<'_>, judgement: &Judgement) -> String {
         return "most likely: the token is of another source, or of before a rotation\n".to_owned();
     };
     let signatures = signatures(case, rule);
-    let keys = keys(case, source);
+    let keys = keys(case, source, rule);
     let messages = messages(case, source, rule);
     let mut best: Vec<Vec<&str>> = Vec::new();
     let mut tried: u64 = 0;
     for key in &keys {
-        let secret = std::slice::from_ref(&key.value);
+        let candidate = std::slice::from_ref(&key.value.key);
         for message in &messages {
             for signature in &signatures {
                 let mistakes: Vec<&str> = [&message.mistake, &key.mistake, &signature.mistake]
@@ -76,7 +92,8 @@ pub(super) fn advice(case: &Case<'_>, judgement: &Judgement) -> String {
                 }
                 tried = tried.saturating_add(1);
                 let parts = [message.value.as_slice()];
-                if keys::verify(secret, &parts, [&signature.value].into_iter()).is_some() {
+                let given = std::slice::from_ref(&signature.value);
+                if keys::verify(candidate, &parts, given, case.policy.host_verify).is_ok() {
                     if mistakes.len() < least {
                         best.clear();
                     }
@@ -102,7 +119,7 @@ pub(super) fn advice(case: &Case<'_>, judgement: &Judgement) -> String {
 fn nothing_fits(
     case: &Case<'_>,
     rule: &SignatureRule,
-    signatures: &[Variant<Signature>],
+    signatures: &[Variant<SignatureBytes>],
     tried: u64,
 ) -> String {
     if signatures.is_empty() {
@@ -136,21 +153,31 @@ fn nothing_fits(
 }
 
 /// The secrets in every way that they may have been meant, first as they are configured.
-fn keys(case: &Case<'_>, source: &Source) -> Vec<Variant<SigningSecret>> {
+fn keys(case: &Case<'_>, source: &Source, rule: &SignatureRule) -> Vec<Variant<Candidate>> {
+    let algorithm = rule.algorithm;
     let own = judgement_secrets(case, source);
-    let configured = source.secrets.iter().cloned().map(Variant::right);
-    let mut keys: Vec<Variant<SigningSecret>> = configured.collect();
+    let bytes = source.signing_keys.iter().map(|key| key.reveal().to_vec());
+    let bytes = bytes.chain(std::iter::repeat(Vec::new()));
+    let configured = rule.keys.iter().cloned().zip(bytes);
+    let mut keys: Vec<Variant<Candidate>> = configured
+        .map(|(key, bytes)| Variant::right(Candidate { key, bytes }))
+        .collect();
+    if algorithm.is_asymmetric() {
+        return keys;
+    }
     for secret in own {
-        spellings(secret, None, &mut keys);
+        spellings(algorithm, secret, None, &mut keys);
     }
     let sources = case.policy.sources.iter().zip(case.secrets);
     for (other, secrets) in sources.filter(|(other, _)| !std::ptr::eq(*other, source)) {
-        for (secret, prepared) in secrets.iter().zip(&other.secrets) {
+        for (secret, other_key) in secrets.iter().zip(&other.signing_keys) {
             let mistake = format!(
                 "it is signed with {}, of source {}",
                 secret.name, other.name
             );
-            keys.push(Variant::wrong(mistake, prepared.clone()));
+            if let Some(candidate) = Candidate::new(algorithm, other_key.reveal()) {
+                keys.push(Variant::wrong(mistake, candidate));
+            }
         }
     }
     for secret in case.others {
@@ -158,29 +185,34 @@ fn keys(case: &Case<'_>, source: &Source) -> Vec<Variant<SigningSecret>> {
             "it is signed with {}, which the source does not have",
             secret.name
         );
-        if let Some(prepared) = SigningSecret::new(&secret.text) {
-            keys.push(Variant::wrong(mistake.clone(), prepared));
+        if let Some(candidate) = Candidate::new(algorithm, &secret.text) {
+            keys.push(Variant::wrong(mistake.clone(), candidate));
         }
-        spellings(secret, Some(&mistake), &mut keys);
+        spellings(algorithm, secret, Some(&mistake), &mut keys);
     }
     keys
 }
 
 /// Adds a secret, decoded and trimmed in all ways; what `keys` has already is left out.
-fn spellings(secret: &NamedSecret, prefix: Option<&str>, keys: &mut Vec<Variant<SigningSecret>>) {
+fn spellings(
+    algorithm: Algorithm,
+    secret: &NamedSecret,
+    prefix: Option<&str>,
+    keys: &mut Vec<Variant<Candidate>>,
+) {
     let text = &secret.text;
     let name = &secret.name;
     let bare = text.strip_prefix(b"whsec_").unwrap_or(text);
     let mut add = |mistake: String, key: Option<Vec<u8>>| {
-        let Some(key) = key.filter(|key| keys.iter().all(|known| !known.value.is(key))) else {
+        let Some(key) = key.filter(|key| keys.iter().all(|known| known.value.bytes != *key)) else {
             return;
         };
-        if let Some(prepared) = SigningSecret::new(&key) {
+        if let Some(candidate) = Candidate::new(algorithm, &key) {
             let mistake = match prefix {
                 None => mistake,
                 Some(prefix) => format!("{prefix}, and {mistake}"),
             };
-            keys.push(Variant::wrong(mistake, prepared));
+            keys.push(Variant::wrong(mistake, candidate));
         }
     };
     let reading = |how: &str, encoding: &str| {
@@ -437,15 +469,15 @@ fn scalars(body: &[u8]) -> Vec<(String, Vec<u8>)> {
 }
 
 /// Every signature that the header can be read as.
-fn signatures(case: &Case<'_>, rule: &SignatureRule) -> Vec<Variant<Signature>> {
-    let mut found: Vec<Variant<Signature>> = Vec::new();
+fn signatures(case: &Case<'_>, rule: &SignatureRule) -> Vec<Variant<SignatureBytes>> {
+    let mut found: Vec<Variant<SignatureBytes>> = Vec::new();
     if let Ok(credentials) = rule.read_head(case.head) {
-        found.extend(credentials.signatures().map(|one| Variant::right(*one)));
+        found.extend(credentials.signatures().iter().cloned().map(Variant::right));
     }
     let configured = rule.value.encoding;
     for text in signature_texts(case, rule) {
         for (name, encoding, bytes) in decodings(&text) {
-            let Ok(signature) = Signature::try_from(bytes) else {
+            let Some(signature) = SignatureBytes::new(rule.algorithm, &bytes) else {
                 continue;
             };
             if found.iter().any(|known| known.value == signature) {

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use callback_guard_core::json::{self, Kind, Scratch};
 use callback_guard_core::policy::{KeyPart, PathRule, Source};
 use callback_guard_core::request::Occurrence;
-use callback_guard_core::scheme::keys::verify;
+use callback_guard_core::scheme::keys::{KeyIndex, verify};
 use callback_guard_core::scheme::token::TokenAt;
 use callback_guard_core::scheme::{
     IdAt, Material, Part, Proof, SignatureRule, Signed, Timestamp, TimestampPlace, Tolerance,
@@ -229,16 +229,18 @@ fn headers(case: &Case<'_>, source: &Source) -> String {
     let rule = match &source.scheme.proof {
         Proof::Signature(rule) => rule,
         // The token is the secret itself: where it stands is said, never what.
-        Proof::Token(TokenAt::Header(name)) => return format!("a token in {name}"),
-        Proof::Token(TokenAt::PathSegment { .. }) => {
-            return "a token in the last segment of the path".to_owned();
+        Proof::Token(token) => {
+            return match &token.at {
+                TokenAt::Header(name) => format!("a token in {name}"),
+                TokenAt::PathSegment { .. } => "a token in the last segment of the path".to_owned(),
+                TokenAt::Query(name) => format!("a token in the query, {name}"),
+            };
         }
-        Proof::Token(TokenAt::Query(name)) => return format!("a token in the query, {name}"),
     };
     let at = &rule.value;
     let signature = format!("{}: {:?}", at.header, at.encoding).to_lowercase();
     let mut parts = vec![match rule.read_head(case.head) {
-        Ok(signed) => format!("{signature}, {} given", signed.signatures().count()),
+        Ok(signed) => format!("{signature}, {} given", signed.signatures().len()),
         Err(_) => match case.head.occurrence(at.header.as_bytes()) {
             Occurrence::Once(value) => format!("{signature}, {} bytes given", value.len()),
             other => format!("{signature}, {}", given(other)),
@@ -341,18 +343,23 @@ fn mac(case: &Case<'_>, source: &Source) -> String {
     };
     let message = describe(rule, &parts);
     let slices: Vec<&[u8]> = parts.iter().map(Vec::as_slice).collect();
-    let index = verify(&source.secrets, &slices, signed.signatures());
+    let index = verify(
+        &rule.keys,
+        &slices,
+        signed.signatures(),
+        case.policy.host_verify,
+    );
     let known = judgement_secrets(case, source);
-    let all = source.secrets.len();
+    let all = rule.keys.len();
     match index {
-        Some(index) => {
+        Ok(KeyIndex(index)) => {
             let name = known.get(index).map_or("?", |secret| secret.name.as_str());
             format!(
                 "matches under secret {} of {all}, {name}; signed message: {message}",
                 index.saturating_add(1)
             )
         }
-        None => {
+        Err(_) => {
             let names: Vec<&str> = known.iter().map(|secret| secret.name.as_str()).collect();
             format!(
                 "matches under none of {all} ({}); signed message: {message}",

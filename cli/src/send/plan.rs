@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, bail};
 use callback_guard_core::policy::{Policy, Source};
-use callback_guard_core::scheme::IdAt;
-use callback_guard_core::scheme::keys::SigningSecret;
+use callback_guard_core::scheme::keys::SigningKey;
+use callback_guard_core::scheme::{IdAt, Proof};
 use callback_guard_core::sign;
 use callback_guard_core::time::UnixMillis;
 use hyper::Uri;
@@ -37,7 +37,7 @@ pub(super) struct Plan {
     rate: Option<f64>,
     forge: u64,
     stale: u64,
-    forger: SigningSecret,
+    forger: SigningKey,
 }
 
 enum Bodies {
@@ -77,8 +77,7 @@ impl Plan {
         let policy = args.source.policy()?;
         let (source, secret) = source::only(&policy)?;
         let url = args.url.as_ref().context("there is no URL")?.to_string();
-        let forger = SigningSecret::new(body::fresh_id().as_bytes());
-        let forger = forger.context("no key to forge with")?;
+        let forger = forger(source)?;
         let with = |secret| source::url(source, secret, &url).parse();
         let (url, forged_url) = (with(secret)?, with(&forger)?);
         let headers = args.header.clone();
@@ -226,4 +225,13 @@ fn kinds(names: &[String]) -> anyhow::Result<Vec<Kind>> {
         [all] if all == "all" => samples::all(),
         names => names.iter().map(|name| samples::find(name)).collect(),
     }
+}
+
+/// A key of the kind that `source` has, which nobody knows.
+fn forger(source: &Source) -> anyhow::Result<SigningKey> {
+    let key = body::fresh_id();
+    Ok(match &source.scheme.proof {
+        Proof::Signature(rule) => SigningKey::secret(rule.algorithm, key.as_bytes())?,
+        Proof::Token(_) => SigningKey::token(key.as_bytes()),
+    })
 }

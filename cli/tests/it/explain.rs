@@ -2,7 +2,7 @@
 
 use base64::Engine as _;
 use callback_guard_core::config;
-use callback_guard_core::scheme::keys::SigningSecret;
+use callback_guard_core::scheme::keys::{Algorithm, SigningKey};
 use callback_guard_core::sign;
 use callback_guard_core::time::UnixMillis;
 use callback_guard_core::verdict::Code;
@@ -40,9 +40,9 @@ impl Request {
         let configuration = configuration(scheme, "");
         let environment = |_: &str| Some(SECRET.into());
         let policy = config::parse(configuration.as_bytes(), &environment).unwrap();
-        let secret = SigningSecret::new(key).unwrap();
+        let key = SigningKey::secret(Algorithm::HmacSha256, key).unwrap();
         let now = UnixMillis::from_seconds(NOW);
-        let headers = sign::sign(&policy.sources[0], &secret, body.as_bytes(), "m", now).unwrap();
+        let headers = sign::sign(&policy.sources[0], &key, body.as_bytes(), "m", now).unwrap();
         Self {
             scheme,
             encoding: "",
@@ -323,9 +323,8 @@ fn milliseconds_are_found_in_the_header_and_in_the_message() {
     let both = Request::suno(SECRET);
     let id = "ee9c2715375b7837f8bb51d641ff5863";
     let message = format!("{id}.{NOW}123");
-    let mac = SigningSecret::new(SECRET.as_bytes())
-        .unwrap()
-        .sign(&[message.as_bytes()]);
+    let key = SigningKey::secret(Algorithm::HmacSha256, SECRET.as_bytes()).unwrap();
+    let mac = key.sign(&[message.as_bytes()]).unwrap();
     let mac = callback_guard_core::scheme::Encoding::Base64.encode(&mac);
     let signed = both.header("x-webhook-signature", |_| mac.clone());
     signed.mistake(

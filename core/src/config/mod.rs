@@ -25,6 +25,7 @@ pub use raw::{RawConfig, RawSource};
 pub use schema::schema;
 
 use crate::policy::{Policy, Source};
+use crate::scheme::keys::no_verifier;
 use error::{Path, within};
 use raw::{Preset, RawInspector};
 use reading::read;
@@ -90,6 +91,7 @@ fn policy(raw: RawConfig, environment: Environment<'_>) -> Result<Policy, Config
         capacity,
         remote,
         inspector,
+        host_verify: no_verifier,
         sources,
     })
 }

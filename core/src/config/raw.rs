@@ -6,6 +6,7 @@ use serde::Deserialize;
 
 use crate::payload::FieldType;
 use crate::policy::{HoldHeaders, Mode, OnBodyChange, OnUnknown, Unmatched};
+use crate::scheme::keys::{Algorithm, PublicEncoding};
 use crate::store::redis::{OnError, Protocol};
 
 /// The whole configuration.
@@ -129,7 +130,12 @@ pub struct RawSource {
     pub(super) parameters: BTreeMap<String, String>,
     /// The keys, any of which may have signed: for rotation.
     #[cfg_attr(feature = "schema", schemars(length(min = 1, max = 8)))]
+    #[serde(default)]
     pub(super) secrets: Vec<RawSecret>,
+    /// The public keys, instead of secrets, where the sender signs with a private one.
+    #[cfg_attr(feature = "schema", schemars(length(min = 1, max = 8)))]
+    #[serde(default)]
+    pub(super) public_keys: Vec<RawPublicKey>,
     /// Media types that are accepted. Default: the preset's own, or `application/json`.
     pub(super) content_types: Option<Vec<String>>,
     /// Accepted age of the timestamp, in seconds. Default: 300.
@@ -191,6 +197,24 @@ impl core::fmt::Debug for RawSecret {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         f.write_str("RawSecret([redacted])")
     }
+}
+
+/// A public key: `env` or `value`, one of the two.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub(super) struct RawPublicKey {
+    /// A variable of the proxy's environment that holds the key.
+    pub(super) env: Option<String>,
+    /// The key itself: it is no secret.
+    pub(super) value: Option<String>,
+    /// How the key is written. Default: the preset's own, or `spki`.
+    pub(super) encoding: Option<PublicEncoding>,
+    /// What stands before the key and is not part of it, as in `whpk_`.
+    pub(super) prefix: Option<String>,
+    /// Whether the variable may be unset. Default: false.
+    #[serde(default)]
+    pub(super) optional: bool,
 }
 
 /// How a secret is written.
@@ -305,6 +329,9 @@ pub(super) struct RawKeyPart {
 #[serde(deny_unknown_fields)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub(super) struct RawSignature {
+    /// How it is signed. Default: `hmac-sha256`.
+    #[serde(default)]
+    pub(super) algorithm: Algorithm,
     /// The signed message: its parts in order.
     pub(super) message: Vec<RawPart>,
     /// Where the signature is.
@@ -452,6 +479,8 @@ pub(super) struct Preset {
     #[serde(default)]
     pub(super) secret: RawSecretFormat,
     #[serde(default)]
+    pub(super) public_key: RawPublicFormat,
+    #[serde(default)]
     pub(super) content_types: Vec<String>,
     pub(super) tolerance_seconds: Option<u64>,
     pub(super) future_tolerance_seconds: Option<u64>,
@@ -468,5 +497,13 @@ pub(super) struct Preset {
 pub(super) struct RawSecretFormat {
     #[serde(default)]
     pub(super) encoding: RawSecretEncoding,
+    pub(super) prefix: Option<String>,
+}
+
+/// How a sender writes its public keys.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawPublicFormat {
+    pub(super) encoding: Option<PublicEncoding>,
     pub(super) prefix: Option<String>,
 }

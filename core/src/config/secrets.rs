@@ -1,101 +1,233 @@
-//! The secrets of a source: out of the environment, or out of the configuration itself.
+//! Secrets, tokens and public keys: from the configuration and the environment to keys that are ready
+//! to use. No error shows any of them.
 
 use base64::Engine as _;
 use base64::alphabet;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 
-use super::raw::{RawSecret, RawSecretEncoding, RawSecretFormat};
+use super::raw::{
+    RawPublicFormat, RawPublicKey, RawSecret, RawSecretEncoding, RawSecretFormat, RawSource,
+};
 use super::variable::variable;
 use super::{ConfigError, Environment, Path};
-use crate::scheme::keys::SigningSecret;
+#[cfg(feature = "sign")]
+use crate::scheme::keys::SigningKey;
+use crate::scheme::keys::{Algorithm, Key, PublicEncoding, Token};
 
-/// The most secrets that a source may have.
+/// The most secrets, or public keys, that a source may have.
 const MAX_SECRETS: usize = 8;
 
-pub(super) fn compile(
-    environment: Environment<'_>,
-    path: &Path,
-    raw: &[RawSecret],
-    usual: &RawSecretFormat,
-) -> Result<Vec<SigningSecret>, ConfigError> {
-    if raw.len() > MAX_SECRETS {
-        let problem = format!("there are {}, expected at most {MAX_SECRETS}", raw.len());
-        return Err(ConfigError::new(path, problem));
-    }
-    let mut secrets = Vec::with_capacity(raw.len());
-    for (index, one) in raw.iter().enumerate() {
-        secrets.extend(secret(environment, &path.index(index), one, usual)?);
-    }
-    if secrets.is_empty() {
-        let problem = if raw.is_empty() {
-            "there is none, expected at least one"
-        } else {
-            "none of them is set, expected at least one"
-        };
-        return Err(ConfigError::new(path, problem));
-    }
-    Ok(secrets)
-}
-
-fn secret(
-    environment: Environment<'_>,
-    path: &Path,
-    raw: &RawSecret,
-    usual: &RawSecretFormat,
-) -> Result<Option<SigningSecret>, ConfigError> {
-    let (path, text) = match (&raw.env, &raw.value) {
-        (Some(name), None) => {
-            let path = path.field("env");
-            match environment(name) {
-                Some(text) => (path, text),
-                None if raw.optional => return Ok(None),
-                None => {
-                    let text = variable(&path, name, environment)?;
-                    (path, text)
-                }
-            }
-        }
-        (None, Some(value)) => (path.field("value"), value.as_bytes().to_vec()),
-        _ => {
-            return Err(ConfigError::new(
-                path,
-                "expected `env` or `value`, one of the two",
-            ));
-        }
-    };
-    if text.is_empty() {
-        return Err(ConfigError::new(&path, "the secret is empty"));
-    }
-    if text.ends_with(b"\n") || text.ends_with(b"\r") {
-        return Err(ConfigError::new(&path, "the secret ends with a line break"));
-    }
-    // Who says how a secret is written says all of it.
-    let (encoding, prefix) = match (raw.encoding, &raw.prefix) {
-        (None, None) => (usual.encoding, usual.prefix.as_deref()),
-        (encoding, prefix) => (encoding.unwrap_or_default(), prefix.as_deref()),
-    };
-    // The senders' own libraries take secrets with and without it.
-    let prefix = prefix.unwrap_or_default().as_bytes();
-    let text = text.strip_prefix(prefix).unwrap_or(&text);
-    let key = match encoding {
-        RawSecretEncoding::Utf8 => Some(text.to_vec()),
-        RawSecretEncoding::Hex => hex::decode(text).ok(),
-        RawSecretEncoding::Base64 => KEY_BASE64.decode(text).ok(),
-    };
-    let Some(key) = key else {
-        return Err(ConfigError::new(
-            &path,
-            format!("the secret is not valid {}", encoding.name()),
-        ));
-    };
-    match SigningSecret::new(&key) {
-        Some(secret) => Ok(Some(secret)),
-        None => Err(ConfigError::new(&path, "the secret is empty")),
-    }
-}
-
-/// Keys are given with and without padding.
-const KEY_BASE64: GeneralPurpose = GeneralPurpose::new(
+/// Secrets are given with and without padding.
+const BASE64: GeneralPurpose = GeneralPurpose::new(
     &alphabet::STANDARD,
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
+
+/// What a source is given to check callbacks with.
+pub(super) struct Given<'s> {
+    environment: Environment<'s>,
+    path: Path,
+    secrets: &'s [RawSecret],
+    public_keys: &'s [RawPublicKey],
+    /// How the preset says that they are written.
+    secret_format: &'s RawSecretFormat,
+    public_format: &'s RawPublicFormat,
+}
+
+impl<'s> Given<'s> {
+    pub(super) fn new(
+        environment: Environment<'s>,
+        path: Path,
+        source: &'s RawSource,
+        secret_format: &'s RawSecretFormat,
+        public_format: &'s RawPublicFormat,
+    ) -> Self {
+        Self {
+            environment,
+            path,
+            secrets: &source.secrets,
+            public_keys: &source.public_keys,
+            secret_format,
+            public_format,
+        }
+    }
+
+    /// The keys of a signature of `algorithm`.
+    pub(super) fn keys(&self, algorithm: Algorithm) -> Result<Vec<Key>, ConfigError> {
+        if algorithm.is_asymmetric() {
+            return self.public_keys(algorithm);
+        }
+        self.refuse_public_keys(algorithm.name())?;
+        self.read_secrets(|path, bytes| {
+            Key::secret(algorithm, bytes).map_err(|error| ConfigError::new(path, error.to_string()))
+        })
+    }
+
+    /// The tokens that are accepted.
+    pub(super) fn tokens(&self) -> Result<Vec<Token>, ConfigError> {
+        self.refuse_public_keys("a token")?;
+        self.read_secrets(|path, bytes| {
+            Token::new(bytes).ok_or_else(|| ConfigError::new(path, "the secret is empty"))
+        })
+    }
+
+    /// The same secrets, for those who sign.
+    #[cfg(feature = "sign")]
+    pub(super) fn signing_keys(
+        &self,
+        algorithm: Option<Algorithm>,
+    ) -> Result<Vec<SigningKey>, ConfigError> {
+        match algorithm {
+            Some(algorithm) if algorithm.is_asymmetric() => Ok(Vec::new()),
+            Some(algorithm) => self.read_secrets(|path, bytes| {
+                SigningKey::secret(algorithm, bytes)
+                    .map_err(|error| ConfigError::new(path, error.to_string()))
+            }),
+            None => self.read_secrets(|_, bytes| Ok(SigningKey::token(bytes))),
+        }
+    }
+
+    fn refuse_public_keys(&self, what: &str) -> Result<(), ConfigError> {
+        if self.public_keys.is_empty() {
+            return Ok(());
+        }
+        let problem = format!("{what} has no public key, expected `secrets`");
+        Err(ConfigError::new(&self.path.field("public_keys"), problem))
+    }
+
+    fn public_keys(&self, algorithm: Algorithm) -> Result<Vec<Key>, ConfigError> {
+        if !self.secrets.is_empty() {
+            let problem = format!(
+                "{} is verified under a public key, expected `public_keys`",
+                algorithm.name()
+            );
+            return Err(ConfigError::new(&self.path.field("secrets"), problem));
+        }
+        let path = self.path.field("public_keys");
+        check_count(&path, self.public_keys.len())?;
+        let mut keys = Vec::with_capacity(self.public_keys.len());
+        for (index, raw) in self.public_keys.iter().enumerate() {
+            keys.extend(self.public_key(&path.index(index), raw, algorithm)?);
+        }
+        check_some(&path, self.public_keys.is_empty(), keys.is_empty())?;
+        Ok(keys)
+    }
+
+    fn public_key(
+        &self,
+        path: &Path,
+        raw: &RawPublicKey,
+        algorithm: Algorithm,
+    ) -> Result<Option<Key>, ConfigError> {
+        let Some((path, text)) = self.text(path, &raw.env, &raw.value, raw.optional)? else {
+            return Ok(None);
+        };
+        let (encoding, prefix) = match (raw.encoding, &raw.prefix) {
+            (None, None) => (
+                self.public_format.encoding,
+                self.public_format.prefix.as_deref(),
+            ),
+            (encoding, prefix) => (encoding, prefix.as_deref()),
+        };
+        let encoding = encoding.unwrap_or(PublicEncoding::Spki);
+        let text = text.trim_ascii();
+        let prefix = prefix.unwrap_or_default().as_bytes();
+        let text = text.strip_prefix(prefix).unwrap_or(text);
+        Key::public(algorithm, text, encoding)
+            .map(Some)
+            .map_err(|error| ConfigError::new(&path, error.to_string()))
+    }
+
+    fn read_secrets<T>(
+        &self,
+        make: impl Fn(&Path, &[u8]) -> Result<T, ConfigError>,
+    ) -> Result<Vec<T>, ConfigError> {
+        let path = self.path.field("secrets");
+        check_count(&path, self.secrets.len())?;
+        let mut secrets = Vec::with_capacity(self.secrets.len());
+        for (index, raw) in self.secrets.iter().enumerate() {
+            if let Some((path, bytes)) = self.secret(&path.index(index), raw)? {
+                secrets.push(make(&path, &bytes)?);
+            }
+        }
+        check_some(&path, self.secrets.is_empty(), secrets.is_empty())?;
+        Ok(secrets)
+    }
+
+    /// The bytes of a secret, and where they are from.
+    fn secret(&self, path: &Path, raw: &RawSecret) -> Result<Option<(Path, Vec<u8>)>, ConfigError> {
+        let Some((path, text)) = self.text(path, &raw.env, &raw.value, raw.optional)? else {
+            return Ok(None);
+        };
+        if text.is_empty() {
+            return Err(ConfigError::new(&path, "the secret is empty"));
+        }
+        if text.ends_with(b"\n") || text.ends_with(b"\r") {
+            return Err(ConfigError::new(&path, "the secret ends with a line break"));
+        }
+        // If `encoding` or `prefix` is given, the preset's defaults for both are ignored.
+        let usual = self.secret_format;
+        let (encoding, prefix) = match (raw.encoding, &raw.prefix) {
+            (None, None) => (usual.encoding, usual.prefix.as_deref()),
+            (encoding, prefix) => (encoding.unwrap_or_default(), prefix.as_deref()),
+        };
+        // The senders' own libraries take secrets with and without it.
+        let prefix = prefix.unwrap_or_default().as_bytes();
+        let text = text.strip_prefix(prefix).unwrap_or(&text);
+        let key = match encoding {
+            RawSecretEncoding::Utf8 => Some(text.to_vec()),
+            RawSecretEncoding::Hex => hex::decode(text).ok(),
+            RawSecretEncoding::Base64 => BASE64.decode(text).ok(),
+        };
+        match key {
+            Some(key) => Ok(Some((path, key))),
+            None => Err(ConfigError::new(
+                &path,
+                format!("the secret is not valid {}", encoding.name()),
+            )),
+        }
+    }
+
+    /// What is in the variable or in the configuration itself; nothing for an optional variable that
+    /// is not set.
+    fn text(
+        &self,
+        path: &Path,
+        env: &Option<String>,
+        value: &Option<String>,
+        optional: bool,
+    ) -> Result<Option<(Path, Vec<u8>)>, ConfigError> {
+        match (env, value) {
+            (Some(name), None) => {
+                let path = path.field("env");
+                match (self.environment)(name) {
+                    Some(text) => Ok(Some((path, text))),
+                    None if optional => Ok(None),
+                    None => variable(&path, name, self.environment).map(|text| Some((path, text))),
+                }
+            }
+            (None, Some(value)) => Ok(Some((path.field("value"), value.as_bytes().to_vec()))),
+            _ => Err(ConfigError::new(
+                path,
+                "expected `env` or `value`, one of the two",
+            )),
+        }
+    }
+}
+
+fn check_count(path: &Path, count: usize) -> Result<(), ConfigError> {
+    if count > MAX_SECRETS {
+        let problem = format!("there are {count}, expected at most {MAX_SECRETS}");
+        return Err(ConfigError::new(path, problem));
+    }
+    Ok(())
+}
+
+fn check_some(path: &Path, none_given: bool, none_set: bool) -> Result<(), ConfigError> {
+    let problem = match (none_given, none_set) {
+        (true, _) => "there is none, expected at least one",
+        (false, true) => "none of them is set, expected at least one",
+        (false, false) => return Ok(()),
+    };
+    Err(ConfigError::new(path, problem))
+}

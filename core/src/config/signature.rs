@@ -7,9 +7,10 @@ use super::fields::{Fields, header_name};
 use super::raw::{
     RawEncoding, RawId, RawPart, RawSeparator, RawSignature, RawTimestamp, RawToken, RawUnit,
 };
+use super::secrets::Given;
 use super::{ConfigError, Path};
 use crate::policy::{HeaderRole, PathRule};
-use crate::scheme::token::TokenAt;
+use crate::scheme::token::{TokenAt, TokenRule};
 use crate::scheme::{
     Encoding, Form, IdAt, MAX_PARTS, Part, Piece, Proof, Scheme, SignatureAt, SignatureRule,
     TimestampAt, TimestampPlace, Unit,
@@ -65,6 +66,7 @@ pub(super) fn compile_token(
     path: &Path,
     raw: &RawToken,
     sent: Option<&RawId>,
+    given: &Given<'_>,
     route: &PathRule,
     fields: &mut Fields,
 ) -> Result<Scheme, ConfigError> {
@@ -93,7 +95,10 @@ pub(super) fn compile_token(
         }
     };
     Ok(Scheme {
-        proof: Proof::Token(at),
+        proof: Proof::Token(TokenRule {
+            at,
+            tokens: given.tokens()?,
+        }),
         id: id(&path.field("id"), raw.id.as_ref().or(sent), fields)?,
     })
 }
@@ -102,6 +107,7 @@ pub(super) fn compile_token(
 pub(super) fn compile(
     path: &Path,
     raw: &RawSignature,
+    given: &Given<'_>,
     parameters: &mut Parameters<'_>,
     fields: &mut Fields,
 ) -> Result<Scheme, ConfigError> {
@@ -129,6 +135,8 @@ pub(super) fn compile(
     check_safety(path, &parts, timestamp.as_ref(), &id)?;
     Ok(Scheme {
         proof: Proof::Signature(SignatureRule {
+            algorithm: raw.algorithm,
+            keys: given.keys(raw.algorithm)?,
             message: pieces(&message_path, parts)?,
             value,
             timestamp,

@@ -1,9 +1,12 @@
 //! A source as it is configured.
 
 use super::fields::Fields;
-use super::raw::{Preset, RawMatch, RawPayload, RawRequirement, RawSource};
+use super::raw::{
+    Preset, RawMatch, RawPayload, RawPublicFormat, RawRequirement, RawSecretFormat, RawSource,
+};
+use super::secrets::Given;
 use super::signature::{self, Parameters};
-use super::{ConfigError, Environment, Path, dedupe, presets, secrets, within};
+use super::{ConfigError, Environment, Path, dedupe, presets, within};
 use crate::json::Selector;
 use crate::payload::{HostPattern, Requirement, UrlRule, is_host};
 use crate::policy::{Dedupe, KeyPart, Mode, PathRule, Route, Source};
@@ -32,29 +35,45 @@ pub(super) fn compile(
         let problem = "expected 1 to 32 characters of a-z, 0-9, `_` and `-`";
         return Err(ConfigError::new(&name_path, problem));
     }
-    let route = route(&path.field("match"), raw.route)?;
+    let route = route(&path.field("match"), &raw.route)?;
     let preset = preset(path, raw.preset.as_deref())?;
     let mut fields = Fields::default();
     let mut parameters = Parameters::new(path.field("parameters"), &raw.parameters);
+    let (secret_format, public_format) = match &preset {
+        Some(preset) => (&preset.secret, &preset.public_key),
+        None => (&RawSecretFormat::default(), &RawPublicFormat::default()),
+    };
+    let given = Given::new(
+        environment,
+        path.clone(),
+        &raw,
+        secret_format,
+        public_format,
+    );
     let scheme = match (&preset, &raw.signature, &raw.token) {
         (None, Some(signature), None) => {
             let path = path.field("signature");
-            signature::compile(&path, signature, &mut parameters, &mut fields)?
+            signature::compile(&path, signature, &given, &mut parameters, &mut fields)?
         }
         (None, None, Some(token)) => {
             let path = path.field("token");
-            signature::compile_token(&path, token, None, &route.path, &mut fields)?
+            signature::compile_token(&path, token, None, &given, &route.path, &mut fields)?
         }
         (Some(preset), None, token) => {
             let preset_path = path.field("preset");
             match (&preset.signature, &preset.token, token) {
-                (Some(signature), _, None) => {
-                    signature::compile(&preset_path, signature, &mut parameters, &mut fields)?
-                }
+                (Some(signature), _, None) => signature::compile(
+                    &preset_path,
+                    signature,
+                    &given,
+                    &mut parameters,
+                    &mut fields,
+                )?,
                 (None, Some(usual), token) => signature::compile_token(
                     &token.as_ref().map_or(preset_path, |_| path.field("token")),
                     token.as_ref().unwrap_or(usual),
                     usual.id.as_ref(),
+                    &given,
                     &route.path,
                     &mut fields,
                 )?,
@@ -74,6 +93,11 @@ pub(super) fn compile(
         }
     };
     parameters.check_all_used()?;
+    #[cfg(feature = "sign")]
+    let signing_keys = given.signing_keys(match &scheme.proof {
+        Proof::Signature(rule) => Some(rule.algorithm),
+        Proof::Token(_) => None,
+    })?;
     let preset = preset.unwrap_or_default();
     let tolerance = Tolerance {
         past: seconds(
@@ -124,12 +148,8 @@ pub(super) fn compile(
         mode: raw.mode.unwrap_or(mode),
         route,
         scheme,
-        secrets: secrets::compile(
-            environment,
-            &path.field("secrets"),
-            &raw.secrets,
-            &preset.secret,
-        )?,
+        #[cfg(feature = "sign")]
+        signing_keys,
         tolerance,
         max_body_bytes: usize::try_from(max_body_bytes).unwrap_or(usize::MAX),
         media_types,
@@ -210,8 +230,8 @@ fn not_normalized(text: &str) -> Option<String> {
     None
 }
 
-fn route(path: &Path, raw: RawMatch) -> Result<Route, ConfigError> {
-    let (field, text, is_exact) = match (raw.path, raw.path_prefix) {
+fn route(path: &Path, raw: &RawMatch) -> Result<Route, ConfigError> {
+    let (field, text, is_exact) = match (&raw.path, &raw.path_prefix) {
         (Some(text), None) => ("path", text, true),
         (None, Some(text)) => ("path_prefix", text, false),
         _ => {
@@ -219,16 +239,16 @@ fn route(path: &Path, raw: RawMatch) -> Result<Route, ConfigError> {
             return Err(ConfigError::new(path, problem));
         }
     };
-    if !is_path(&text) {
+    if !is_path(text) {
         let problem = "expected a path that begins with `/`, without query, fragment and space";
         return Err(ConfigError::new(&path.field(field), problem));
     }
-    if let Some(problem) = not_normalized(&text) {
+    if let Some(problem) = not_normalized(text) {
         return Err(ConfigError::new(&path.field(field), problem));
     }
-    let text = text.into_boxed_str();
-    let host = match raw.host {
-        Some(host) if is_host(&host) => Some(host.to_ascii_lowercase().into()),
+    let text = text.as_str().into();
+    let host = match &raw.host {
+        Some(host) if is_host(host) => Some(host.to_ascii_lowercase().into()),
         Some(_) => {
             let problem = "expected a host name without scheme, port and path";
             return Err(ConfigError::new(&path.field("host"), problem));

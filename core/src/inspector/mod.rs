@@ -36,7 +36,7 @@ use crate::guard::Guard;
 use crate::outcome::Outcome;
 use crate::policy::Policy;
 use crate::request::{Occurrence, RequestHead};
-use crate::scheme::keys::{self, Signature, SigningSecret};
+use crate::scheme::keys::Token;
 use crate::store::{ABSENT, SharedData, Swap, Unavailable};
 use crate::time::UnixMillis;
 
@@ -95,29 +95,6 @@ impl Place {
 
 /// The end of the path of the events.
 const EVENTS: &str = "/events";
-
-/// The token, as the MAC of itself under itself: equal tokens have equal MACs, which are compared
-/// in constant time, and it is shown nowhere.
-#[derive(Clone, Debug)]
-pub struct Token {
-    key: SigningSecret,
-    expected: Signature,
-}
-
-impl Token {
-    /// Prepares a token. An empty one is refused.
-    #[must_use]
-    pub fn new(token: &[u8]) -> Option<Self> {
-        let key = SigningSecret::new(token)?;
-        let expected = key.sign(&[token]);
-        Some(Self { key, expected })
-    }
-
-    fn is(&self, given: &[u8]) -> bool {
-        let keys = core::slice::from_ref(&self.key);
-        keys::verify(keys, &[given], core::iter::once(&self.expected)).is_some()
-    }
-}
 
 /// What the inspector shows of a request beside its verdict.
 #[derive(Clone, Debug, Default)]
@@ -472,7 +449,7 @@ impl Inspector {
             Occurrence::Once(value) => bearer(value),
             Occurrence::Missing | Occurrence::Several => None,
         };
-        if !token.is_some_and(|token| place.token.is(token)) {
+        if !token.is_some_and(|token| place.token.matches(token)) {
             return Some(Reply::new(401, UNAUTHORIZED.as_bytes().into()));
         }
         let listing = self.listing(shared, now);

@@ -13,8 +13,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 use crate::request::{Occurrence, RequestHead};
-use crate::scheme::keys::{Signature, SigningSecret};
-use crate::scheme::token::{TokenAt, TokenProof};
+use crate::scheme::keys::{Algorithm, HostVerify, Key, Mismatch, SignatureBytes};
+use crate::scheme::token::{TokenProof, TokenRule};
 use crate::time::UnixMillis;
 use crate::verdict::{Code, Rejection};
 
@@ -39,12 +39,16 @@ pub enum Proof {
     /// A signature over parts of the callback.
     Signature(SignatureRule),
     /// A shared token that comes along.
-    Token(TokenAt),
+    Token(TokenRule),
 }
 
 /// What is signed, and how.
 #[derive(Clone, Debug)]
 pub struct SignatureRule {
+    /// How it is signed.
+    pub algorithm: Algorithm,
+    /// The keys, any of which may have signed, the first configured first; at least one.
+    pub keys: Vec<Key>,
     /// The signed message: its parts in order, at most [`MAX_PARTS`].
     pub message: Vec<Piece>,
     /// Where the signature is.
@@ -87,7 +91,7 @@ pub struct SignatureAt {
     pub header: Box<str>,
     /// How the header is built.
     pub form: Form,
-    /// How the 32 bytes are written.
+    /// How the bytes are written.
     pub encoding: Encoding,
 }
 
@@ -181,17 +185,27 @@ pub enum Credentials {
 }
 
 /// Signatures and timestamp of a request, decoded.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Signed {
-    first: Signature,
-    more: Vec<Signature>,
+    signatures: Offered,
     timestamp: Option<Timestamp>,
+}
+
+/// The signatures of a request; nearly always one, for which nothing is allocated.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Offered {
+    One(SignatureBytes),
+    Several(Vec<SignatureBytes>),
 }
 
 impl Signed {
     /// Every signature that the sender offers; at least one.
-    pub fn signatures(&self) -> impl Iterator<Item = &Signature> + Clone {
-        core::iter::once(&self.first).chain(&self.more)
+    #[must_use]
+    pub fn signatures(&self) -> &[SignatureBytes] {
+        match &self.signatures {
+            Offered::One(signature) => core::slice::from_ref(signature),
+            Offered::Several(signatures) => signatures,
+        }
     }
 
     /// The timestamp, where the head has it.
@@ -312,15 +326,11 @@ impl Scheme {
     ///
     /// # Errors
     ///
-    /// Those of [`SignatureRule::read_head`] or of [`TokenAt::check`].
-    pub fn read_head(
-        &self,
-        head: &RequestHead<'_>,
-        secrets: &[SigningSecret],
-    ) -> Result<Credentials, Rejection> {
+    /// Those of [`SignatureRule::read_head`] or of [`TokenRule::check`].
+    pub fn read_head(&self, head: &RequestHead<'_>) -> Result<Credentials, Rejection> {
         match &self.proof {
             Proof::Signature(rule) => rule.read_head(head).map(Credentials::Signed),
-            Proof::Token(at) => at.check(head, secrets).map(Credentials::Token),
+            Proof::Token(rule) => rule.check(head).map(Credentials::Token),
         }
     }
 }
@@ -369,11 +379,35 @@ impl SignatureRule {
         if is(Occurrence::Several) {
             return Err(Rejection::new(Code::TimestampAmbiguous));
         }
-        let mut signed = self.value.decode(head, value)?;
+        let mut signed = self.value.decode(head, value, self.algorithm)?;
         if let Some((Occurrence::Once(text), unit)) = stamp {
             signed.timestamp = Some(Timestamp::parse(text, unit)?);
         }
         Ok(signed)
+    }
+
+    /// Checks the signatures over the message that `material` makes.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`SignatureRule::message`]; [`Code::SignatureMismatch`];
+    /// [`Code::InternalError`] if the host would have to verify it, and cannot.
+    pub fn verify(
+        &self,
+        material: &Material<'_>,
+        signatures: &[SignatureBytes],
+        host: HostVerify,
+    ) -> Result<(), Rejection> {
+        let (parts, length) = self.message(material)?;
+        let parts = parts.get(..length).unwrap_or_default();
+        match keys::verify(&self.keys, parts, signatures, host) {
+            Ok(_) => Ok(()),
+            Err(Mismatch::Signature) => Err(Rejection::new(Code::SignatureMismatch)),
+            Err(Mismatch::Host) => Err(Rejection::because(
+                Code::InternalError,
+                "the proxy has no function that verifies this algorithm",
+            )),
+        }
     }
 
     /// The parts of the signed message as bytes, in order.
@@ -464,7 +498,12 @@ impl SignatureAt {
         })
     }
 
-    fn decode(&self, head: &RequestHead<'_>, value: Occurrence<'_>) -> Result<Signed, Rejection> {
+    fn decode(
+        &self,
+        head: &RequestHead<'_>,
+        value: Occurrence<'_>,
+        algorithm: Algorithm,
+    ) -> Result<Signed, Rejection> {
         let malformed = || Rejection::new(Code::SignatureMalformed);
         let Occurrence::Once(value) = value else {
             return Err(malformed());
@@ -472,27 +511,37 @@ impl SignatureAt {
         match &self.form {
             Form::Whole { prefix } => {
                 let text = value.strip_prefix(prefix.as_bytes());
-                self.collect(text.into_iter())
+                self.collect(algorithm, text.into_iter())
             }
             Form::Entries { separator, prefix } => self.collect(
+                algorithm,
                 split(value, *separator).filter_map(|part| part.strip_prefix(prefix.as_bytes())),
             ),
-            Form::Fields { separator, key } => self.collect(fields(value, *separator, key)),
-            Form::Numbered => self.collect(self.numbered(head).map(|(_, value)| value)),
+            Form::Fields { separator, key } => {
+                self.collect(algorithm, fields(value, *separator, key))
+            }
+            Form::Numbered => self.collect(algorithm, self.numbered(head).map(|(_, value)| value)),
         }
         .ok_or_else(malformed)
     }
 
     /// Decodes what decodes; nothing if nothing does. An entry that does not is no signature of
     /// ours, and no error beside one that is: senders put other versions beside it.
-    fn collect<'a>(&self, texts: impl Iterator<Item = &'a [u8]>) -> Option<Signed> {
+    fn collect<'a>(
+        &self,
+        algorithm: Algorithm,
+        texts: impl Iterator<Item = &'a [u8]>,
+    ) -> Option<Signed> {
         let mut found = texts
-            .filter_map(|text| self.encoding.decode(text))
+            .filter_map(|text| self.encoding.decode(text, algorithm))
             .take(MAX_SIGNATURES);
         let first = found.next()?;
+        let signatures = match found.next() {
+            None => Offered::One(first),
+            Some(second) => Offered::Several([first, second].into_iter().chain(found).collect()),
+        };
         Some(Signed {
-            first,
-            more: found.collect(),
+            signatures,
             timestamp: None,
         })
     }
@@ -525,32 +574,25 @@ fn fields<'a>(value: &'a [u8], separator: u8, key: &str) -> impl Iterator<Item =
 }
 
 impl Encoding {
-    /// Decodes exactly 32 bytes, in the one spelling that each byte sequence has (hex: two).
+    /// Decodes a signature of `algorithm`, in the one spelling that each byte sequence has (hex: two).
     #[must_use]
-    pub fn decode(self, text: &[u8]) -> Option<Signature> {
-        let mut bytes = [0; 36];
-        match self {
-            Encoding::Base64 => {
-                if text.len() != 44 || STANDARD.decode_slice(text, &mut bytes).ok()? != 32 {
-                    return None;
-                }
-            }
+    pub fn decode(self, text: &[u8], algorithm: Algorithm) -> Option<SignatureBytes> {
+        SignatureBytes::decode(algorithm, text, |buffer| match self {
+            Encoding::Base64 => STANDARD.decode_slice(text, buffer).ok(),
             Encoding::Hex => {
-                if text.len() != 64 {
-                    return None;
-                }
-                hex::decode_to_slice(text, bytes.get_mut(..32)?).ok()?;
+                let length = text.len().checked_div(2)?;
+                hex::decode_to_slice(text, buffer.get_mut(..length)?).ok()?;
+                Some(length)
             }
-        }
-        bytes.first_chunk().copied()
+        })
     }
 
     /// Writes a signature as the sender does.
     #[must_use]
-    pub fn encode(self, signature: &Signature) -> String {
+    pub fn encode(self, signature: &SignatureBytes) -> String {
         match self {
-            Encoding::Base64 => STANDARD.encode(signature),
-            Encoding::Hex => hex::encode(signature),
+            Encoding::Base64 => STANDARD.encode(signature.as_slice()),
+            Encoding::Hex => hex::encode(signature.as_slice()),
         }
     }
 }

@@ -7,8 +7,17 @@
 use std::borrow::Cow;
 
 use crate::request::{Occurrence, RequestHead};
-use crate::scheme::keys::SigningSecret;
+use crate::scheme::keys::Token;
 use crate::verdict::{Code, Rejection};
+
+/// Which tokens, and where.
+#[derive(Clone, Debug)]
+pub struct TokenRule {
+    /// Where the token is.
+    pub at: TokenAt,
+    /// The tokens that are accepted; at least one.
+    pub tokens: Vec<Token>,
+}
 
 /// Where the token is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,29 +33,25 @@ pub enum TokenAt {
     Query(Box<str>),
 }
 
-/// That a request came with a token of its source. Only [`TokenAt::check`] makes one.
+/// That a request came with a token of its source. Only [`TokenRule::check`] makes one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TokenProof(());
 
-impl TokenAt {
-    /// Compares the token of a request with every one of `secrets`, each in constant time.
+impl TokenRule {
+    /// Compares the token of a request with every one that is accepted, each in constant time.
     ///
     /// # Errors
     ///
     /// [`Code::SignatureMissing`], [`Code::SignatureAmbiguous`] if there are several,
     /// [`Code::SignatureMalformed`] if it is empty or its percent-encoding is broken,
     /// [`Code::SignatureMismatch`].
-    pub fn check(
-        &self,
-        head: &RequestHead<'_>,
-        secrets: &[SigningSecret],
-    ) -> Result<TokenProof, Rejection> {
-        let token = match self.find(head) {
+    pub fn check(&self, head: &RequestHead<'_>) -> Result<TokenProof, Rejection> {
+        let token = match self.at.find(head) {
             Occurrence::Missing => return Err(Rejection::new(Code::SignatureMissing)),
             Occurrence::Several => return Err(Rejection::new(Code::SignatureAmbiguous)),
             Occurrence::Once(token) => token,
         };
-        let token = match self {
+        let token = match self.at {
             TokenAt::Header(_) => Some(Cow::Borrowed(token)),
             TokenAt::PathSegment { .. } | TokenAt::Query(_) => percent_decode(token),
         };
@@ -54,13 +59,15 @@ impl TokenAt {
             .filter(|token| !token.is_empty())
             .ok_or(Rejection::new(Code::SignatureMalformed))?;
         // All are compared, so that the time does not tell which one matches.
-        let matches = secrets.iter().filter(|secret| secret.is(&token)).count();
-        if matches == 0 {
+        let matches = self.tokens.iter().filter(|known| known.matches(&token));
+        if matches.count() == 0 {
             return Err(Rejection::new(Code::SignatureMismatch));
         }
         Ok(TokenProof(()))
     }
+}
 
+impl TokenAt {
     fn find<'a>(&self, head: &RequestHead<'a>) -> Occurrence<'a> {
         match self {
             TokenAt::Header(name) => head.occurrence(name.as_bytes()),
@@ -264,7 +271,7 @@ mod tests {
     #[test]
     fn what_is_put_in_is_what_is_found_and_removed() {
         let secret = "a b/c+d=&%?é";
-        let secrets = [SigningSecret::new(secret.as_bytes()).unwrap()];
+        let tokens = vec![Token::new(secret.as_bytes()).unwrap()];
         for (at, target, clean) in [
             (TokenAt::Query("t".into()), "/a", "/a"),
             (TokenAt::Query("t".into()), "/a?b=c", "/a?b=c"),
@@ -274,16 +281,21 @@ mod tests {
             let full = at.put(target, secret.as_bytes());
             let pairs: &[(&[u8], &[u8])] = &[(b":path", full.as_bytes())];
             let head = RequestHead::new(pairs);
-            assert!(at.check(&head, &secrets).is_ok(), "{full}");
-            assert_eq!(at.clean(full.as_bytes()).unwrap(), clean.as_bytes());
+            let tokens = tokens.clone();
+            let rule = TokenRule { at, tokens };
+            assert!(rule.check(&head).is_ok(), "{full}");
+            assert_eq!(rule.at.clean(full.as_bytes()).unwrap(), clean.as_bytes());
         }
     }
 
     #[track_caller]
     fn refused(at: &TokenAt, target: &str, code: Code) {
         let pairs: &[(&[u8], &[u8])] = &[(b":path", target.as_bytes())];
-        let secrets = [SigningSecret::new(b"right").unwrap()];
-        let refusal = at.check(&RequestHead::new(pairs), &secrets).unwrap_err();
+        let rule = TokenRule {
+            at: at.clone(),
+            tokens: vec![Token::new(b"right").unwrap()],
+        };
+        let refusal = rule.check(&RequestHead::new(pairs)).unwrap_err();
         assert_eq!(refusal.code(), code, "{target}");
     }
 

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use callback_guard_core::scheme::Encoding;
-use callback_guard_core::scheme::keys::SigningSecret;
+use callback_guard_core::scheme::keys::{Algorithm, SigningKey};
 use callback_guard_harness::{Body, Request, SECRET, places};
 use serde_json::Value;
 
@@ -58,8 +58,9 @@ pub fn signed(body: &str, secret: &str, age: u64) -> Request {
     let id = json["data"]["task_id"].as_str().unwrap();
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
     let timestamp = (now.as_secs() - age).to_string();
-    let secret = SigningSecret::new(secret.as_bytes()).unwrap();
-    let mac = secret.sign(&[id.as_bytes(), b".", timestamp.as_bytes()]);
+    let key = SigningKey::secret(Algorithm::HmacSha256, secret.as_bytes()).unwrap();
+    let parts: [&[u8]; 3] = [id.as_bytes(), b".", timestamp.as_bytes()];
+    let mac = key.sign(&parts).unwrap();
     Request::post("/callbacks/suno")
         .header("x-webhook-timestamp", timestamp)
         .header("x-webhook-signature", Encoding::Base64.encode(&mac))

@@ -145,7 +145,7 @@ fn every_preset_that_signs() {
     let (stack, policy) = (start(&sources), policy(&sources));
     for (source, name) in policy.sources.iter().zip(&names) {
         let text = body(&format!("event-{name}"));
-        let secret = &source.secrets[0];
+        let secret = &source.signing_keys[0];
         let at = UnixMillis::from_seconds(now());
         let headers = sign::sign(source, secret, text.as_bytes(), "msg_1", at).unwrap();
         check(&stack, name, &format!("/callbacks/{name}"), &headers, &text);
@@ -209,7 +209,7 @@ fn what_the_senders_libraries_only_verify() {
         language.install();
         let text = body(&format!("event-{name}"));
         let at = UnixMillis::from_seconds(now());
-        let headers = sign::sign(source, &source.secrets[0], text.as_bytes(), "", at).unwrap();
+        let headers = sign::sign(source, &source.signing_keys[0], text.as_bytes(), "", at).unwrap();
         let task =
             |body: String| Task::verify(library, SECRET, now(), body, &headers, NOTIFICATION_URL);
         let changed = text.replacen("event-", "event_", 1);
@@ -394,7 +394,7 @@ fn slack_forms_go_through_as_they_are() {
     let source = &policy.sources[0];
     let form = "command=%2Fdeploy&text=now&trigger_id=1";
     let at = UnixMillis::from_seconds(now());
-    let headers = sign::sign(source, &source.secrets[0], form.as_bytes(), "", at).unwrap();
+    let headers = sign::sign(source, &source.signing_keys[0], form.as_bytes(), "", at).unwrap();
     let send = |body: &str, kind: &str| {
         let mut request = Request::post("/callbacks/slack")
             .header("content-type", kind)

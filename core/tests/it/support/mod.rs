@@ -118,7 +118,7 @@ impl Request {
         let mut request = Self::unsigned(body);
         let headers = sign::sign(
             source,
-            source.secrets.first().unwrap(),
+            source.signing_keys.first().unwrap(),
             body.as_bytes(),
             "msg_1",
             now,
@@ -136,7 +136,7 @@ impl Request {
     #[track_caller]
     pub fn at(self, policy: &Policy, path: &str) -> Self {
         let source = policy.sources.first().unwrap();
-        let target = sign::target(source, source.secrets.first().unwrap(), path);
+        let target = sign::target(source, source.signing_keys.first().unwrap(), path);
         self.with(":path", &target)
     }
 
