@@ -11,6 +11,7 @@
 mod host;
 mod metrics;
 mod remote;
+mod verify;
 
 use core::cell::{Cell, RefCell};
 use core::time::Duration;
@@ -108,7 +109,8 @@ impl RootContext for Root {
         let environment =
             |name: &str| std::env::var_os(name).map(|value| value.as_encoded_bytes().to_vec());
         match config::parse(&text, &environment) {
-            Ok(policy) => {
+            Ok(mut policy) => {
+                verify::connect(&mut policy);
                 self.worker = Some(Rc::new(Worker::new(policy, self.id)));
                 true
             }

@@ -19,6 +19,7 @@ const CALLED: &[&str] = &[
     "fd_write",
     "proc_exit",
     "proxy_add_header_map_value",
+    "proxy_call_foreign_function",
     "proxy_continue_stream",
     "proxy_define_metric",
     "proxy_get_buffer_bytes",
@@ -44,7 +45,6 @@ const CALLED: &[&str] = &[
 /// What the SDK names in methods that a filter could use and this one does not: they stand in its
 /// tables of methods, so no linker can drop them. The proxy answers them with an error.
 const ONLY_NAMED: &[&str] = &[
-    "proxy_call_foreign_function",
     "proxy_close_stream",
     "proxy_dequeue_shared_queue",
     "proxy_done",

@@ -14,6 +14,7 @@ mod config;
 mod config_text;
 mod guard;
 mod inspector;
+mod keys;
 mod model;
 mod near_miss;
 mod presets;

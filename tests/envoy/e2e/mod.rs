@@ -1,6 +1,7 @@
 //! The tests in a real Envoy, with the repository's own `envoy.yaml`. What reached the upstream is
 //! counted there: a leak does not show at the client.
 
+mod algorithms;
 mod configuration;
 mod dedupe;
 mod deliver;
