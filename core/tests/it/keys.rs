@@ -123,7 +123,12 @@ fn what_a_private_key_signs_its_public_key_verifies_and_no_other_does() {
             _ => continue,
         };
         let keys = [other, public(&spki).unwrap()];
-        let seen = verify(&keys, &[b"message"], &[signature.clone()], native::verify);
+        let seen = verify(
+            &keys,
+            &[b"message"],
+            std::slice::from_ref(&signature),
+            native::verify,
+        );
         assert_eq!(seen, Ok(KeyIndex(1)), "{name}");
         let seen = verify(&keys[..1], &[b"message"], &[signature], native::verify);
         assert_eq!(seen, Err(Mismatch::Signature), "{name}");
