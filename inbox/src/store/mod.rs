@@ -1,0 +1,224 @@
+//! The durable store: SQLite in a file, or PostgreSQL. One schema, one set of statements.
+
+mod place;
+mod queue;
+mod schema;
+mod tools;
+mod writer;
+
+use std::sync::{Arc, Once};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use sqlx::any::AnyPoolOptions;
+use sqlx::{AnyConnection, AnyPool, Executor as _, Row as _};
+
+pub use place::Place;
+pub use queue::{ClaimRequest, Claimed, Counts, Payload, Release, Settlement};
+pub use schema::VERSION;
+pub use tools::{Changed, Filter, Listed, Selector, Stats, Try};
+pub use writer::{Accepted, NewEvent, Writer};
+
+use crate::moment::{Moment, SteadyClock};
+
+/// How long a connection of the pool is waited for.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Connections of an inbox that read.
+const READERS: u32 = 4;
+
+/// Connections of an inbox that write to PostgreSQL: while one waits for its fsync, the next
+/// collects. SQLite has one writer.
+const POSTGRES_WRITERS: u32 = 4;
+
+/// Which SQL the store speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dialect {
+    /// SQLite.
+    Sqlite,
+    /// PostgreSQL.
+    Postgres,
+}
+
+impl Dialect {
+    /// How a transaction that writes begins: SQLite's must not find out later that another writes.
+    fn begin(self) -> &'static str {
+        match self {
+            Self::Sqlite => "BEGIN IMMEDIATE",
+            Self::Postgres => "BEGIN",
+        }
+    }
+
+    /// `statement` in this dialect's words.
+    fn words(self, statement: &str) -> String {
+        let (integer, bytes, sequence, lock) = match self {
+            Self::Sqlite => ("INTEGER", "BLOB", "", ""),
+            Self::Postgres => (
+                "BIGINT",
+                "BYTEA",
+                "CREATE SEQUENCE inbox_turn;\n",
+                "FOR UPDATE OF c SKIP LOCKED",
+            ),
+        };
+        statement
+            .replace("{integer}", integer)
+            .replace("{bytes}", bytes)
+            .replace("{sequence}", sequence)
+            .replace("{skip_locked}", lock)
+    }
+}
+
+/// An open store.
+#[derive(Clone, Debug)]
+pub struct Store {
+    dialect: Dialect,
+    place: Place,
+    readers: AnyPool,
+    writers: AnyPool,
+    clock: SteadyClock,
+    _lock: Option<Arc<place::Lock>>,
+}
+
+impl Store {
+    /// Opens the store as an inbox does: makes it if it is not there, brings it up to date, and
+    /// keeps other inboxes off a file.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be reached or written, is of a newer version, or is another inbox's.
+    pub async fn open(place: &Place) -> Result<Self> {
+        Self::open_in(place, true)
+            .await
+            .with_context(|| format!("store {place}"))
+    }
+
+    /// Opens an existing store beside its inboxes, for one command.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be reached, or is none of this version.
+    pub async fn open_beside(place: &Place) -> Result<Self> {
+        Self::open_in(place, false)
+            .await
+            .with_context(|| format!("store {place}"))
+    }
+
+    async fn open_in(place: &Place, is_inbox: bool) -> Result<Self> {
+        static DRIVERS: Once = Once::new();
+        DRIVERS.call_once(sqlx::any::install_default_drivers);
+        let lock = match place {
+            Place::Sqlite(file) if is_inbox => Some(Arc::new(place::prepare(file)?)),
+            Place::Sqlite(file) => {
+                std::fs::metadata(file).context("cannot open the file")?;
+                None
+            }
+            Place::Postgres(_) => None,
+        };
+        let (dialect, writers) = match place {
+            Place::Sqlite(_) => (Dialect::Sqlite, 1),
+            Place::Postgres(_) => (Dialect::Postgres, POSTGRES_WRITERS),
+        };
+        let store = Self {
+            dialect,
+            place: place.clone(),
+            readers: pool(place, dialect, READERS).await?,
+            writers: pool(place, dialect, writers).await?,
+            clock: SteadyClock::start(),
+            _lock: lock,
+        };
+        let mut connection = store.writers.acquire().await?;
+        if is_inbox {
+            schema::migrate(&mut connection, dialect).await?;
+            store.repair_clock(&mut connection).await?;
+        } else {
+            schema::check(&mut connection, dialect).await?;
+        }
+        drop(connection);
+        Ok(store)
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn place(&self) -> &Place {
+        &self.place
+    }
+
+    /// Whether it answers.
+    pub async fn is_reachable(&self) -> bool {
+        let ask = sqlx::query("SELECT value FROM inbox_meta WHERE name = 'version'");
+        let answer = tokio::time::timeout(Duration::from_secs(2), ask.fetch_one(&self.readers));
+        matches!(answer.await, Ok(Ok(_)))
+    }
+
+    /// The store's time: that of the database where several inboxes share it.
+    async fn now(&self, connection: &mut AnyConnection) -> sqlx::Result<Moment> {
+        match self.dialect {
+            Dialect::Sqlite => Ok(self.clock.now()),
+            Dialect::Postgres => {
+                let row = sqlx::query(
+                    "SELECT CAST(extract(epoch FROM clock_timestamp()) * 1000 AS BIGINT)",
+                )
+                .fetch_one(connection)
+                .await?;
+                Ok(Moment(row.try_get(0)?))
+            }
+        }
+    }
+
+    /// Moves due times that were written while the clock was ahead: with it set back a day, events
+    /// would wait a day longer.
+    async fn repair_clock(&self, connection: &mut AnyConnection) -> Result<()> {
+        let now = self.now(connection).await?;
+        let repaired = sqlx::query(
+            "UPDATE inbox_events SET due = due - (changed_at - $1), changed_at = $1 \
+             WHERE changed_at > $2",
+        )
+        .bind(now.0)
+        // Several inboxes may differ by a little.
+        .bind(now.after(Duration::from_secs(5)).0)
+        .execute(connection)
+        .await?
+        .rows_affected();
+        if repaired > 0 {
+            tracing::warn!(
+                events = repaired,
+                "the clock has been set back since the last run"
+            );
+        }
+        Ok(())
+    }
+}
+
+async fn pool(place: &Place, dialect: Dialect, size: u32) -> Result<AnyPool> {
+    let pool = AnyPoolOptions::new()
+        .max_connections(size)
+        .acquire_timeout(PATIENCE)
+        .after_connect(move |connection, _| {
+            Box::pin(async move {
+                match dialect {
+                    Dialect::Sqlite => {
+                        connection
+                            .execute(
+                                "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; \
+                                 PRAGMA busy_timeout = 10000; PRAGMA foreign_keys = ON; \
+                                 PRAGMA journal_size_limit = 67108864; PRAGMA cache_size = -32768;",
+                            )
+                            .await?;
+                    }
+                    // An answer of 200 must not depend on how somebody has set the server up.
+                    Dialect::Postgres => {
+                        sqlx::query(
+                            "SELECT set_config('synchronous_commit', 'on', false) \
+                             WHERE current_setting('synchronous_commit') = 'off'",
+                        )
+                        .execute(connection)
+                        .await?;
+                    }
+                }
+                Ok(())
+            })
+        })
+        .connect(&place.url())
+        .await?;
+    Ok(pool)
+}
