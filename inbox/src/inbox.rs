@@ -25,7 +25,7 @@ const COUNT_EVERY: Duration = Duration::from_secs(10);
 /// Delivered events that one step removes.
 const PURGE_STEP: i64 = 500;
 
-/// How often it is looked whether there is something to remove.
+/// How often it is looked whether there is something to remove, unless `--keep` is shorter.
 const PURGE_EVERY: Duration = Duration::from_secs(30);
 
 /// An inbox whose ports are open and whose store is ready.
@@ -144,6 +144,7 @@ impl Inbox {
         for task in writers {
             let _ = tokio::time::timeout(Duration::from_secs(5), task).await;
         }
+        self.store.close().await;
         Ok(())
     }
 }
@@ -210,6 +211,6 @@ async fn purge(writer: Writer, keep: Duration, metrics: Arc<Metrics>) {
             }
             Err(error) => tracing::error!(%error, "delivered events cannot be removed"),
         }
-        tokio::time::sleep(PURGE_EVERY).await;
+        tokio::time::sleep(keep.clamp(Duration::from_secs(1), PURGE_EVERY)).await;
     }
 }

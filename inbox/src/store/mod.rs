@@ -143,6 +143,12 @@ impl Store {
         &self.place
     }
 
+    /// Closes all connections; the last one to a file leaves no write-ahead log behind.
+    pub async fn close(&self) {
+        let closed = async { tokio::join!(self.readers.close(), self.writers.close()) };
+        let _ = tokio::time::timeout(PATIENCE, closed).await;
+    }
+
     /// Whether it answers.
     pub async fn is_reachable(&self) -> bool {
         let ask = sqlx::query("SELECT value FROM inbox_meta WHERE name = 'version'");

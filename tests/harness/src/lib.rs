@@ -33,6 +33,7 @@
 //! |---|---|
 //! | start everything | [`Setup`], then [`Stack`] |
 //! | start several Envoys that share a Redis | [`FleetSetup`], then [`Fleet`] |
+//! | start an inbox, or a PostgreSQL for it | [`InboxSetup`], then [`Inbox`]; [`Postgres`] |
 //! | change `envoy.yaml` | [`Render`] |
 //! | write requests, bodies, floods, raw bytes | [`client`] |
 //! | tell the application what to do, and see what it got | [`upstream`] |
@@ -49,6 +50,7 @@ pub mod client;
 pub mod envoy;
 pub mod envoy_binary;
 pub mod fleet;
+pub mod inbox;
 pub mod places;
 pub mod render;
 pub mod stack;
@@ -59,6 +61,7 @@ pub mod wasm;
 pub use client::{Body, Gate, Load, Piece, Protocol, RawConnection, Request, Response};
 pub use envoy::{Envoy, Update};
 pub use fleet::{Fleet, FleetSetup, Network};
+pub use inbox::{Inbox, InboxSetup, Postgres};
 pub use render::Render;
 pub use stack::{SECRET, SECRET_VARIABLE, Setup, Stack};
 pub use upstream::{Answer, BodyState, Outcome, Recorded, Upstream};

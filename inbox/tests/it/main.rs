@@ -1,0 +1,21 @@
+//! The inbox by itself: its rules, its stores, and the program, on SQLite. What needs PostgreSQL or
+//! Envoy is in `tests/services/inbox`.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing
+)]
+#![allow(missing_docs, unreachable_pub)]
+
+mod accept;
+mod commands;
+mod complaints;
+mod crashes;
+mod deliver;
+mod faults;
+mod model;
+mod rules;
+mod start;
+mod support;
