@@ -1,5 +1,7 @@
 //! Moments: milliseconds since the Unix epoch.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// A moment, in milliseconds since the Unix epoch.
@@ -63,25 +65,37 @@ fn millis(span: Duration) -> i64 {
 ///
 /// Due times and leases follow it, so a wall clock that is set neither delays nor repeats an attempt.
 /// What people read (`received_at`, `tries[].at`) is [`Moment::wall`].
-#[derive(Clone, Copy, Debug)]
-pub struct SteadyClock {
-    base: Moment,
-    started: Instant,
+#[derive(Clone, Debug)]
+pub struct SteadyClock(Kind);
+
+#[derive(Clone, Debug)]
+enum Kind {
+    Running { base: Moment, started: Instant },
+    ByHand(Arc<AtomicI64>),
 }
 
 impl SteadyClock {
     /// Starts the clock.
     #[must_use]
     pub fn start() -> Self {
-        Self {
+        Self(Kind::Running {
             base: Moment::wall(),
             started: Instant::now(),
-        }
+        })
+    }
+
+    /// A clock that shows what `milliseconds` says, for tests.
+    #[must_use]
+    pub fn by_hand(milliseconds: Arc<AtomicI64>) -> Self {
+        Self(Kind::ByHand(milliseconds))
     }
 
     /// The time.
     #[must_use]
     pub fn now(&self) -> Moment {
-        self.base.after(self.started.elapsed())
+        match &self.0 {
+            Kind::Running { base, started } => base.after(started.elapsed()),
+            Kind::ByHand(milliseconds) => Moment(milliseconds.load(Ordering::Relaxed)),
+        }
     }
 }

@@ -87,7 +87,16 @@ impl Store {
     ///
     /// It cannot be reached or written, is of a newer version, or is another inbox's.
     pub async fn open(place: &Place) -> Result<Self> {
-        Self::open_in(place, true)
+        Self::open_at(place, SteadyClock::start()).await
+    }
+
+    /// The same with another clock. PostgreSQL has its own.
+    ///
+    /// # Errors
+    ///
+    /// As of [`Store::open`].
+    pub async fn open_at(place: &Place, clock: SteadyClock) -> Result<Self> {
+        Self::open_in(place, clock, true)
             .await
             .with_context(|| format!("store {place}"))
     }
@@ -98,12 +107,12 @@ impl Store {
     ///
     /// It cannot be reached, or is none of this version.
     pub async fn open_beside(place: &Place) -> Result<Self> {
-        Self::open_in(place, false)
+        Self::open_in(place, SteadyClock::start(), false)
             .await
             .with_context(|| format!("store {place}"))
     }
 
-    async fn open_in(place: &Place, is_inbox: bool) -> Result<Self> {
+    async fn open_in(place: &Place, clock: SteadyClock, is_inbox: bool) -> Result<Self> {
         static DRIVERS: Once = Once::new();
         DRIVERS.call_once(sqlx::any::install_default_drivers);
         let lock = match place {
@@ -123,7 +132,7 @@ impl Store {
             place: place.clone(),
             readers: pool(place, dialect, READERS).await?,
             writers: pool(place, dialect, writers).await?,
-            clock: SteadyClock::start(),
+            clock,
             _lock: lock,
         };
         let mut connection = store.writers.acquire().await?;

@@ -11,10 +11,7 @@
 
 mod accept;
 mod commands;
-mod complaints;
-mod crashes;
 mod deliver;
-mod faults;
 mod model;
 mod rules;
 mod start;
