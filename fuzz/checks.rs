@@ -434,7 +434,7 @@ pub(crate) fn request(data: &[u8]) {
         let id = id.as_deref().expect("an id");
         assert_eq!(guard.verified_id().map(|id| id.as_str()), Some(id));
         assert_eq!(signed, id);
-        assert!((1..=128).contains(&id.len()) && !id.contains('.'));
+        assert!((1..=256).contains(&id.len()) && !id.contains('.'));
         let store = Memory::new(policy.capacity);
         let (answer, _) = store.claim(&mut shared, &request, NOW);
         match guard.on_store(policy, answer, NOW) {

@@ -4,7 +4,7 @@
 use std::collections::HashSet;
 
 use callback_guard_scan::json::{
-    Document, JsonError, Kind, MAX_DEPTH, Pointer, Scratch, Selector, scan,
+    Document, JsonError, Kind, MAX_DEPTH, Pointer, Root, Scratch, Selector, scan,
 };
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 
@@ -130,11 +130,9 @@ impl Tree {
                 .for_each(|element| element.urls(is_url, urls)),
             Self::Object(members) => {
                 for (key, member) in members {
-                    let lower = key.to_ascii_lowercase();
-                    member.urls(
-                        lower.ends_with("url") || lower.ends_with("urls") || key == "images",
-                        urls,
-                    );
+                    let folded = folded(key);
+                    let ends = folded.ends_with("url") || folded.ends_with("urls");
+                    member.urls(ends || folded == "images", urls);
                 }
             }
             Self::String(text) if is_url && !text.is_empty() => urls.push(text),
@@ -177,6 +175,34 @@ const POINTERS: [&str; 12] = [
     "/~0/a~1b",
 ];
 
+/// Case folding as far as the names in [`POINTERS`] go, which are ASCII.
+fn folded(name: &str) -> String {
+    let fold = |character: char| match character {
+        '\u{130}' | '\u{131}' => 'i',
+        '\u{17f}' => 's',
+        '\u{212a}' => 'k',
+        other => other.to_ascii_lowercase(),
+    };
+    name.chars().map(fold).collect()
+}
+
+/// Whether an object that a pointer leads through has a name of the pointer's in another case.
+fn is_ambiguous(tree: &Tree) -> bool {
+    POINTERS.iter().any(|pointer| {
+        pointer.match_indices('/').any(|(at, _)| {
+            let (around, rest) = pointer.split_at(at);
+            let token = rest[1..].split('/').next().unwrap_or_default();
+            let token = token.replace("~1", "/").replace("~0", "~");
+            match tree.at(around) {
+                Some(Tree::Object(members)) => members
+                    .iter()
+                    .any(|(key, _)| *key != token && folded(key) == folded(&token)),
+                _ => false,
+            }
+        })
+    })
+}
+
 /// Panics if the scanner and the references do not agree on `body`.
 pub(crate) fn check(body: &[u8]) {
     let pointers = POINTERS.map(|text| Pointer::parse(text).unwrap());
@@ -192,13 +218,38 @@ pub(crate) fn check(body: &[u8]) {
         Some(Ok(tree)) => tree,
     };
     match seen {
-        Ok(document) => check_document(&document, &tree),
+        Ok(document) => {
+            check_document(&document, &tree);
+            let selector = selector.clone().refusing_other_case();
+            let outcome = scan(body, &selector, &mut scratch).map(|_| ());
+            match outcome {
+                Ok(()) => assert!(!is_ambiguous(&tree)),
+                Err(error) => {
+                    assert!(matches!(error, JsonError::AmbiguousKey { .. }), "{error}");
+                    assert!(is_ambiguous(&tree));
+                }
+            }
+        }
         Err(JsonError::Malformed { expected, .. }) => {
             assert_eq!(expected, "an object");
             assert!(!matches!(tree, Tree::Object(_)));
+            check_any_root(body, &tree);
         }
+        Err(JsonError::AmbiguousKey { .. }) => panic!("no key is ambiguous to this selector"),
         Err(JsonError::DuplicateKey { .. }) => assert!(tree.has_duplicates()),
         Err(JsonError::TooDeep { .. }) => assert!(tree.depth() > MAX_DEPTH),
+    }
+}
+
+/// A body that is no object.
+fn check_any_root(body: &[u8], tree: &Tree) {
+    let is_array = matches!(tree, Tree::Array(_));
+    let is_fine = !tree.has_duplicates() && tree.depth() <= MAX_DEPTH;
+    for (root, is_allowed) in [(Root::Any, true), (Root::Array, is_array)] {
+        let selector = Selector::new(&[], false).with_root(root);
+        let mut scratch = Scratch::default();
+        let seen = scan(body, &selector, &mut scratch);
+        assert_eq!(seen.is_ok(), is_allowed && is_fine, "{root:?}");
     }
 }
 

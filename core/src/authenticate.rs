@@ -168,6 +168,11 @@ pub(crate) fn authenticate(
 
 fn refuse_json(error: JsonError) -> Rejection {
     match error {
+        JsonError::AmbiguousKey { offset } => Rejection::json(
+            Code::JsonAmbiguousKey,
+            offset,
+            "a key that is no name of the source's in another case",
+        ),
         JsonError::DuplicateKey { offset } => Rejection::json(
             Code::JsonDuplicateKey,
             offset,
@@ -183,9 +188,12 @@ fn refuse_json(error: JsonError) -> Rejection {
 }
 
 /// The content type is not signed. If it could turn JSON into something else, a replay would get
-/// around the id in the body and the payload's rules: so a body that begins like an object is JSON.
+/// around the id in the body and the payload's rules: so a body that begins like an object or an array
+/// is JSON, also behind what careless readers skip: control characters and a byte order mark.
 fn refuse_hidden_json(body: &[u8]) -> Result<(), Rejection> {
-    if body.trim_ascii_start().starts_with(b"{") {
+    let is_skipped = |byte: &u8| *byte <= b' ' || matches!(byte, 0xef | 0xbb | 0xbf | 0xfe | 0xff);
+    let first = body.iter().find(|byte| !is_skipped(byte));
+    if matches!(first, Some(b'{' | b'[')) {
         return Err(Rejection::because(
             Code::UnsupportedMediaType,
             "the body is JSON, and its content type is not",

@@ -5,9 +5,9 @@ use core::fmt;
 use crate::verdict::{Code, Rejection};
 
 /// The longest message id, in bytes.
-pub const MAX_ID_BYTES: usize = 128;
+pub const MAX_ID_BYTES: usize = 256;
 
-/// A message id: 1 to 128 bytes, without control character and white space.
+/// A message id: 1 to 256 bytes, without control character and white space.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MessageId(Box<str>);
 
@@ -33,7 +33,7 @@ impl MessageId {
             return refused("it is empty");
         }
         if text.len() > MAX_ID_BYTES {
-            return refused("it is longer than 128 bytes");
+            return refused("it is longer than 256 bytes");
         }
         // Nearly every id is of visible ASCII, which needs no look into the tables of Unicode.
         if !text.bytes().all(|byte| byte.is_ascii_graphic())

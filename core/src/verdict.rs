@@ -54,9 +54,11 @@ codes! {
     InFlight = "in_flight", 409;
     /// The guard could not read the request or its own state; nothing was forwarded.
     InternalError = "internal_error", 503;
+    /// A JSON key is one that the source reads, but for case.
+    JsonAmbiguousKey = "json_ambiguous_key", 400;
     /// A JSON object has the same key twice.
     JsonDuplicateKey = "json_duplicate_key", 400;
-    /// The body is not one JSON object in valid UTF-8.
+    /// The body is not one JSON value in valid UTF-8, or its root is of a kind that the source refuses.
     JsonMalformed = "json_malformed", 400;
     /// The JSON is nested deeper than 64.
     JsonTooDeep = "json_too_deep", 400;

@@ -2,11 +2,12 @@
 //! values that the guard needs.
 //!
 //! ```text
-//! body   = ws object ws                     RFC 8259; UTF-8 without a byte order mark
+//! body   = ws root ws                       RFC 8259; UTF-8 without a byte order mark
+//! root   = object                           or what the selector allows
 //! object = "{" [ member *( "," member ) ] "}"    no two members with the same decoded key
 //! string = DQUOTE *char DQUOTE              no raw control character, no lone surrogate escape
 //! number = [ "-" ] int [ frac ] [ exp ]     by grammar only: 1e999 passes
-//! depth  <= 64, the root object being depth 1
+//! depth  <= 64, the root being depth 1
 //! ```
 //!
 //! Errors are reported in document order, with one exception: in an object of more than
@@ -31,10 +32,10 @@ use std::borrow::Cow;
 use std::fmt;
 
 use keys::Keys;
-pub use pointer::{Pointer, PointerError, Selector};
+pub use pointer::{Pointer, PointerError, Root, Selector};
 use scanner::{Extent, Frame, Scanner, Span};
 
-/// Largest number of nested containers; the root object is the first.
+/// Largest number of nested containers; the root is the first.
 ///
 /// Source: the contract. The sender's documented callbacks are at most 6 deep.
 pub const MAX_DEPTH: usize = 64;
@@ -52,8 +53,11 @@ const KEPT_BYTES: usize = 1 << 20;
 ///
 /// # Errors
 ///
-/// - [`JsonError::Malformed`]: anything that is not one RFC 8259 object in valid UTF-8 without a
-///   byte order mark, an escape of half a surrogate pair, or bytes after the object.
+/// - [`JsonError::Malformed`]: anything that is not one RFC 8259 value in valid UTF-8 without a
+///   byte order mark, another root than the selector allows, an escape of half a surrogate pair, or
+///   bytes after the root.
+/// - [`JsonError::AmbiguousKey`]: a key is one of the selector's but for case, if the selector
+///   refuses that.
 /// - [`JsonError::DuplicateKey`]: two keys of one object are the same after decoding.
 /// - [`JsonError::TooDeep`]: more than [`MAX_DEPTH`] containers are open.
 ///
@@ -95,7 +99,7 @@ impl<'body> Document<'body, '_> {
     /// The URL strings with the offset of their opening quote, in document order.
     ///
     /// These are the non-empty strings, alone or in arrays (of arrays), under a key that ends in
-    /// `url` or `urls` (ASCII case ignored) or is `images`. Empty unless the selector collects them.
+    /// `url` or `urls` or is `images`, whatever the case. Empty unless the selector collects them.
     pub fn urls(&self) -> impl Iterator<Item = (usize, Cow<'body, str>)> {
         let body = self.body;
         self.urls
@@ -185,6 +189,11 @@ pub enum Kind {
 /// Why a body was refused. Offsets are in bytes from its beginning; nothing of the body is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum JsonError {
+    /// A key is that of a member that the selector looks for, but for case.
+    AmbiguousKey {
+        /// Its opening quote.
+        offset: usize,
+    },
     /// A key equals another key of the same object after decoding.
     DuplicateKey {
         /// Opening quote of the second of the two, the first such key in the object.
@@ -207,6 +216,12 @@ pub enum JsonError {
 impl fmt::Display for JsonError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::AmbiguousKey { offset } => {
+                write!(
+                    f,
+                    "key with the name of another but for case at byte {offset}"
+                )
+            }
             Self::DuplicateKey { offset } => write!(f, "duplicate key at byte {offset}"),
             Self::Malformed { offset, expected } => {
                 write!(f, "malformed JSON at byte {offset}, expected {expected}")

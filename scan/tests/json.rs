@@ -14,7 +14,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use callback_guard_scan::json::{
-    JsonError, Kind, LINEAR_KEYS, MAX_DEPTH, Pointer, PointerError, Scratch, Selector, scan,
+    JsonError, Kind, LINEAR_KEYS, MAX_DEPTH, Pointer, PointerError, Root, Scratch, Selector, scan,
 };
 use proptest::prelude::*;
 
@@ -560,6 +560,112 @@ fn picked<'a>(body: &'a str, texts: &[&str]) -> Vec<Option<&'a str>> {
         .collect()
 }
 
+/// Where a body is refused because a key is one of the pointers' but for case.
+fn other_case(body: &str, texts: &[&str]) -> Option<usize> {
+    let selector = Selector::new(&pointers(texts), false).refusing_other_case();
+    match scan(body.as_bytes(), &selector, &mut Scratch::default()) {
+        Ok(_) => None,
+        Err(JsonError::AmbiguousKey { offset }) => Some(offset),
+        Err(error) => panic!("{body}: {error}"),
+    }
+}
+
+#[test]
+fn a_key_that_a_reader_without_case_takes_for_another_is_refused() {
+    let texts = ["/data/task_id", "/taskId", "/data/0/images", "/ünï"];
+    for (body, expected) in [
+        (r#"{"data":{"task_id":"a"},"taskId":"b","other":1}"#, None),
+        (r#"{"data":{"task_id":"A","Task_ID":"B"}}"#, Some(23)),
+        (r#"{"Task_Id":"A"}"#, None),
+        (r#"{"TaskID":"A"}"#, Some(1)),
+        ("{\"data\":{\"ta\u{17f}k_id\":\"B\"}}", Some(9)),
+        ("{\"data\":{\"tas\u{212a}_id\":\"B\"}}", Some(9)),
+        ("{\"data\":{\"tas\u{212a}_\u{131}d\":\"B\"}}", Some(9)),
+        (r#"{"data":{"ta\u017Fk_id":"B"}}"#, Some(9)),
+        (r#"{"data":{"\u0054ask_id":"B"}}"#, Some(9)),
+        (r#"{"data":{"\u0074ask_id":"B"}}"#, None),
+        (r#"{"Data":{}}"#, Some(1)),
+        (r#"{"DATA":1}"#, Some(1)),
+        (r#"{"data":[{"Images":1}]}"#, Some(10)),
+        (r#"{"data":[{"images":1}, {"Images":1}]}"#, None),
+        (r#"{"data":[{"\u0130mages":1}]}"#, Some(10)),
+        // Elsewhere names may be what they are.
+        (
+            r#"{"other":{"Data":{"Task_ID":1}},"x":[{"TASKID":2}]}"#,
+            None,
+        ),
+        (r#"{"data":{"data":1,"Data":2}}"#, None),
+        ("{\"ÜNÏ\":1}", Some(1)),
+        ("{\"ünï\":1}", None),
+        (r#"{"datas":1,"dat":2,"":3,"task-Id":4,"datA ":5}"#, None),
+    ] {
+        assert_eq!(other_case(body, &texts), expected, "{body}");
+    }
+    // Only where it is asked for.
+    assert_eq!(picked(r#"{"Data":1}"#, &["/data"]), [None]);
+}
+
+#[test]
+fn a_key_in_another_case_is_found_at_every_length_and_among_many() {
+    for length in 1..40 {
+        let token = "a".repeat(length);
+        let pointer = format!("/{token}");
+        let before: String = (0..40).map(|n| format!(r#""k{n}":0,"#)).collect();
+        for at in 0..length {
+            let mut key = token.clone();
+            key.replace_range(at..=at, "A");
+            let body = format!(r#"{{{before}"{key}":1}}"#);
+            assert_eq!(
+                other_case(&body, &[&pointer]),
+                Some(before.len() + 1),
+                "{body}"
+            );
+        }
+    }
+}
+
+#[test]
+fn the_root_is_what_the_selector_allows() {
+    for (root, body, expected) in [
+        (Root::Object, "{}", Ok(())),
+        (Root::Object, " []", malformed(1, "an object")),
+        (Root::Array, "[]", Ok(())),
+        (Root::Array, " [ {} , 1 ] ", Ok(())),
+        (Root::Array, "{}", malformed(0, "an array")),
+        (Root::Array, "", malformed(0, "an array")),
+        (Root::Array, "\"[]\"", malformed(0, "an array")),
+        (Root::Array, "[] []", malformed(3, "the end of the body")),
+        (Root::Array, "[", malformed(1, "a value")),
+        (Root::Any, "{}", Ok(())),
+        (Root::Any, "[]", Ok(())),
+        (Root::Any, " null ", Ok(())),
+        (Root::Any, "\"a\"", Ok(())),
+        (Root::Any, "-1.5e3", Ok(())),
+        (Root::Any, "1 2", malformed(2, "the end of the body")),
+        (Root::Any, "", malformed(0, "a value")),
+        (Root::Any, "\u{feff}1", malformed(0, "a value")),
+        (Root::Any, "nul", malformed(3, "`null`")),
+    ] {
+        let selector = Selector::new(&pointers(&["/0/id"]), true).with_root(root);
+        let seen = scan(body.as_bytes(), &selector, &mut Scratch::default()).map(|_| ());
+        assert_eq!(seen, expected, "{root:?} {body}");
+    }
+    let deep = format!("{}{}", "[".repeat(65), "]".repeat(65));
+    let selector = Selector::new(&[], false).with_root(Root::Array);
+    let seen = scan(deep.as_bytes(), &selector, &mut Scratch::default()).map(|_| ());
+    assert_eq!(seen, too_deep(64));
+    // What is in an array at the root is picked out, and duplicates are found in it.
+    let selector = Selector::new(&pointers(&["/0/id", "/1"]), true).with_root(Root::Any);
+    let mut scratch = Scratch::default();
+    let body = br#"[{"id":"a","url":"b"},{"id":"c"}]"#;
+    let document = scan(body, &selector, &mut scratch).unwrap();
+    assert_eq!(document.get(0).unwrap().raw(), br#""a""#);
+    assert_eq!(document.get(1).unwrap().raw(), br#"{"id":"c"}"#);
+    assert_eq!(document.urls().count(), 1);
+    let seen = scan(br#"[{"a":1,"a":2}]"#, &selector, &mut scratch).map(|_| ());
+    assert_eq!(seen, duplicate(8));
+}
+
 /// The document of RFC 6901, section 5.
 #[test]
 fn pointers_of_the_rfc() {
@@ -682,15 +788,16 @@ fn urls_by_their_keys() {
     let body = r#"{
         "url": "1", "URL": "2", "audioUrl": "3", "image_urls": ["4", ["5", []], "", {"x": "no", "URLs": ["6"]}],
         "images": ["7"], "imagesUrl": "8", "curl": "9", "source\u0055rl": "\u0031\u0030", "ur\u006c\u0073": [["11"]],
-        "Images": "no", "image": "no", "urlx": "no", "myimages": "no", "ur": "no", "": "no", "rls": ["no"],
+        "imag": "no", "image": "no", "urlx": "no", "myimages": "no", "ur": "no", "": "no", "rls": ["no"],
         "x_url": {"a": "no", "b": ["no"], "deep": [{"my_url": "12"}]}, "a_url": 1, "b_url": null, "c_url": "",
-        "d_url": [1, true, {"e": "no"}, "13"], "last": "no"
+        "d_url": [1, true, {"e": "no"}, "13"], "Images": "14", "resultUrl\u017f": ["15"], "\u0130MAGES": "16",
+        "urſ": "no", "last": "no"
     }"#;
     let mut scratch = Scratch::default();
     let selector = Selector::new(&[], true);
     let document = scan(body.as_bytes(), &selector, &mut scratch).unwrap();
     let urls: Vec<_> = document.urls().map(|(_, text)| text.into_owned()).collect();
-    let expected: Vec<_> = (1..=13).map(|number| number.to_string()).collect();
+    let expected: Vec<_> = (1..=16).map(|number| number.to_string()).collect();
     assert_eq!(urls, expected);
     for (offset, _) in document.urls() {
         assert_eq!(body.as_bytes()[offset], b'"');

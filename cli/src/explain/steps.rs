@@ -116,6 +116,7 @@ fn refused_at(case: &Case<'_>, judgement: &Judgement, code: Code) -> Step {
         Code::IdMissing | Code::IdAmbiguous if at_head => Step::OtherHeaders,
         Code::UnsupportedMediaType
         | Code::JsonMalformed
+        | Code::JsonAmbiguousKey
         | Code::JsonDuplicateKey
         | Code::JsonTooDeep => Step::Json,
         Code::IdMissing if judgement.guard.verified_id().is_some() => Step::Event,

@@ -1,7 +1,7 @@
 //! What a source's rules read of a request, collected while they are compiled.
 
 use super::{ConfigError, Path};
-use crate::json::Pointer;
+use crate::json::{Pointer, Root};
 use crate::policy::{CapturedHeader, HeaderRole};
 
 /// The pointers and headers that a source needs, each once, by slot.
@@ -9,12 +9,21 @@ use crate::policy::{CapturedHeader, HeaderRole};
 pub(super) struct Fields {
     pub(super) pointers: Vec<Pointer>,
     pub(super) headers: Vec<CapturedHeader>,
+    /// What the pointers lead into.
+    pub(super) root: Root,
 }
 
 impl Fields {
     pub(super) fn pointer(&mut self, path: &Path, text: &str) -> Result<usize, ConfigError> {
         let pointer =
             Pointer::parse(text).map_err(|error| ConfigError::new(path, error.to_string()))?;
+        if self.root == Root::Array && !pointer.begins_with_index() {
+            let problem = format!(
+                "the JSON pointer `{pointer}` finds nothing in an array, which `payload.root` wants, \
+                 expected one that begins with an index, such as `/0{pointer}`"
+            );
+            return Err(ConfigError::new(path, problem));
+        }
         if let Some(slot) = self.pointers.iter().position(|known| *known == pointer) {
             return Ok(slot);
         }

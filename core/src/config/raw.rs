@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
+use crate::json::Root;
 use crate::payload::FieldType;
 use crate::policy::{HoldHeaders, Mode, OnBodyChange, OnUnknown, Unmatched};
 use crate::scheme::keys::{Algorithm, PublicEncoding};
@@ -248,6 +249,29 @@ pub(super) struct RawPayload {
     pub(super) allowed_url_hosts: Option<Vec<String>>,
     /// Fields that must be there. Default: the preset's own.
     pub(super) required: Option<Vec<RawRequirement>>,
+    /// What the root of the body may be; in an array pointers begin with an index. Default: the
+    /// preset's own, or `object`.
+    pub(super) root: Option<RawRoot>,
+}
+
+/// What the root of a body may be.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub(super) enum RawRoot {
+    Any,
+    Array,
+    Object,
+}
+
+impl From<RawRoot> for Root {
+    fn from(root: RawRoot) -> Self {
+        match root {
+            RawRoot::Any => Self::Any,
+            RawRoot::Array => Self::Array,
+            RawRoot::Object => Self::Object,
+        }
+    }
 }
 
 /// A field that must be there.
@@ -488,6 +512,7 @@ pub(super) struct Preset {
     pub(super) required: Vec<RawRequirement>,
     #[serde(default)]
     pub(super) key: Vec<RawKeyPart>,
+    pub(super) root: Option<RawRoot>,
     pub(super) acknowledge_as: Option<u16>,
 }
 

@@ -7,7 +7,7 @@ use super::raw::{
 use super::secrets::Given;
 use super::signature::{self, Parameters};
 use super::{ConfigError, Environment, Path, dedupe, presets, within};
-use crate::json::Selector;
+use crate::json::{Root, Selector};
 use crate::payload::{HostPattern, Requirement, UrlRule, is_host};
 use crate::policy::{Dedupe, KeyPart, Mode, PathRule, Route, Source};
 use crate::request::{JSON, is_json, is_media_type_part};
@@ -37,7 +37,15 @@ pub(super) fn compile(
     }
     let route = route(&path.field("match"), &raw.route)?;
     let preset = preset(path, raw.preset.as_deref())?;
-    let mut fields = Fields::default();
+    let root = raw
+        .payload
+        .root
+        .or(preset.as_ref().and_then(|preset| preset.root))
+        .map_or(Root::Object, Root::from);
+    let mut fields = Fields {
+        root,
+        ..Fields::default()
+    };
     let mut parameters = Parameters::new(path.field("parameters"), &raw.parameters);
     let (secret_format, public_format) = match &preset {
         Some(preset) => (&preset.secret, &preset.public_key),
@@ -133,6 +141,7 @@ pub(super) fn compile(
     let RawPayload {
         allowed_url_hosts,
         required,
+        root: _,
     } = raw.payload;
     let required = required.as_ref().unwrap_or(&preset.required);
     let required = requirements(&payload_path.field("required"), required, &mut fields)?;
@@ -144,6 +153,14 @@ pub(super) fn compile(
     if !media_types.iter().all(|kind| is_json(kind.as_bytes())) {
         check_without_json(path, &scheme, &dedupe, &required, urls.is_some())?;
     }
+    let mut selector = Selector::new(&fields.pointers, urls.is_some()).with_root(root);
+    let signs_body = match &scheme.proof {
+        Proof::Signature(rule) => rule.signs_body(),
+        Proof::Token(_) => false,
+    };
+    if !signs_body {
+        selector = selector.refusing_other_case();
+    }
     Ok(Source {
         mode: raw.mode.unwrap_or(mode),
         route,
@@ -154,7 +171,7 @@ pub(super) fn compile(
         max_body_bytes: usize::try_from(max_body_bytes).unwrap_or(usize::MAX),
         media_types,
         headers: fields.headers,
-        selector: Selector::new(&fields.pointers, urls.is_some()),
+        selector,
         pointers: fields.pointers,
         required,
         urls,

@@ -102,6 +102,37 @@ fn text() {
 }
 
 #[test]
+fn pointers_into_an_array_begin_with_an_index() {
+    refused(
+        source("payload", json!({ "root": "list" })),
+        "sources[0].payload.root: `list` is unknown, expected one of `any`, `array`, `object`",
+    );
+    let payload = |root: &str, pointer: &str| {
+        let required = json!([{ "pointer": pointer, "type": "string" }]);
+        let payload = json!({ "root": root, "required": required });
+        move |c: &mut Value| {
+            c["sources"][0].as_object_mut().unwrap().remove("preset");
+            c["sources"][0]["token"] = json!({ "header": "x-token" });
+            c["sources"][0]["payload"] = payload;
+        }
+    };
+    refused(
+        payload("array", "/id"),
+        "sources[0].payload.required[0].pointer: the JSON pointer `/id` finds nothing in an array, which \
+         `payload.root` wants, expected one that begins with an index, such as `/0/id`",
+    );
+    for (root, pointer) in [
+        ("array", "/0/id"),
+        ("array", "/12"),
+        ("any", "/id"),
+        ("any", "/0"),
+        ("object", "/0/id"),
+    ] {
+        accepted(payload(root, pointer));
+    }
+}
+
+#[test]
 fn names_and_matches() {
     let problem = "sources[0].name: expected 1 to 32 characters of a-z, 0-9, `_` and `-`";
     for name in [

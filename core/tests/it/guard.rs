@@ -258,6 +258,26 @@ fn the_body_step_by_step() {
             r#"{"data":{"task_id":"a","task_id":"a"}}"#,
             Code::JsonDuplicateKey,
         ),
+        (
+            r#"{"data":{"task_id":"a","Task_ID":"b"}}"#,
+            Code::JsonAmbiguousKey,
+        ),
+        (
+            "{\"data\":{\"task_id\":\"a\",\"ta\u{17f}k_id\":\"b\"}}",
+            Code::JsonAmbiguousKey,
+        ),
+        (
+            r#"{"data":{"task_id":"a"},"Data":{"task_id":"b"}}"#,
+            Code::JsonAmbiguousKey,
+        ),
+        (
+            r#"{"data":{"task_id":"a","callbacktype":"b"}}"#,
+            Code::JsonAmbiguousKey,
+        ),
+        (
+            r#"{"data":{"task_id":"a"},"CODE":200}"#,
+            Code::JsonAmbiguousKey,
+        ),
         (r#"{"code":1e999}"#, Code::IdMissing),
         (r#"{"data":{"task_id":null}}"#, Code::IdMissing),
         (
@@ -283,8 +303,54 @@ fn the_body_step_by_step() {
     check(&request.clone().body(&nested(64)), Code::IdMissing);
     check(&request.clone().body(&nested(65)), Code::JsonTooDeep);
     let long = |length| format!(r#"{{"data":{{"task_id":"{}"}}}}"#, "x".repeat(length));
-    check(&request.clone().body(&long(128)), Code::SignatureMismatch);
-    check(&request.clone().body(&long(129)), Code::IdMalformed);
+    check(&request.clone().body(&long(256)), Code::SignatureMismatch);
+    check(&request.clone().body(&long(257)), Code::IdMalformed);
+}
+
+/// QuickBooks, SendGrid and HubSpot send arrays.
+#[test]
+fn the_root_of_a_body_is_what_the_source_allows() {
+    let policy = |root: &str, pointer: &str| {
+        policy(&configuration(|c| {
+            let source = c["sources"][0].as_object_mut().unwrap();
+            source.remove("preset");
+            source.insert(
+                "signature".to_owned(),
+                json!({
+                    "value": { "header": "x-signature", "encoding": "hex" },
+                    "message": [{ "body": true }],
+                    "id": { "pointers": [pointer] },
+                }),
+            );
+            source.insert("payload".to_owned(), json!({ "root": root }));
+        }))
+    };
+    for (root, pointer, body, code) in [
+        (
+            "array",
+            "/0/id",
+            r#"[{"id":"a"},{"id":"b"}]"#,
+            Code::Forwarded,
+        ),
+        ("array", "/0/id", r#"{"0":{"id":"a"}}"#, Code::JsonMalformed),
+        ("array", "/0/id", "[]", Code::IdMissing),
+        (
+            "array",
+            "/0/id",
+            r#"[{"id":"a","id":"a"}]"#,
+            Code::JsonDuplicateKey,
+        ),
+        ("any", "/0/id", r#"[{"id":"a"}]"#, Code::Forwarded),
+        ("any", "/0/id", r#"{"0":{"id":"a"}}"#, Code::Forwarded),
+        ("any", "/id", r#"{"id":"a"}"#, Code::Forwarded),
+        ("any", "/id", "1", Code::IdMissing),
+        ("object", "/id", r#"{"id":"a"}"#, Code::Forwarded),
+        ("object", "/id", r#"[{"id":"a"}]"#, Code::JsonMalformed),
+    ] {
+        let request = Request::genuine(&policy(root, pointer), body, NOW);
+        let (_, seen) = Host::new(policy(root, pointer)).send(&request, NOW);
+        assert_eq!(seen.code(), Some(code), "{root} {body}");
+    }
 }
 
 #[test]

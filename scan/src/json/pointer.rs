@@ -12,6 +12,10 @@
 
 use std::fmt;
 
+use super::malformed;
+use crate::fold;
+use crate::json::JsonError;
+
 /// A valid, non-empty JSON pointer.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Pointer(String);
@@ -49,6 +53,14 @@ impl Pointer {
     /// The text, as it was given.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// Whether it leads into an array at the root: its first token is an index.
+    #[must_use]
+    pub fn begins_with_index(&self) -> bool {
+        self.tokens()
+            .next()
+            .is_some_and(|token| index(&token).is_some())
     }
 
     /// The decoded tokens, from the root down.
@@ -114,12 +126,37 @@ pub(super) const NOWHERE: usize = 0;
 /// The node of the root.
 pub(super) const ROOT: usize = 1;
 
+/// What the root of a body may be.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Root {
+    /// An object.
+    #[default]
+    Object,
+    /// An array.
+    Array,
+    /// Any value.
+    Any,
+}
+
+impl Root {
+    /// Checks the first byte of the root, which is at `at`.
+    pub(super) fn check(self, at: usize, byte: Option<u8>) -> Result<(), JsonError> {
+        match (self, byte) {
+            (Self::Any, _) | (Self::Object, Some(b'{')) | (Self::Array, Some(b'[')) => Ok(()),
+            (Self::Object, _) => Err(malformed(at, "an object")),
+            (Self::Array, _) => Err(malformed(at, "an array")),
+        }
+    }
+}
+
 /// What to pick out of a body: compiled once, used for every body.
 #[derive(Clone, Debug)]
 pub struct Selector {
     nodes: Vec<Node>,
     slots: usize,
     collect_urls: bool,
+    root: Root,
+    refuses_other_case: bool,
 }
 
 /// A place that a pointer names or leads through.
@@ -128,6 +165,8 @@ struct Node {
     children: Vec<Child>,
     /// The pointers that name this place.
     slots: Vec<usize>,
+    /// With which letters the keys of the children begin, whatever their case: see [`letter`].
+    letters: u32,
 }
 
 #[derive(Clone, Debug)]
@@ -148,6 +187,8 @@ impl Selector {
             nodes,
             slots: pointers.len(),
             collect_urls,
+            root: Root::Object,
+            refuses_other_case: false,
         };
         for (slot, pointer) in pointers.iter().enumerate() {
             let mut at = ROOT;
@@ -161,6 +202,21 @@ impl Selector {
         selector
     }
 
+    /// Accepts bodies with this root; without it, objects.
+    #[must_use]
+    pub fn with_root(mut self, root: Root) -> Self {
+        self.root = root;
+        self
+    }
+
+    /// Refuses a key that is one of the pointers' tokens but for case: an application that ignores
+    /// case would read its value instead.
+    #[must_use]
+    pub fn refusing_other_case(mut self) -> Self {
+        self.refuses_other_case = true;
+        self
+    }
+
     fn child_or_new(&mut self, parent: usize, key: String) -> usize {
         let new = self.nodes.len();
         let Some(parent) = self.nodes.get_mut(parent) else {
@@ -170,6 +226,7 @@ impl Selector {
             return child.node;
         }
         let index = index(&key);
+        parent.letters |= letter(&key);
         parent.children.push(Child {
             key,
             index,
@@ -185,6 +242,27 @@ impl Selector {
 
     pub(super) fn collects_urls(&self) -> bool {
         self.collect_urls
+    }
+
+    pub(super) fn root(&self) -> Root {
+        self.root
+    }
+
+    /// Whether `key` is that of a member of the object at `node`, but for case. Not asked for keys
+    /// that are one.
+    #[inline(always)]
+    pub(super) fn is_other_case(&self, node: usize, key: &[u8]) -> bool {
+        if !self.refuses_other_case {
+            return false;
+        }
+        let Some(node) = self.nodes.get(node) else {
+            return false;
+        };
+        let may_be = match key.first() {
+            Some(first) if first.is_ascii() => node.letters & bit(*first) != 0,
+            first => first.is_some(),
+        };
+        may_be && node.has_but_for_case(key)
     }
 
     /// The slots of a node.
@@ -208,6 +286,30 @@ impl Selector {
             .and_then(|node| node.children.iter().find(|child| wanted(child)))
             .map_or(NOWHERE, |child| child.node)
     }
+}
+
+impl Node {
+    #[inline(never)]
+    fn has_but_for_case(&self, key: &[u8]) -> bool {
+        self.children
+            .iter()
+            .any(|child| fold::equal(child.key.as_bytes(), key))
+    }
+}
+
+/// The bits of the ASCII bytes that keys may begin with that are `key` but for case.
+fn letter(key: &str) -> u32 {
+    key.chars()
+        .next()
+        .and_then(|first| u8::try_from(fold::character(first)).ok())
+        .filter(u8::is_ascii)
+        .map_or(0, bit)
+}
+
+/// One of 32 bits for an ASCII byte, the same for both cases of a letter.
+#[inline(always)]
+fn bit(byte: u8) -> u32 {
+    1 << (byte & 0x1f)
 }
 
 /// Source: RFC 6901, section 4: digits without leading zeros.

@@ -16,6 +16,7 @@ use super::lanes::{LANES, Lanes};
 use super::pointer::{NOWHERE, ROOT};
 use super::text;
 use super::{JsonError, Kind, MAX_DEPTH, Scratch, Selector, malformed};
+use crate::fold;
 
 /// A value's place in the body.
 #[derive(Clone, Copy)]
@@ -126,9 +127,7 @@ impl<'a> Scanner<'a> {
         let mut node = ROOT;
         let mut url = false;
         let (mut at, mut byte) = next(body, 0);
-        if byte != Some(b'{') {
-            return Err(malformed(at, "an object"));
-        }
+        self.selector.root().check(at, byte)?;
         'member: loop {
             if self.scratch.frame.container == Container::Object {
                 (at, byte, node, url) = self.key(at, byte)?;
@@ -214,7 +213,11 @@ impl<'a> Scanner<'a> {
         keys.add(body, frame.keys, &mut frame.seen, key, at)?;
         let mut node = NOWHERE;
         if frame.node != NOWHERE {
-            node = self.selector.member(frame.node, keys.text(body, key));
+            let text = keys.text(body, key);
+            node = self.selector.member(frame.node, text);
+            if node == NOWHERE && self.selector.is_other_case(frame.node, text) {
+                return Err(JsonError::AmbiguousKey { offset: at });
+            }
         }
         let url = self.selector.collects_urls() && names_urls(keys.text(body, key));
         let (colon, byte) = next(body, end);
@@ -296,14 +299,16 @@ impl<'a> Scanner<'a> {
     }
 }
 
-/// Whether the strings under this key are URLs.
+/// Whether the strings under this key are URLs. Names are folded: `resultUrl\u017f` ends in `urls`.
 fn names_urls(key: &[u8]) -> bool {
-    matches!(
-        key,
+    match key {
         [.., b'u' | b'U', b'r' | b'R', b'l' | b'L']
-            | [.., b'u' | b'U', b'r' | b'R', b'l' | b'L', b's' | b'S']
-            | b"images"
-    )
+        | [.., b'u' | b'U', b'r' | b'R', b'l' | b'L', b's' | b'S']
+        | [.., b'u' | b'U', b'r' | b'R', b'l' | b'L', 0xc5, 0xbf] => true,
+        // An `i`, or the first byte of `\u130` and `\u131`, which fold to it.
+        [b'i' | b'I' | 0xc4, ..] => fold::equal(key, b"images"),
+        _ => false,
+    }
 }
 
 /// The first byte from `at` on that is no white space, and where it is.
