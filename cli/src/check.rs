@@ -1,6 +1,8 @@
 //! `check`: a configuration, by the filter's own parser.
 
+use std::collections::hash_map::DefaultHasher;
 use std::fmt::Write as _;
+use std::hash::{Hash as _, Hasher as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -21,8 +23,9 @@ use crate::{SAID_NO, output, warnings};
   callback-guard check --strict --assume-env envoy.yaml
   cat envoy.yaml | callback-guard check -
 
-Beside what the filter itself refuses, it warns of what makes a good filter unsafe around it: Envoy
-settings that let requests pass, hang or arrive twice.
+Beside what the filter itself refuses, it warns of what is accepted and probably a mistake, and of what
+makes a good filter unsafe around it: Envoy settings that let requests pass, hang or arrive twice, or
+that keep out what a preset promises.
 
 Exit code 0 if every configuration in the file is one that the filter accepts, else 1; with --strict
 also 1 if there is a warning.")]
@@ -38,8 +41,13 @@ pub(crate) struct CheckArgs {
     strict: bool,
 }
 
-/// Stands for a secret that is not there: valid as UTF-8, base64 and hex.
-const ASSUMED: &[u8] = b"00000000000000000000000000000000";
+/// Stands for the secret in `variable` that is not there: valid as UTF-8, base64 and hex, and another
+/// one for each variable.
+fn assumed(variable: &str) -> Vec<u8> {
+    let mut hasher = DefaultHasher::new();
+    variable.hash(&mut hasher);
+    format!("{:032x}", hasher.finish()).into_bytes()
+}
 
 /// Checks.
 ///
@@ -69,7 +77,9 @@ pub(crate) fn run(args: &CheckArgs) -> anyhow::Result<ExitCode> {
 {text}
 "
                 ))?;
-                for warning in warnings::around(found, &policy) {
+                let own = policy.warnings.iter().map(ToString::to_string);
+                let around = warnings::around(found, &policy);
+                for warning in own.chain(around.iter().map(ToString::to_string)) {
                     eprintln!("warning: {warning}");
                     all_fine &= !args.strict;
                 }
@@ -102,7 +112,7 @@ fn judge(args: &CheckArgs, found: &Found<'_>) -> Result<Policy, String> {
         in_file
             .map(|(_, value)| value.clone().into_bytes())
             .or_else(|| std::env::var_os(variable).map(std::ffi::OsString::into_encoded_bytes))
-            .or_else(|| args.assume_env.then(|| ASSUMED.to_vec()))
+            .or_else(|| args.assume_env.then(|| assumed(variable)))
     };
     config::parse(found.text.as_bytes(), &environment).map_err(|error| error.to_string())
 }

@@ -44,6 +44,7 @@ pub mod config;
 pub mod event;
 pub mod guard;
 pub mod inspector;
+pub mod log;
 pub mod message_id;
 mod near_miss;
 pub mod outcome;

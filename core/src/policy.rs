@@ -3,6 +3,7 @@
 
 use serde::Deserialize;
 
+use crate::config::Warning;
 use crate::event::KeyBuilder;
 use crate::inspector::Inspector;
 use crate::json::{Pointer, Selector};
@@ -32,8 +33,12 @@ pub struct Policy {
     pub inspector: Option<Inspector>,
     /// How the host verifies RSA and ECDSA: what loads the configuration puts it here.
     pub host_verify: HostVerify,
+    /// How many refusals a worker logs in a second at most.
+    pub refusals_per_second: u32,
     /// The sources, in the order of the configuration.
     pub sources: Vec<Source>,
+    /// What the configuration says and hardly means to.
+    pub warnings: Vec<Warning>,
 }
 
 /// What a request gets that matches no source.
@@ -75,6 +80,8 @@ pub enum Mode {
 pub struct Source {
     /// Its name in the metrics, the log and the headers to the upstream.
     pub name: Box<str>,
+    /// The preset that it is an instance of, if it is not spelled out.
+    pub preset: Option<Box<str>>,
     /// Whether its verdicts are carried out.
     pub mode: Mode,
     /// Which requests are its callbacks.

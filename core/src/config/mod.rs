@@ -18,17 +18,22 @@ mod signature;
 mod source;
 mod store;
 mod variable;
+mod warnings;
 
 pub use error::ConfigError;
 pub use raw::{RawConfig, RawSource};
 #[cfg(feature = "schema")]
 pub use schema::schema;
+pub use warnings::Warning;
 
 use crate::policy::{Policy, Source};
 use crate::scheme::keys::no_verifier;
 use error::{Path, within};
-use raw::{Preset, RawInspector};
+use raw::{Preset, RawInspector, RawLog};
 use reading::read;
+
+/// The most refusals that a worker may log in a second.
+const MOST_REFUSALS_PER_SECOND: u64 = 1000;
 
 /// Looks up a variable of the environment that the proxy lets the filter see.
 pub type Environment<'e> = &'e dyn Fn(&str) -> Option<Vec<u8>>;
@@ -54,10 +59,11 @@ fn policy(raw: RawConfig, environment: Environment<'_>) -> Result<Policy, Config
             "there is none, expected at least one",
         ));
     }
+    let mut warnings = Vec::new();
     let mut sources: Vec<Source> = Vec::with_capacity(raw.sources.len());
     for (index, raw_source) in raw.sources.into_iter().enumerate() {
         let path = path.index(index);
-        let source = source::compile(environment, &path, raw_source, raw.mode)?;
+        let source = source::compile(environment, &path, raw_source, raw.mode, &mut warnings)?;
         for (other, earlier) in sources.iter().enumerate() {
             if earlier.name == source.name {
                 let problem = format!("`{}` is the name of sources[{other}] too", source.name);
@@ -84,6 +90,22 @@ fn policy(raw: RawConfig, environment: Environment<'_>) -> Result<Policy, Config
             urls.pointer = format!("/sources/{index}/payload/allowed_url_hosts").into();
         }
     }
+    warnings::unmatched(
+        &root.field("unmatched"),
+        raw.unmatched,
+        &sources,
+        &mut warnings,
+    );
+    let RawLog {
+        refusals_per_second,
+    } = raw.log;
+    let refusals_path = root.field("log").field("refusals_per_second");
+    within(
+        &refusals_path,
+        refusals_per_second.into(),
+        0,
+        MOST_REFUSALS_PER_SECOND,
+    )?;
     Ok(Policy {
         unmatched: raw.unmatched,
         expose_reason: raw.expose_reason,
@@ -92,7 +114,9 @@ fn policy(raw: RawConfig, environment: Environment<'_>) -> Result<Policy, Config
         remote,
         inspector,
         host_verify: no_verifier,
+        refusals_per_second,
         sources,
+        warnings,
     })
 }
 

@@ -30,6 +30,9 @@ pub struct RawConfig {
     /// Where events are remembered. Default: in memory, 100000 of them.
     #[serde(default)]
     pub(super) store: RawStore,
+    /// What is logged.
+    #[serde(default)]
+    pub(super) log: RawLog,
     /// Keeps the last decisions, and shows them on a page. Default: off.
     pub(super) inspector: Option<RawInspector>,
     pub(super) sources: Vec<RawSource>,
@@ -83,6 +86,25 @@ pub(super) enum RawStoreKind {
     #[default]
     Memory,
     Redis,
+}
+
+/// What is logged.
+#[derive(Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub(super) struct RawLog {
+    /// How many refusals a worker logs in a second at most; of the others it logs the number. Default:
+    /// 20.
+    #[cfg_attr(feature = "schema", schemars(range(min = 0, max = 1000)))]
+    pub(super) refusals_per_second: u32,
+}
+
+impl Default for RawLog {
+    fn default() -> Self {
+        Self {
+            refusals_per_second: 20,
+        }
+    }
 }
 
 /// The inspector: the last decisions, on a page.

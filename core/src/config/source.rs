@@ -6,6 +6,7 @@ use super::raw::{
 };
 use super::secrets::Given;
 use super::signature::{self, Parameters};
+use super::warnings::{self, Warning};
 use super::{ConfigError, Environment, Path, dedupe, presets, within};
 use crate::json::{Root, Selector};
 use crate::payload::{HostPattern, Requirement, UrlRule, is_host};
@@ -27,6 +28,7 @@ pub(super) fn compile(
     path: &Path,
     raw: RawSource,
     mode: Mode,
+    warnings: &mut Vec<Warning>,
 ) -> Result<Source, ConfigError> {
     let name_path = path.field("name");
     let is_name_byte =
@@ -133,6 +135,8 @@ pub(super) fn compile(
         tolerance,
         &mut fields,
     )?;
+    let key_path = path.field("dedupe").field("key");
+    warnings::key(&key_path, &dedupe, &scheme.id, warnings);
     let acknowledge_as = raw.acknowledge_as.or(preset.acknowledge_as);
     if let Some(status) = acknowledge_as {
         within(&path.field("acknowledge_as"), u64::from(status), 200, 299)?;
@@ -178,6 +182,7 @@ pub(super) fn compile(
         dedupe,
         acknowledge_as,
         name: raw.name.into(),
+        preset: raw.preset.map(Into::into),
     })
 }
 

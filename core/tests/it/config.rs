@@ -40,7 +40,7 @@ fn shape() {
     refused(
         |c| c["sorces"] = json!([]),
         "sorces: unknown field `sorces`, expected one of `mode`, `unmatched`, `expose_reason`, \
-         `hold_headers`, `store`, `inspector`, `sources`",
+         `hold_headers`, `store`, `log`, `inspector`, `sources`",
     );
     refused(
         |c| c["sources"][0]["dedupe"] = json!({ "in_fligth": "wait" }),

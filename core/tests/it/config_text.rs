@@ -22,6 +22,7 @@ fn configurations() -> [Value; 2] {
             "timeout_milliseconds": 250,
             "on_error": "memory",
         },
+        "log": { "refusals_per_second": 20 },
         "inspector": { "path": "/inspector", "events": 100, "token_env": "INSPECTOR" },
         "sources": [{
             "name": "spelled",

@@ -25,3 +25,4 @@ mod store;
 mod support;
 mod tidy;
 mod vectors;
+mod warnings;
