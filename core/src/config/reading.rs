@@ -31,9 +31,14 @@ fn refusal(text: &[u8], error: &serde_json::Error) -> ConfigError {
         let (path, problem) = in_words(path, said);
         return ConfigError::new(&path, problem);
     }
-    // Where one of several words belongs, the parser takes anything else for torn JSON.
-    if said == "expected value" && serde_json::from_slice::<IgnoredAny>(text).is_ok() {
-        let problem = format!("is not a string, expected {}", accepted(&path, None));
+    // What the parser takes for torn JSON, and is not: something else where one of several words
+    // belongs, and a list that is longer than an object has fields.
+    if serde_json::from_slice::<IgnoredAny>(text).is_ok() {
+        let (path, seen, expected) = match said {
+            "trailing characters" => (path.without_index(), "is a list", Some("struct")),
+            _ => (path, "is not a string", None),
+        };
+        let problem = format!("{seen}, expected {}", accepted(&path, expected));
         return ConfigError::new(&path, problem);
     }
     let said = if error.is_eof() {
