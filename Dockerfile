@@ -18,6 +18,7 @@ COPY deploy/module.sh deploy/module.sh
 # The rest of the workspace, not built here: cargo wants to know it.
 COPY bench bench
 COPY cli cli
+COPY inbox inbox
 COPY tests tests
 RUN deploy/module.sh
 # Readable by everybody, whatever the checkout's files are.
