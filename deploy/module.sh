@@ -12,7 +12,7 @@ cd "$(dirname "$0")/.."
 cargo=${CARGO:-cargo}
 target=wasm32-wasip1
 
-# Now, for the folders of the registries must be there to be named.
+# Now, because the folders of the registries must exist to be named.
 "$cargo" fetch --quiet --locked --target "$target"
 flags=
 for sources in "${CARGO_HOME:-$HOME/.cargo}"/registry/src/*; do

@@ -15,7 +15,7 @@ pub(crate) struct Capture {
     pub(crate) form: &'static str,
     /// Names in lower case and values, pseudo-headers included, as Envoy hands them to the filter.
     pub(crate) headers: Vec<(Vec<u8>, Vec<u8>)>,
-    /// The body; nothing if the capture has none.
+    /// The body; `None` if the capture has none.
     pub(crate) body: Option<Vec<u8>>,
     /// When it was received, if the capture says so.
     pub(crate) received: Option<UnixMillis>,

@@ -141,7 +141,7 @@ fn collect(text: &str, path: &str, documents: &mut Vec<Document>) -> anyhow::Res
         texts(&root, &path, &mut inner);
         documents.push(Document { path, root });
         for (path, text) in inner {
-            // A text that only looks like Envoy's is none of ours.
+            // A text that only looks like Envoy's is left alone.
             let _ = collect(&text, &path, documents);
         }
     }

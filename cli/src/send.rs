@@ -142,7 +142,7 @@ pub(crate) fn run(args: &SendArgs) -> anyhow::Result<ExitCode> {
     })
 }
 
-/// What became of one callback.
+/// The result of one callback.
 #[derive(Debug)]
 struct Sent {
     guise: Guise,

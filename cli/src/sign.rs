@@ -63,7 +63,7 @@ pub(crate) fn run(args: &SignArgs) -> anyhow::Result<ExitCode> {
     let text = match &args.curl {
         None if headers.is_empty() => {
             return Err(anyhow!(
-                "this sender signs nothing: its token stands in the URL, which --curl prints"
+                "this sender signs nothing: its token is part of the URL, which --curl prints"
             ));
         }
         None => headers

@@ -19,8 +19,8 @@
 //! 16 bytes and a URL string 8, and keys that are spelled with escapes are copied: at the worst,
 //! while a buffer is moved to grow, seven times the body, and next to nothing for honest ones.
 //!
-//! Not done here: no tree, no numbers as numbers (an integer is told from a fraction by its text),
-//! no resumption in the middle of a body.
+//! It builds no tree, does not convert numbers (an integer is recognised by its text), and does not
+//! resume in the middle of a body.
 
 mod keys;
 mod lanes;

@@ -1062,7 +1062,7 @@ const IMPLEMENTATION_DEFINED: &[(&str, Option<&str>)] = &[
     ("i_number_too_big_neg_int.json", None),
     ("i_number_too_big_pos_int.json", None),
     ("i_number_very_big_negative_int.json", None),
-    // A surrogate stands in an escape, and with its other half.
+    // A surrogate is escaped, and paired with its other half.
     (
         "i_object_key_lone_2nd_surrogate.json",
         Some("surrogate escapes in pairs"),

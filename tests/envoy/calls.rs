@@ -314,7 +314,7 @@ fn a_new_event_takes_these_calls_and_no_other() {
             "proxy_get_shared_data",
             "proxy_set_shared_data",
             "proxy_increment_metric",
-            // What the upstream is told.
+            // Headers added for the upstream.
             "proxy_add_header_map_value x-callback-guard-source",
             "proxy_add_header_map_value x-callback-guard-id",
             "proxy_add_header_map_value x-callback-guard-key",

@@ -1,4 +1,4 @@
-//! Half of what Envoy and this machine can do together, for a long time: genuine callbacks, 5 %
+//! Half of the throughput of Envoy on this machine, for a long time: genuine callbacks, 5 %
 //! forged, 20 % duplicates, and an application that fails on 1 % of the events.
 //!
 //! `CALLBACK_GUARD_SOAK_SECONDS` is how long, 20 unless it is set; `CALLBACK_GUARD_SOAK_RATE` is
@@ -41,7 +41,7 @@ fn variable(name: &str) -> Option<f64> {
     Some(text.parse().unwrap_or_else(|_| panic!("{name}: {text}")))
 }
 
-/// Whether the application fails on the first delivery of an event, and how the sender is told.
+/// Whether the application fails on the first delivery of an event, and the status that the sender gets.
 fn failure(event: u64) -> Option<u16> {
     match random(event ^ 0x50a4) % 200 {
         0 => Some(500),

@@ -42,7 +42,7 @@ const CALLED: &[&str] = &[
     "random_get",
 ];
 
-/// What the SDK names in methods that a filter could use and this one does not: they stand in its
+/// What the SDK names in methods that a filter could use and this one does not: they are in its
 /// tables of methods, so no linker can drop them. The proxy answers them with an error.
 const ONLY_NAMED: &[&str] = &[
     "proxy_close_stream",
@@ -153,7 +153,7 @@ fn envoy_allows_the_module_these_and_no_other() {
     assert_eq!(allowed.unwrap(), names(&[CALLED, CALLBACKS]));
 }
 
-/// The flag for this stands in `.cargo/config.toml`; a build without it works, and is slower.
+/// The flag for this is in `.cargo/config.toml`; a build without it works, and is slower.
 #[test]
 fn the_module_looks_at_sixteen_bytes_at_a_time() {
     let bytes = std::fs::read(wasm::module(&|_| {}).unwrap()).unwrap();

@@ -93,7 +93,7 @@ fn bucket(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// Head, body and claim of one event: all that the guard computes before a request is sent on.
+/// Head, body and claim of one event: all that the guard computes before a request is forwarded.
 fn guard(criterion: &mut Criterion) {
     let policy = policy();
     let key = Key::secret(Algorithm::HmacSha256, KEY.as_bytes()).unwrap();

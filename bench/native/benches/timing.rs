@@ -7,7 +7,7 @@
 //! only ever makes it longer. The largest |t| counts. Above 10 the times differ for certain; below
 //! 4.5 nothing was found, which is no proof that there is nothing.
 //!
-//! The first rows tell whether the test itself can be believed: one class compared with itself must
+//! The first rows show whether the test itself can be trusted: one class compared with itself must
 //! stay small, and a comparison that ends at the first difference must be found out.
 
 #![allow(

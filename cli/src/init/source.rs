@@ -8,7 +8,7 @@ use callback_guard_core::config;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-/// What stands for a secret while the configuration is checked: valid as UTF-8, base64 and hex.
+/// A placeholder for a secret while the configuration is checked: valid as UTF-8, base64 and hex.
 const ASSUMED: &[u8] = b"00000000000000000000000000000000";
 
 /// Which part of the path `match` compares.

@@ -28,7 +28,7 @@ pub(super) struct Plan {
     pub(super) retry_wait: Duration,
     policy: Policy,
     url: Uri,
-    /// With a token that nobody has, where the token stands in the URL.
+    /// With a token that nobody has, if the token is part of the URL.
     forged_url: Uri,
     bodies: Bodies,
     id: Option<String>,
@@ -116,7 +116,7 @@ impl Plan {
         })
     }
 
-    /// When the callback `index` is due, from the start; nothing if it is at once.
+    /// When the callback `index` is due, from the start; `None` if it is due at once.
     pub(super) fn due(&self, index: u64) -> Option<Duration> {
         let index = u32::try_from(index).unwrap_or(u32::MAX);
         let rate = self.rate?;

@@ -1,4 +1,4 @@
-//! What came of it all.
+//! The results of all callbacks, summed up.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

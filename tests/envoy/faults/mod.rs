@@ -1,7 +1,7 @@
 //! An application that fails in every way, a listener that is reloaded under load, an Envoy or a VM
 //! that is killed under load, a clock that steps; and senders that come again until they get a 2xx.
 //!
-//! At the end there is a table. Nothing may be lost: who was told 2xx has been delivered. Nothing
+//! At the end there is a table. Nothing may be lost: an event whose sender got 2xx has been delivered. Nothing
 //! may be delivered again after a 2xx, unless nobody can have known of that: the answer came after
 //! the route's timeout or was cut off, or the store went away with its process.
 
@@ -64,7 +64,7 @@ fn unhurried(id: &str, delivery: usize) -> (Did, Answer) {
     (Did::Accepted, Answer::status(200).after(delay))
 }
 
-/// What came of a fault that leaves Envoy and its store as they are: nothing is delivered again, and
+/// The result of a fault that leaves Envoy and its store as they are: nothing is delivered again, and
 /// afterwards all events are known.
 #[track_caller]
 fn finish(
@@ -324,7 +324,7 @@ fn nothing_is_lost_and_nothing_is_delivered_twice() {
     }
 }
 
-/// One by one, on one worker: what becomes of each request whose VM dies.
+/// One by one, on one worker: the outcome of each request whose VM dies.
 #[test]
 fn a_vm_that_dies_loses_no_event_and_lets_nothing_through() {
     let directory = tempfile::tempdir().unwrap();

@@ -1,4 +1,4 @@
-//! Senders that come again until they get a 2xx, what the application did, and what came of both.
+//! Senders that repeat until they get a 2xx, what the application did, and the result.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -107,7 +107,7 @@ impl Senders {
         })
     }
 
-    /// Sends each event until it is told 2xx, as many at once as there are senders.
+    /// Sends each event until it gets a 2xx, as many at once as there are senders.
     pub fn send(&self, events: &[String]) {
         std::thread::scope(|scope| {
             for sender in 0..SENDERS {
@@ -152,7 +152,7 @@ impl Senders {
     }
 }
 
-/// What came of one fault.
+/// The result of one fault.
 pub struct Row {
     fault: String,
     events: usize,

@@ -53,7 +53,7 @@ impl Default for Options {
     }
 }
 
-/// What came of a new listener configuration.
+/// The result of a new listener configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Update {
     /// It is at work on all workers, for new connections.
@@ -135,7 +135,7 @@ impl Envoy {
     ///
     /// # Errors
     ///
-    /// If it cannot be run. What it says of the configuration stands in the output.
+    /// If it cannot be run. Its findings are in the output.
     pub fn validate(binary: &EnvoyBinary, render: &Render, options: &Options) -> Result<Output> {
         let directory = places::run()?;
         let config = render.write(directory.path())?;

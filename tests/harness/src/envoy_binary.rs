@@ -43,7 +43,7 @@ enum Launcher {
 ///
 /// # Errors
 ///
-/// If there is none: what was tried, what came of it, and how to get one.
+/// If there is none: what was tried, why it failed, and how to get one.
 pub fn find(progress: &dyn Fn(&str)) -> Result<EnvoyBinary> {
     static FOUND: Mutex<Option<EnvoyBinary>> = Mutex::new(None);
 

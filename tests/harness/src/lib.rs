@@ -36,7 +36,7 @@
 //! | start an inbox, or a PostgreSQL for it | [`InboxSetup`], then [`Inbox`]; [`Postgres`] |
 //! | change `envoy.yaml` | [`Render`] |
 //! | write requests, bodies, floods, raw bytes | [`client`] |
-//! | tell the application what to do, and see what it got | [`upstream`] |
+//! | script the application's answers, and see what it received | [`upstream`] |
 //! | read logs and statistics, change the listener, kill Envoy | [`Envoy`] |
 //! | wait for something | [`wait`] |
 //!

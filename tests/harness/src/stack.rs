@@ -173,11 +173,11 @@ impl Stack {
         client::begin(self.address(), request.clone())
     }
 
-    /// Sends all requests and returns what came of each, in the same order.
+    /// Sends all requests and returns the result of each, in the same order.
     ///
     /// # Errors
     ///
-    /// If the system refuses threads. What goes wrong with a request stands in its own result.
+    /// If the system refuses threads. A request that fails does so in its own result.
     pub fn send_all(&self, requests: Vec<Request>, load: Load) -> Result<Vec<Result<Response>>> {
         client::send_all(self.address(), requests, load)
     }

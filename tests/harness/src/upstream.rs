@@ -1,4 +1,4 @@
-//! The application behind Envoy: records what reaches it, and answers as it is told.
+//! The application behind Envoy: records what reaches it, and answers by a script.
 
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -68,10 +68,10 @@ pub enum BodyState {
     Receiving,
 }
 
-/// What became of the answer.
+/// The fate of the answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// The peer went away first, or the upstream broke off as it was told to.
+    /// The peer went away first, or the upstream broke off by its script.
     Abandoned,
     /// The head of the response was handed over.
     Answered,
@@ -90,7 +90,7 @@ pub struct Recorded {
     pub trailers: Vec<(String, Vec<u8>)>,
     /// How far the body has come.
     pub body_state: BodyState,
-    /// What became of the answer.
+    /// The fate of the answer.
     pub outcome: Outcome,
 }
 

@@ -217,7 +217,7 @@ fn compose_connects_what_envoy_yaml_names() {
     // Docker kills after ten seconds, unless told otherwise.
     assert_eq!(service.stop_grace_period.as_deref(), Some("40s"));
 
-    // The cluster's host is a service, on the port that it is told to listen on.
+    // The cluster's host is a service, on the port that it listens on.
     let endpoint = "/static_resources/clusters/0/load_assignment/endpoints/0/lb_endpoints/0/endpoint/address/socket_address";
     let endpoint = envoy.pointer(endpoint).unwrap();
     let app = endpoint["address"].as_str().unwrap();

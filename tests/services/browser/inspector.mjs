@@ -68,7 +68,7 @@ async function look() {
   assert.deepEqual((await verdicts()).sort(), ["duplicate", "forwarded", "forwarded", "signature_missing", "timestamp_too_old"]);
   await until("the answer comes", async () => (await rows.filter({ hasText: "500" }).count()) === 1);
   assert.match(await rows.filter({ hasText: "500" }).textContent(), /not accepted; may come again/);
-  assert.match(await page.locator("#news").textContent(), /^\d new: /, "screen readers are told");
+  assert.match(await page.locator("#news").textContent(), /^\d new: /, "screen readers announce it");
   assert.match(await page.locator("#chart").getAttribute("aria-label"), /1 forwarded, 1 forwarded, not accepted, 1 duplicate, 2 refused, 0 guard failed/);
   assert.equal(await page.locator("#legend").textContent(), "1 forwarded1 forwarded, not accepted1 duplicate2 refused0 guard failed");
 

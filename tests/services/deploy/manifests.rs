@@ -1,6 +1,6 @@
 //! The manifests: held against their schemas, put together to what Envoy gets of them, and run.
 //!
-//! What Istio and Envoy Gateway make of a manifest is told here as their sources have it: Istio,
+//! What Istio and Envoy Gateway make of a manifest follows their sources: Istio,
 //! `pilot/pkg/model/extensions.go` and `pkg/wasm/convert.go`; Envoy Gateway,
 //! `internal/xds/translator/{wasm,request_buffer,httpfilters}.go`.
 
@@ -539,7 +539,7 @@ fn kubernetes_shows_metrics_and_readiness_and_nothing_else() {
     assert!(stack.envoy.is_running());
 }
 
-/// The block of `envoy.yaml` that stands there as a comment.
+/// The block that is a comment in `envoy.yaml`.
 fn commented(start: &str) -> Value {
     let text = read("envoy.yaml");
     let lines = text

@@ -47,7 +47,7 @@ const TROUBLES: [Trouble; 7] = [
     Trouble::EnvoyDies,
 ];
 
-/// What came of one trouble.
+/// The result of one fault.
 #[derive(Default)]
 struct Row {
     requests: usize,

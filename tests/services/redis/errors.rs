@@ -230,7 +230,7 @@ fn a_failed_settle_is_retried_until_it_is_told() {
     fleet.relay.set(Network::Stalled);
     gate.open();
     let first = sent.finish().unwrap();
-    // Held for one time-out, then sent on: the upstream has it.
+    // Held for one time-out, then forwarded: the upstream has it.
     assert_eq!(first.status, 200);
     assert_eq!(fleet.stat("store_errors_total.error.timeout").unwrap(), 1);
     fleet.relay.set(Network::Up);
@@ -277,7 +277,7 @@ fn an_outage_costs_a_few_timeouts_and_then_nothing() {
         fleet.stat("store_fallbacks_total.action.memory").unwrap(),
         40
     );
-    // It closes by itself, and what was delivered meanwhile is told.
+    // It closes by itself, and what was delivered meanwhile is recorded.
     fleet.relay.set(Network::Up);
     wait_for("the circuit to close", || {
         (fleet.stat("store_circuits_open").unwrap() == 0).then_some(())

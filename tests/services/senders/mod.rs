@@ -93,7 +93,7 @@ fn request(path: &str, headers: &[(String, String)], body: Body) -> Request {
 #[track_caller]
 fn check(stack: &Stack, source: &str, path: &str, headers: &[(String, String)], text: &str) {
     for protocol in Protocol::ALL {
-        // The id of the event stands in every body, and is signed by every sender.
+        // The id of the event is in every body, and is signed by every sender.
         let changed = text.replacen("event-", "event_", 1);
         assert_ne!(changed, text);
         for body in [Body::one_piece(changed.clone()), Body::halves(changed)] {
