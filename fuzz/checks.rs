@@ -25,7 +25,7 @@ use callback_guard_core::guard::{Answer, Decision, Guard};
 use callback_guard_core::json::Scratch;
 use callback_guard_core::outcome::Outcome;
 use callback_guard_core::pairs;
-use callback_guard_core::policy::Policy;
+use callback_guard_core::policy::{Destination, Policy};
 use callback_guard_core::request::RequestHead;
 use callback_guard_core::scheme::Proof;
 use callback_guard_core::store::bucket::{Bucket, Claimed, Fingerprint, OwnerToken};
@@ -74,6 +74,15 @@ fn policy(extra: &str) -> Policy {
     let text = format!(
         r#"{{"sources":[{{"name":"suno","match":{{"path":"/callbacks/suno"}},"preset":"suno",
         "secrets":[{{"value":"another-key"}},{{"value":"{SECRET}"}}],"max_body_bytes":4096{extra}}}]}}"#
+    );
+    config::parse(text.as_bytes(), &|_| None).unwrap()
+}
+
+/// As [`policy`], where requests of no source pass.
+fn passing() -> Policy {
+    let text = format!(
+        r#"{{"unmatched":"pass","sources":[{{"name":"suno","match":{{"path":"/callbacks/suno"}},
+        "preset":"suno","secrets":[{{"value":"{SECRET}"}}]}}]}}"#
     );
     config::parse(text.as_bytes(), &|_| None).unwrap()
 }
@@ -234,6 +243,11 @@ pub(crate) fn head(data: &[u8]) {
         other => panic!("{other:?}"),
     };
     assert_eq!(seen, reference_head(&given), "{decision:?}");
+    // Where others pass, nothing does that an application takes for the guarded path.
+    static PASSING: LazyLock<Policy> = LazyLock::new(passing);
+    if is_taken_for_guarded(head.target()) {
+        assert_ne!(PASSING.destination(&head), Destination::Elsewhere);
+    }
     // In any case, and with `_` for `-`.
     let is_own = |name: &[u8]| {
         let plain = String::from_utf8_lossy(name).to_ascii_lowercase();
@@ -242,6 +256,96 @@ pub(crate) fn head(data: &[u8]) {
     assert!(head.own_headers().all(is_own));
     let own = given.iter().filter(|(name, _)| is_own(name)).count();
     assert_eq!(head.own_headers().count(), own);
+}
+
+/// Whether the path of a request is the guarded one to an application that ignores much: some of what
+/// near misses are, by another hand.
+fn is_taken_for_guarded(target: &[u8]) -> bool {
+    let mut path = String::from_utf8_lossy(target).to_lowercase();
+    path.truncate(path.find(['?', '#']).unwrap_or(path.len()));
+    let mut decoded = Vec::new();
+    for _ in 0..3 {
+        decoded.clear();
+        let mut rest = path.as_str();
+        while let Some(at) = rest.find('%') {
+            let (plain, escape) = rest.split_at(at);
+            decoded.extend_from_slice(plain.as_bytes());
+            let byte = escape.get(1..3).and_then(|digits| {
+                let is_hex = digits.bytes().all(|byte| byte.is_ascii_hexdigit());
+                is_hex
+                    .then(|| u8::from_str_radix(digits, 16).ok())
+                    .flatten()
+            });
+            decoded.push(byte.unwrap_or(b'%'));
+            rest = &escape[if byte.is_some() { 3 } else { 1 }..];
+        }
+        decoded.extend_from_slice(rest.as_bytes());
+        path = String::from_utf8_lossy(&decoded).to_lowercase();
+    }
+    let path = path.replace('\\', "/");
+    let mut segments: Vec<&str> = Vec::new();
+    for segment in path.split('/') {
+        match segment.split(';').next().unwrap_or_default().trim() {
+            "" | "." => {}
+            ".." => drop(segments.pop()),
+            name => segments.push(name),
+        }
+    }
+    segments == ["callbacks", "suno"]
+}
+
+/// Whether the parameters of a content type leave no doubt that the text is UTF-8.
+fn is_utf8(parameters: &str) -> bool {
+    if !parameters
+        .bytes()
+        .all(|byte| byte == b'\t' || (b' '..=b'~').contains(&byte))
+    {
+        return false;
+    }
+    let mentions = parameters.to_ascii_lowercase().matches("charset").count();
+    let mut pieces = vec![String::new()];
+    let (mut quoted, mut escaped) = (false, false);
+    for character in parameters.chars() {
+        if character == ';' && !quoted {
+            pieces.push(String::new());
+            continue;
+        }
+        quoted ^= character == '"' && !escaped;
+        escaped = quoted && character == '\\' && !escaped;
+        pieces.last_mut().unwrap().push(character);
+    }
+    let is_token = |text: &str| {
+        let is = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+        !text.is_empty() && text.bytes().all(is)
+    };
+    let mut values = Vec::new();
+    for piece in &pieces {
+        let piece = piece.trim_matches([' ', '\t']);
+        if piece.is_empty() {
+            continue;
+        }
+        let (name, value) = piece.split_once('=').unwrap_or_default();
+        let inside = value
+            .strip_prefix('"')
+            .and_then(|rest| rest.strip_suffix('"'));
+        // Nothing stands behind a closing quote.
+        let is_quoted = inside.is_some_and(|inside| {
+            let mut escaped = false;
+            inside.chars().all(|character| {
+                let ends = character == '"' && !escaped;
+                escaped = character == '\\' && !escaped;
+                !ends
+            }) && !escaped
+        });
+        if quoted || !is_token(name) || !(is_quoted || is_token(value)) {
+            return mentions == 0 && !parameters.contains(',');
+        }
+        if name.eq_ignore_ascii_case("charset") {
+            values.push(inside.unwrap_or(value).to_ascii_lowercase());
+        }
+    }
+    let is_right = |value: &String| value == "utf-8" || value == "utf8";
+    mentions == values.len() && values.len() <= 1 && values.iter().all(is_right)
 }
 
 /// The steps of the contract, one after the other.
@@ -279,7 +383,9 @@ fn reference_head(given: &[(&[u8], &[u8])]) -> Option<Code> {
             .strip_suffix("+json")
             .and_then(|base| base.split_once('/'))
             .is_some_and(|(kind, base)| token(kind) && token(base));
-    if !is_json {
+    let full = String::from_utf8_lossy(media_type);
+    let parameters = full.split_once(';').map_or("", |(_, rest)| rest);
+    if !is_json || !is_utf8(parameters) {
         return Some(Code::UnsupportedMediaType);
     }
     let is_identity = |value: &&[u8]| value.trim_ascii().eq_ignore_ascii_case(b"identity");

@@ -41,6 +41,7 @@
 
 pub mod authenticate;
 pub mod config;
+mod content_type;
 pub mod event;
 pub mod guard;
 pub mod inspector;

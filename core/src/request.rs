@@ -2,6 +2,7 @@
 //!
 //! Header values are bytes: a sender may put anything there, UTF-8 or not.
 
+use crate::content_type;
 use crate::verdict::{Code, Rejection};
 
 /// The name of the headers that only the guard may set towards the upstream.
@@ -146,12 +147,14 @@ impl<'a> RequestHead<'a> {
         }
     }
 
-    /// Checks the content type, without its parameters, in any case, against `accepted` media
-    /// types; a `+json` type counts as `application/json`.
+    /// Checks the content type, in any case, against `accepted` media types; a `+json` type counts as
+    /// `application/json`. Of its parameters only `charset` matters, for JSON and forms: given once at
+    /// most, and UTF-8.
     ///
     /// # Errors
     ///
-    /// [`Code::UnsupportedMediaType`] if it is missing, another, or there are several.
+    /// [`Code::UnsupportedMediaType`] if it is missing, another, there are several, or some reader may
+    /// take its text for another than UTF-8.
     ///
     /// Source: RFC 9110, 8.3; RFC 6839, 3.1 (`+json`).
     pub fn check_media_type(&self, accepted: &[Box<str>]) -> Result<MediaType, Rejection> {
@@ -159,11 +162,11 @@ impl<'a> RequestHead<'a> {
         let Occurrence::Once(value) = self.media_type else {
             return Err(refused);
         };
-        let essence = value
-            .split(|byte| *byte == b';')
-            .next()
-            .unwrap_or_default()
-            .trim_ascii();
+        let end = value.iter().position(|byte| *byte == b';');
+        let (essence, parameters) = value
+            .split_at_checked(end.unwrap_or(value.len()))
+            .unwrap_or_default();
+        let essence = essence.trim_ascii();
         let kind = if is_json(essence) {
             MediaType::Json
         } else {
@@ -173,7 +176,15 @@ impl<'a> RequestHead<'a> {
             (MediaType::Json, JSON) => true,
             (_, accepted) => essence.eq_ignore_ascii_case(accepted.as_bytes()),
         });
-        if is_accepted { Ok(kind) } else { Err(refused) }
+        if !is_accepted {
+            return Err(refused);
+        }
+        let is_text = kind == MediaType::Json || essence.eq_ignore_ascii_case(FORM);
+        if is_text && !content_type::are_utf8(parameters) {
+            let why = "its parameters may name another character set than UTF-8";
+            return Err(Rejection::because(Code::UnsupportedMediaType, why));
+        }
+        Ok(kind)
     }
 
     /// Checks that the body is not compressed: what is signed and checked is what is forwarded.
@@ -223,6 +234,9 @@ pub enum MediaType {
     /// Another type that the source accepts: only header and body parts can be used.
     Other,
 }
+
+/// The media type of forms.
+const FORM: &[u8] = b"application/x-www-form-urlencoded";
 
 /// The media type that every source accepts unless it says otherwise.
 pub const JSON: &str = "application/json";
@@ -290,7 +304,9 @@ mod tests {
     fn json_media_types_in_any_case_with_any_parameter_are_accepted() {
         media_type("application/json", true);
         media_type("Application/JSON; charset=utf-8", true);
-        media_type("application/json;charset=latin1;x=y", true);
+        media_type("application/json;charset=latin1;x=y", false);
+        media_type("application/json;x=y", true);
+        media_type("application/json ; charset=utf-8", true);
         media_type("application/cloudevents+json", true);
         media_type("application/+json", false);
         media_type("application/json, text/plain", false);

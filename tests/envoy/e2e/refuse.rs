@@ -22,6 +22,11 @@ fn refusals() -> Vec<(Request, u16, &'static str)> {
             "unsupported_media_type",
         ),
         (
+            genuine().replace("content-type", "application/json; charset=utf-7"),
+            415,
+            "unsupported_media_type",
+        ),
+        (
             genuine().header("content-encoding", "gzip"),
             415,
             "unsupported_content_encoding",
@@ -63,6 +68,11 @@ fn refusals() -> Vec<(Request, u16, &'static str)> {
         (with("[]"), 400, "json_malformed"),
         (with("{\"a\":1,\"a\":1}"), 400, "json_duplicate_key"),
         (with(&deep), 400, "json_too_deep"),
+        (
+            with("{\"taskId\":\"a\",\"ta\u{17f}\u{212a}ID\":\"b\"}"),
+            400,
+            "json_ambiguous_key",
+        ),
         (with("{}"), 422, "id_missing"),
         (
             with("{\"taskId\":\"a\",\"data\":{\"taskId\":\"b\"}}"),
