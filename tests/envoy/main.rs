@@ -20,6 +20,7 @@ mod faults;
 mod hostile;
 mod memory;
 mod soak;
+mod stop;
 mod supply;
 #[path = "../support/mod.rs"]
 mod support;

@@ -8,7 +8,7 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use callback_guard_harness::{Render, places, wasm};
+use callback_guard_harness::{Render, Setup, places, wasm};
 use serde_json::{Value, json};
 
 /// What the guard calls: its own border, and what Rust's standard library needs of WASI to read the
@@ -400,4 +400,24 @@ fn the_bill_of_materials_is_that_of_the_lock_file() {
         made.display(),
         told.display()
     );
+}
+
+/// With the guard in it: what stands in its block counts, too.
+#[test]
+fn envoy_starts_with_each_shipped_file_and_warns_of_nothing() {
+    for name in ["envoy.yaml", "deploy/redis/envoy.yaml"] {
+        let text = fs::read_to_string(places::repository().join(name)).unwrap();
+        let stack = Setup::new()
+            .env("CALLBACK_GUARD_REDIS_TOKEN", "guard:change-me-webdis")
+            .render(|_| Render::yaml(&text))
+            .start()
+            .unwrap();
+        let log = stack.envoy.log();
+        for line in log.lines() {
+            let is_warning = ["[warning]", "[error]", "[critical]", "eprecated"]
+                .iter()
+                .any(|sign| line.contains(sign));
+            assert!(!is_warning, "{name}: {line}");
+        }
+    }
 }
