@@ -6,14 +6,21 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::process::Command;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use callback_guard_core::config;
 use callback_guard_harness::envoy::Options;
 use callback_guard_harness::{Body, Render, Request, Setup, Stack, client, upstream, wasm};
 use serde_json::{Value, json};
+use tempfile::TempDir;
 
+use super::programs::{find, run};
 use super::schemas;
-use super::support::{body, document, documents, forged, genuine, in_halves, path, read};
+use super::support::{
+    body, document, documents, forged, genuine, in_halves, parse_documents, path, read,
+};
 
 /// Every YAML file of Kubernetes resources under `deploy/`.
 fn manifests() -> Vec<(String, Value)> {
@@ -24,7 +31,14 @@ fn manifests() -> Vec<(String, Value)> {
             .map(|file| file.unwrap().file_name().into_string().unwrap())
             .filter(|name| name.ends_with(".yaml"))
             // Values of a chart; a patch, which `image_volume` makes whole.
-            .filter(|name| !["gateway-values.yaml", "image-volume.yaml"].contains(&name.as_str()))
+            .filter(|name| {
+                ![
+                    "gateway-values.yaml",
+                    "image-volume.yaml",
+                    "kustomization.yaml",
+                ]
+                .contains(&name.as_str())
+            })
             .collect();
         names.sort();
         for name in names {
@@ -447,9 +461,12 @@ fn kubernetes_gives_envoy_what_it_needs() {
     let container = &pod["containers"][0];
     let names: Vec<_> = container["env"].as_array().unwrap().iter().collect();
     let names: Vec<_> = names.iter().map(|it| it["name"].clone()).collect();
+    let names = names
+        .into_iter()
+        .filter(|name| *name != "CALLBACK_GUARD_DRAIN_DELAY"); // for the preStop hook
     let repository = Render::repository();
     let text = repository.document().unwrap().to_string();
-    for name in &names {
+    for name in names {
         assert!(text.contains(name.as_str().unwrap()), "{name}");
     }
     // The image is the one of the repository's Dockerfile, and the module is where envoy.yaml looks.
@@ -510,6 +527,12 @@ fn kubernetes_shows_metrics_and_readiness_and_nothing_else() {
     assert_eq!(sent.status, 200);
     assert_eq!(stack.upstream.heads(), 1);
 
+    for line in stack.envoy.log().lines() {
+        assert!(
+            !line.contains("[warning]") && !line.contains("eprecated"),
+            "{line}"
+        );
+    }
     let get = |page: &str| client::send(metrics, &Request::get(page)).unwrap();
     assert_eq!(get("/ready").text(), "LIVE\n");
     let text = get("/stats/prometheus").text();
@@ -537,6 +560,78 @@ fn kubernetes_shows_metrics_and_readiness_and_nothing_else() {
         assert_eq!(client::send(metrics, &post).unwrap().status, 404, "{page}");
     }
     assert!(stack.envoy.is_running());
+
+    // What the preStop hook does first: the pod is unready, and still serves.
+    stack.envoy.admin_post("/healthcheck/fail").unwrap();
+    assert_eq!(get("/ready").status, 503);
+    let event = body("kubernetes");
+    assert_eq!(
+        client::send(callbacks, &genuine(&event)).unwrap().status,
+        200
+    );
+}
+
+/// What `kubectl` makes of the base.
+fn kustomized() -> (TempDir, Vec<Value>) {
+    let directory = TempDir::new().unwrap();
+    let base = directory.path().join("base");
+    run(Command::new(path("deploy/kubernetes/base.sh"))
+        .arg(module())
+        .arg(&base));
+    let rendered = run(Command::new(find("kubectl", "kubernetes-client"))
+        .arg("kustomize")
+        .arg(&base));
+    (directory, parse_documents(&rendered).unwrap())
+}
+
+#[test]
+fn the_kustomize_base_is_complete_and_fits_its_schemas() {
+    let (_directory, mut documents) = kustomized();
+    // The lines of Base64 that kustomize makes are put together, as the API server does.
+    for document in &mut documents {
+        if let Some(Value::String(packed)) = document.pointer_mut("/binaryData/callback_guard.wasm")
+        {
+            packed.retain(|c| c != '\n');
+        }
+    }
+    let of_kind = |kind: &str| {
+        documents
+            .iter()
+            .find(|document| document["kind"] == kind)
+            .unwrap_or_else(|| panic!("no {kind}"))
+    };
+    let all: Vec<_> = documents
+        .iter()
+        .map(|document| ("the base".to_owned(), document.clone()))
+        .collect();
+    assert_eq!(all.len(), 4);
+    schemas::assert_fit(&all);
+
+    // The Deployment mounts the ConfigMap under the name that its content gives it.
+    let map = of_kind("ConfigMap");
+    let pod = &of_kind("Deployment")["spec"]["template"]["spec"];
+    assert_ne!(map["metadata"]["name"], "callback-guard");
+    assert_eq!(
+        pod["volumes"][0]["configMap"]["name"],
+        map["metadata"]["name"]
+    );
+    assert_eq!(map["data"]["envoy.yaml"], read("envoy.yaml"));
+    assert_eq!(map["data"]["drain.sh"], read("deploy/envoy/drain.sh"));
+    let module = STANDARD.encode(fs::read(module()).unwrap());
+    assert!(map["binaryData"]["callback_guard.wasm"] == module);
+
+    // The hook runs what the ConfigMap has, and ends before the pod is killed.
+    let container = &pod["containers"][0];
+    let hook = &container["lifecycle"]["preStop"]["exec"]["command"];
+    assert_eq!(*hook, json!(["bash", "/etc/envoy/drain.sh"]));
+    let delay = container["env"].as_array().unwrap().iter();
+    let delay: Vec<_> = delay
+        .filter(|it| it["name"] == "CALLBACK_GUARD_DRAIN_DELAY")
+        .map(|it| it["value"].as_str().unwrap())
+        .collect();
+    assert_eq!(delay, ["5"]);
+    let grace = pod["terminationGracePeriodSeconds"].as_u64().unwrap();
+    assert!(5 + 30 < grace);
 }
 
 /// The block that is a comment in `envoy.yaml`.

@@ -25,7 +25,7 @@ pub fn documents(name: &str) -> Vec<Value> {
     parse_documents(&read(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
 }
 
-fn parse_documents(text: &str) -> Result<Vec<Value>, Box<dyn std::error::Error>> {
+pub fn parse_documents(text: &str) -> Result<Vec<Value>, Box<dyn std::error::Error>> {
     let mut documents = Vec::new();
     for part in format!("\n{text}").split("\n---\n") {
         let document: yaml_serde::Value = yaml_serde::from_str(part)?;
