@@ -19,8 +19,9 @@ mod e2e;
 mod faults;
 mod hostile;
 mod memory;
+mod rollout;
 mod soak;
-mod stop;
+
 mod supply;
 #[path = "../support/mod.rs"]
 mod support;

@@ -1,8 +1,10 @@
-//! The end of an Envoy: `deploy/envoy/drain.sh` lets what is in flight get its answer.
+//! The end of an Envoy, and a new one beside it: `deploy/envoy/drain.sh` lets what is in flight get its
+//! answer; a canary gets copies of what the old one has accepted (docs/upgrading.md).
 
 use std::process::{Child, Command, ExitStatus, Stdio};
 
-use callback_guard_harness::{Answer, Gate, client, places, upstream, wait};
+use callback_guard_harness::{Answer, Gate, Request, client, places, upstream, wait};
+use serde_json::json;
 
 use crate::support::{Guarded, event, signed};
 
@@ -120,4 +122,46 @@ fn while_it_drains_each_answer_closes_its_connection() {
     connection.write(request).unwrap();
     let after = connection.read_response().unwrap().unwrap();
     assert_eq!(after.header("connection").as_deref(), Some("close"));
+}
+
+/// `request_mirror_policies`, as docs/upgrading.md has it.
+#[test]
+fn a_canary_judges_copies_and_changes_nothing() {
+    let canary = Guarded::start();
+    let address = canary.address();
+    let cluster = json!({
+        "name": "canary",
+        "load_assignment": { "cluster_name": "canary", "endpoints": [{ "lb_endpoints": [{ "endpoint": {
+            "address": { "socket_address": { "address": "127.0.0.1", "port_value": address.port() } },
+        } }] }] },
+    });
+    let guarded = Guarded::builder()
+        .render(|render| {
+            render.add_cluster(cluster).connection_manager(|manager| {
+                let route = &mut manager["route_config"]["virtual_hosts"][0]["routes"][0]["route"];
+                route["request_mirror_policies"] = json!([{ "cluster": "canary" }]);
+            })
+        })
+        .start();
+    // What the canary's application says reaches nobody.
+    canary.upstream.answer(Answer::status(500));
+    let (_, body) = event("copied");
+    assert_eq!(guarded.send(&signed(&body)).status, 200);
+    canary
+        .upstream
+        .wait_until("the copy", |records| records.len() == 1)
+        .unwrap();
+    // A duplicate is answered by the old one, and not copied; nor is a request without a signature.
+    assert_eq!(guarded.send(&signed(&body)).status, 200);
+    let unsigned = Request::post("/callbacks/suno").json(body);
+    assert_eq!(guarded.send(&unsigned).status, 401);
+    let (_, last) = event("copied");
+    assert_eq!(guarded.send(&signed(&last)).status, 200);
+    canary
+        .upstream
+        .wait_until("the second copy", |records| records.len() == 2)
+        .unwrap();
+    assert_eq!(canary.requests("suno", "forwarded"), 2);
+    assert_eq!(canary.requests("suno", "signature_missing"), 0);
+    assert_eq!(guarded.upstream.heads(), 2);
 }
