@@ -72,6 +72,7 @@ pub struct Envoy {
     admin: SocketAddr,
     listener: SocketAddr,
     workers: u32,
+    release: Option<(u32, u32)>,
     dynamic_listener: bool,
 }
 
@@ -92,6 +93,7 @@ impl Envoy {
     ///
     /// If it does not come up, with the end of its log.
     pub fn start(binary: &EnvoyBinary, render: &Render, options: &Options) -> Result<Self> {
+        let render = &render.clone().for_release(binary.release());
         let directory = places::run()?;
         let path = directory.path().to_path_buf();
         let config = if options.dynamic_listener {
@@ -127,6 +129,7 @@ impl Envoy {
             admin,
             listener,
             workers: options.workers,
+            release: binary.release(),
             dynamic_listener: options.dynamic_listener,
         })
     }
@@ -137,6 +140,7 @@ impl Envoy {
     ///
     /// If it cannot be run. Its findings are in the output.
     pub fn validate(binary: &EnvoyBinary, render: &Render, options: &Options) -> Result<Output> {
+        let render = &render.clone().for_release(binary.release());
         let directory = places::run()?;
         let config = render.write(directory.path())?;
         let mut run = Run::new(binary, render, options, directory.path());
@@ -333,6 +337,7 @@ impl Envoy {
             let name = format!("listener_manager.{name}");
             stats.get(&name).copied().unwrap_or(0)
         };
+        let render = render.clone().for_release(self.release);
         render.write_listener(&self.process.path)?;
 
         try_wait_for(DEADLINE, "an answer to the listener's update", || {

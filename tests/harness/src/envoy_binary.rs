@@ -220,6 +220,11 @@ impl EnvoyBinary {
         self.found_by
     }
 
+    /// Major and minor number of the release.
+    pub(crate) fn release(&self) -> Option<(u32, u32)> {
+        release(&self.version)
+    }
+
     /// The executable, if it is a file of this machine.
     pub fn path(&self) -> Option<&Path> {
         match &self.launcher {

@@ -52,6 +52,15 @@ impl Render {
         Self { document }
     }
 
+    /// The same for an Envoy of another release than the repository's: before 1.40 the list of
+    /// capabilities stood in the plugin, not in its `vm_config`.
+    pub(crate) fn for_release(self, release: Option<(u32, u32)>) -> Self {
+        if release.is_none_or(|release| release >= (1, 40)) {
+            return self;
+        }
+        self.edit(capabilities_to_plugin)
+    }
+
     /// The configuration as it stands.
     ///
     /// # Errors
@@ -378,6 +387,22 @@ fn guard_index(document: &mut Value) -> Result<usize> {
     filters
         .position(|filter| filter["name"] == WASM)
         .with_context(|| format!("the Envoy configuration has no {WASM}"))
+}
+
+fn capabilities_to_plugin(value: &mut Value) {
+    const LIST: &str = "capability_restriction_config";
+
+    match value {
+        Value::Object(members) => {
+            let vm = members.get_mut("vm_config").and_then(Value::as_object_mut);
+            if let Some(list) = vm.and_then(|vm| vm.remove(LIST)) {
+                members.insert(LIST.to_owned(), list);
+            }
+            members.values_mut().for_each(capabilities_to_plugin);
+        }
+        Value::Array(items) => items.iter_mut().for_each(capabilities_to_plugin),
+        _ => {}
+    }
 }
 
 fn plugin(document: &mut Value, guard: usize) -> Result<&mut Value> {
