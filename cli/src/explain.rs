@@ -348,6 +348,7 @@ pub(crate) fn unit_name(unit: Unit) -> &'static str {
     match unit {
         Unit::Seconds => "seconds, 10 digits",
         Unit::Milliseconds => "milliseconds, 13 digits",
+        Unit::Rfc3339 => "RFC 3339",
     }
 }
 

@@ -3,7 +3,7 @@
 use anyhow::{Context, anyhow};
 use callback_guard_core::payload::FieldType;
 use callback_guard_core::policy::Source;
-use callback_guard_core::scheme::{IdAt, TimestampPlace, Unit};
+use callback_guard_core::scheme::{IdAt, TimestampPlace, Unit, written};
 use callback_guard_core::time::UnixMillis;
 use include_dir::{Dir, include_dir};
 use serde::Deserialize;
@@ -114,21 +114,18 @@ pub(crate) fn made_for(source: &Source, id: &str, now: UnixMillis) -> Vec<u8> {
     }
     let slot = match &source.scheme.id {
         IdAt::Pointers { slots, .. } => pointer(slots.start),
-        IdAt::BodyDigest | IdAt::Header(_) => Some("/id"),
+        IdAt::BodyDigest | IdAt::MessageDigest | IdAt::Header(_) => Some("/id"),
     };
     put(&mut body, slot.unwrap_or("/id"), json!(id));
     if let Some(at) = source.scheme.timestamp()
         && let TimestampPlace::Pointer(slot) = at.place
     {
         let value = match at.unit {
-            Unit::Seconds => now.as_seconds(),
-            Unit::Milliseconds => now.as_millis(),
+            Unit::Seconds => json!(now.as_seconds()),
+            Unit::Milliseconds => json!(now.as_millis()),
+            Unit::Rfc3339 => json!(written(now, at.unit)),
         };
-        put(
-            &mut body,
-            pointer(slot).unwrap_or("/timestamp"),
-            json!(value),
-        );
+        put(&mut body, pointer(slot).unwrap_or("/timestamp"), value);
     }
     body.to_string().into_bytes()
 }

@@ -8,11 +8,11 @@ use sha2::{Digest, Sha256};
 use crate::event::EventKey;
 use crate::inspector::Notes;
 use crate::json::{self, Document, JsonError, Kind, Scratch};
-use crate::message_id::{self, MessageId};
+use crate::message_id::MessageId;
 use crate::policy::{HeaderRole, KeyPart, Policy, Source};
 use crate::request::{MediaType, Occurrence, RequestHead};
 use crate::scheme::{
-    Credentials, IdAt, Material, Part, Proof, SignatureRule, Signed, Timestamp, TimestampPlace,
+    Credentials, IdAt, MessageInput, Proof, SignatureRule, Signed, Timestamp, TimestampPlace,
 };
 use crate::store::bucket::{Fingerprint, OwnerToken};
 use crate::time::UnixMillis;
@@ -82,7 +82,8 @@ fn capture_headers(
     let mut captured = Vec::with_capacity(source.headers.len());
     for header in &source.headers {
         let (missing, several) = match header.role {
-            HeaderRole::Signed => (Some(Code::SignatureMissing), Code::SignatureAmbiguous),
+            // What the request does not have cannot have been signed.
+            HeaderRole::Signed => (Some(Code::SignatureMismatch), Code::SignatureAmbiguous),
             HeaderRole::Id => (Some(Code::IdMissing), Code::IdAmbiguous),
             HeaderRole::Key => (None, Code::IdAmbiguous),
         };
@@ -119,15 +120,24 @@ pub(crate) fn authenticate(
     }
     let signature = match (&source.scheme.proof, &pending.credentials) {
         (Proof::Signature(rule), Credentials::Signed(signed)) => Some((rule, signed)),
-        (Proof::Token(_), Credentials::Token(_)) => None,
+        (Proof::Token(_), Credentials::Token(_) | Credentials::TokenInBody) => None,
         _ => return Err(Rejection::new(Code::InternalError)),
+    };
+    let mut input = MessageInput {
+        body,
+        is_json: pending.media_type == MediaType::Json,
+        headers: &pending.headers,
+        id: None,
+        timestamp: None,
+        values: &[],
     };
     if let Some((rule, signed)) = signature
         && rule.signs_body()
     {
         // An id in the message is a header here: the configuration sees to that.
-        let id = header_id(source, pending);
-        check_mac(policy, rule, signed, &pending.headers, body, id, &[])?;
+        input.id = header_id(source, pending);
+        input.timestamp = signed.timestamp().map(Timestamp::as_bytes);
+        rule.verify(&input, signed.signatures(), policy.host_verify)?;
     }
     let document = match pending.media_type {
         MediaType::Json => Some(json::scan(body, &source.selector, scratch).map_err(refuse_json)?),
@@ -137,15 +147,21 @@ pub(crate) fn authenticate(
         }
     };
     let document = document.as_ref();
+    if let (Proof::Token(rule), Credentials::TokenInBody) =
+        (&source.scheme.proof, &pending.credentials)
+    {
+        rule.check_body(|slot| text_at(document, slot))?;
+    }
     let digest = Digested::of(body);
-    let id = message_id(source, pending, &digest, document)?;
+    let id = match (&source.scheme.id, signature) {
+        (IdAt::MessageDigest, Some((rule, _))) => MessageId::digest(&rule.digest(&input)?),
+        _ => message_id(source, pending, &digest, document)?,
+    };
     if let Some((rule, signed)) = signature
         && !rule.signs_body()
     {
-        let texts = message_texts(source, rule, document);
-        let values: Vec<Option<&[u8]>> = texts.iter().map(Option::as_deref).collect();
-        let id = Some(id.as_str().as_bytes());
-        check_mac(policy, rule, signed, &pending.headers, body, id, &values)?;
+        input.id = Some(id.as_str().as_bytes());
+        verify_values(policy, source, rule, signed, input, document)?;
     }
     let id = told.verified_id.insert(id);
     if let Some(notes) = &mut told.notes {
@@ -202,44 +218,53 @@ fn refuse_hidden_json(body: &[u8]) -> Result<(), Rejection> {
     Ok(())
 }
 
-fn check_mac(
+/// Checks a signature over values from inside the body, which may hold the signature as well.
+fn verify_values(
     policy: &Policy,
+    source: &Source,
     rule: &SignatureRule,
     signed: &Signed,
-    headers: &[Option<Box<[u8]>>],
-    body: &[u8],
-    id: Option<&[u8]>,
-    values: &[Option<&[u8]>],
+    input: MessageInput<'_>,
+    document: Option<&Document<'_, '_>>,
 ) -> Result<(), Rejection> {
-    let material = Material {
-        body: Some(body),
-        headers,
-        id,
-        timestamp: signed.timestamp().map(Timestamp::as_bytes),
-        values,
+    let texts = message_texts(source, rule, document);
+    let values: Vec<Option<&[u8]>> = texts.iter().map(Option::as_deref).collect();
+    let read;
+    let signed = if rule.reads_body() {
+        read = rule.read_body(signed, |slot| text_at(document, slot))?;
+        &read
+    } else {
+        signed
     };
-    rule.verify(&material, signed.signatures(), policy.host_verify)
+    let input = MessageInput {
+        timestamp: signed.timestamp().map(Timestamp::as_bytes),
+        values: &values,
+        ..input
+    };
+    rule.verify(&input, signed.signatures(), policy.host_verify)
+}
+
+/// The value in a slot, if there is one that is not null: a string's text, anything else as it is
+/// written.
+pub(crate) fn text_at<'d>(
+    document: Option<&Document<'d, '_>>,
+    slot: usize,
+) -> Option<Cow<'d, [u8]>> {
+    let value = document?.get(slot)?;
+    (value.kind() != Kind::Null).then(|| value.bytes())
 }
 
 /// The values at JSON pointers that the message is made of; nothing where it is made of none.
-fn message_texts<'d>(
+pub(crate) fn message_texts<'d>(
     source: &Source,
     rule: &SignatureRule,
     document: Option<&Document<'d, '_>>,
 ) -> Vec<Option<Cow<'d, [u8]>>> {
-    if !rule
-        .message
-        .iter()
-        .any(|piece| matches!(piece.part, Part::Pointer(_)))
-    {
+    if !rule.reads_pointers() {
         return Vec::new();
     }
     (0..source.pointers.len())
-        .map(|slot| {
-            document
-                .and_then(|document| document.get(slot))
-                .map(|value| value.bytes())
-        })
+        .map(|slot| text_at(document, slot))
         .collect()
 }
 
@@ -247,7 +272,7 @@ fn message_texts<'d>(
 fn header_id<'p>(source: &Source, pending: &'p Pending) -> Option<&'p [u8]> {
     match source.scheme.id {
         IdAt::Header(index) => pending.headers.get(index).and_then(Option::as_deref),
-        IdAt::BodyDigest | IdAt::Pointers { .. } => None,
+        IdAt::BodyDigest | IdAt::MessageDigest | IdAt::Pointers { .. } => None,
     }
 }
 
@@ -274,9 +299,6 @@ fn message_id(
     digest: &Digested<'_>,
     document: Option<&Document<'_, '_>>,
 ) -> Result<MessageId, Rejection> {
-    let rule = message_id::Rule {
-        in_message: source.scheme.signs_id(),
-    };
     let missing = |or_body_digest: bool| {
         if or_body_digest {
             return Ok(MessageId::digest(digest.get()));
@@ -284,11 +306,11 @@ fn message_id(
         Err(Rejection::new(Code::IdMissing))
     };
     match &source.scheme.id {
-        IdAt::BodyDigest => missing(true),
+        IdAt::BodyDigest | IdAt::MessageDigest => missing(true),
         IdAt::Header(index) => {
             let value = pending.headers.get(*index).and_then(Option::as_deref);
             let value = value.ok_or(Rejection::new(Code::IdMissing))?;
-            MessageId::parse_bytes(value, rule)
+            MessageId::parse_bytes(value)
         }
         IdAt::Pointers {
             slots,
@@ -319,7 +341,7 @@ fn message_id(
             if is_ambiguous {
                 return Err(Rejection::new(Code::IdAmbiguous));
             }
-            MessageId::parse(&first, rule)
+            MessageId::parse(&first)
         }
     }
 }
@@ -340,6 +362,9 @@ fn check_payload(
     let Some(document) = document else {
         return Ok(());
     };
+    for alone in &source.alone {
+        alone.check(document)?;
+    }
     for requirement in &source.required {
         requirement.check(document)?;
     }

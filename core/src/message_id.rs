@@ -11,23 +11,15 @@ pub const MAX_ID_BYTES: usize = 256;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MessageId(Box<str>);
 
-/// What an id must not hold.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Rule {
-    /// Whether the id is part of the signed message: then it has no `.`, which stands between the
-    /// parts there. An id `a.b` with the time `c` would be signed like the id `a` with `b.c`.
-    ///
-    /// Source: Standard Webhooks specification, "Signature scheme".
-    pub in_message: bool,
-}
-
 impl MessageId {
     /// Checks an id.
     ///
     /// # Errors
     ///
-    /// [`Code::IdMalformed`] if it is empty, too long, or holds what `rule` forbids.
-    pub fn parse(text: &str, rule: Rule) -> Result<Self, Rejection> {
+    /// [`Code::IdMalformed`] if it is empty, too long, or holds a control character or
+    /// white space. What separates it from the rest of a signed message is checked where that is put
+    /// together: [`crate::scheme::SignatureRule::with_message`].
+    pub fn parse(text: &str) -> Result<Self, Rejection> {
         let refused = |why| Err(Rejection::because(Code::IdMalformed, why));
         if text.is_empty() {
             return refused("it is empty");
@@ -43,9 +35,6 @@ impl MessageId {
         {
             return refused("it holds a control character or a space");
         }
-        if rule.in_message && text.contains('.') {
-            return refused("it holds a `.`");
-        }
         Ok(Self(text.into()))
     }
 
@@ -54,9 +43,9 @@ impl MessageId {
     /// # Errors
     ///
     /// As [`MessageId::parse`]; also if it is not UTF-8.
-    pub fn parse_bytes(bytes: &[u8], rule: Rule) -> Result<Self, Rejection> {
+    pub fn parse_bytes(bytes: &[u8]) -> Result<Self, Rejection> {
         match core::str::from_utf8(bytes) {
-            Ok(text) => Self::parse(text, rule),
+            Ok(text) => Self::parse(text),
             Err(_) => Err(Rejection::because(Code::IdMalformed, "it is not UTF-8")),
         }
     }

@@ -83,6 +83,33 @@ impl Requirement {
     }
 }
 
+/// The second item of an array of which the sender signs the first alone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Alone {
+    /// Its slot.
+    pub slot: usize,
+    /// Its pointer: what a refusal says.
+    pub pointer: Box<str>,
+}
+
+impl Alone {
+    /// Checks that it is not in `document`.
+    ///
+    /// # Errors
+    ///
+    /// [`Code::PayloadInvalid`].
+    pub fn check(&self, document: &Document<'_, '_>) -> Result<(), Rejection> {
+        match document.get(self.slot) {
+            None => Ok(()),
+            Some(_) => Err(Rejection::at(
+                Code::PayloadInvalid,
+                &self.pointer,
+                "one item, as no other is signed",
+            )),
+        }
+    }
+}
+
 /// Where the URLs of a payload may point.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UrlRule {

@@ -8,7 +8,7 @@ use crate::event::KeyBuilder;
 use crate::inspector::Inspector;
 use crate::json::{Pointer, Selector};
 use crate::near_miss::{Guarded, Readings};
-use crate::payload::{Requirement, UrlRule};
+use crate::payload::{Alone, Requirement, UrlRule};
 use crate::request::RequestHead;
 use crate::scheme::keys::HostVerify;
 #[cfg(feature = "sign")]
@@ -106,6 +106,8 @@ pub struct Source {
     pub pointers: Vec<Pointer>,
     /// Fields that must be there.
     pub required: Vec<Requirement>,
+    /// Items that must not be there, as nothing signs them.
+    pub alone: Vec<Alone>,
     /// Where URLs may point, if that is checked.
     pub urls: Option<UrlRule>,
     /// How duplicates are told and treated.
@@ -232,6 +234,14 @@ pub enum PathRule {
 }
 
 impl PathRule {
+    /// The path, or its beginning.
+    #[must_use]
+    pub fn text(&self) -> &str {
+        match self {
+            PathRule::Exact(path) | PathRule::Prefix(path) => path,
+        }
+    }
+
     /// Whether `path` is one of its paths.
     #[must_use]
     pub fn matches(&self, path: &[u8]) -> bool {

@@ -490,10 +490,7 @@ fn signatures(case: &Case<'_>, rule: &SignatureRule) -> Vec<Variant<SignatureByt
             } else {
                 Some(format!(
                     "the signature is written in {name}, where this scheme has {}",
-                    match configured {
-                        Encoding::Base64 => "padded standard base64",
-                        Encoding::Hex => "hex",
-                    }
+                    configured.name()
                 ))
             };
             found.push(Variant {
@@ -508,9 +505,10 @@ fn signatures(case: &Case<'_>, rule: &SignatureRule) -> Vec<Variant<SignatureByt
 /// The texts in the signature header that may be signatures.
 fn signature_texts(case: &Case<'_>, rule: &SignatureRule) -> Vec<Vec<u8>> {
     let at = &rule.value;
+    let header = at.header().unwrap_or_default();
     let name = match at.form {
-        Form::Numbered => format!("{}1", at.header),
-        _ => at.header.to_string(),
+        Form::Numbered => format!("{header}1"),
+        _ => header.to_owned(),
     };
     let mut texts: Vec<Vec<u8>> = Vec::new();
     for value in case.head.values(name.as_bytes()) {

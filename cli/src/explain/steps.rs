@@ -4,11 +4,12 @@ use std::borrow::Cow;
 
 use callback_guard_core::json::{self, Kind, Scratch};
 use callback_guard_core::policy::{KeyPart, PathRule, Source};
-use callback_guard_core::request::Occurrence;
+use callback_guard_core::request::{MediaType, Occurrence};
 use callback_guard_core::scheme::keys::{KeyIndex, verify};
 use callback_guard_core::scheme::token::TokenAt;
 use callback_guard_core::scheme::{
-    IdAt, Material, Part, Proof, SignatureRule, Signed, Timestamp, TimestampPlace, Tolerance,
+    IdAt, MessageInput, Part, Proof, SignaturePlace, SignatureRule, Signed, Timestamp,
+    TimestampPlace, Tolerance,
 };
 use callback_guard_core::time::UnixMillis;
 use callback_guard_core::verdict::Code;
@@ -235,14 +236,24 @@ fn headers(case: &Case<'_>, source: &Source) -> String {
                 TokenAt::Header(name) => format!("a token in {name}"),
                 TokenAt::PathSegment { .. } => "a token in the last segment of the path".to_owned(),
                 TokenAt::Query(name) => format!("a token in the query, {name}"),
+                TokenAt::Basic => "user and password in authorization".to_owned(),
+                TokenAt::Pointer(slot) => {
+                    format!("a token in the body, {}", pointer_at(source, *slot))
+                }
             };
         }
     };
     let at = &rule.value;
-    let signature = format!("{}: {:?}", at.header, at.encoding).to_lowercase();
+    let place = match &at.place {
+        SignaturePlace::Headers(names) => names.join(" or "),
+        SignaturePlace::Query(name) => format!("{name} in the query"),
+        SignaturePlace::Pointer(slot) => format!("{} in the body", pointer_at(source, *slot)),
+    };
+    let signature = format!("{place}: {}", at.encoding.name());
+    let header = at.header().unwrap_or_default();
     let mut parts = vec![match rule.read_head(case.head) {
         Ok(signed) => format!("{signature}, {} given", signed.signatures().len()),
-        Err(_) => match case.head.occurrence(at.header.as_bytes()) {
+        Err(_) => match case.head.occurrence(header.as_bytes()) {
             Occurrence::Once(value) => format!("{signature}, {} bytes given", value.len()),
             other => format!("{signature}, {}", given(other)),
         },
@@ -256,11 +267,16 @@ fn headers(case: &Case<'_>, source: &Source) -> String {
         };
         parts.push(format!(
             "{}:{value} ({})",
-            place_name(&at.place, &rule.value.header),
+            place_name(&at.place, header),
             unit_name(at.unit)
         ));
     }
     parts.join("; ")
+}
+
+fn pointer_at(source: &Source, slot: usize) -> &str {
+    let pointer = source.pointers.get(slot);
+    pointer.map_or("", |pointer| pointer.as_str())
 }
 
 /// The age of a timestamp, by the moment of reception and by the clock now.
@@ -292,6 +308,7 @@ fn distance(timestamp: &Timestamp, now: UnixMillis) -> String {
 fn id(case: &Case<'_>, source: &Source) -> String {
     match &source.scheme.id {
         IdAt::BodyDigest => "the SHA-256 of the body stands for it".to_owned(),
+        IdAt::MessageDigest => "the SHA-256 of the signed message stands for it".to_owned(),
         IdAt::Header(index) => match source.headers.get(*index) {
             Some(header) => format!(
                 "{} in {}",
@@ -392,6 +409,7 @@ pub(super) struct SignedFacts {
     pub(super) values: Vec<Option<Vec<u8>>>,
     pub(super) id: Option<Vec<u8>>,
     pub(super) body: Vec<u8>,
+    pub(super) is_json: bool,
 }
 
 impl SignedFacts {
@@ -415,7 +433,7 @@ impl SignedFacts {
             })
             .collect();
         let id = match &source.scheme.id {
-            IdAt::BodyDigest => None,
+            IdAt::BodyDigest | IdAt::MessageDigest => None,
             IdAt::Header(index) => headers.get(*index).cloned().flatten().map(Vec::from),
             IdAt::Pointers { slots, .. } => {
                 let values = values.get(slots.clone()).unwrap_or_default();
@@ -427,6 +445,10 @@ impl SignedFacts {
             values,
             id,
             body: case.body.to_vec(),
+            is_json: matches!(
+                case.head.check_media_type(&source.media_types),
+                Ok(MediaType::Json)
+            ),
         }
     }
 
@@ -443,16 +465,18 @@ impl SignedFacts {
         timestamp: Option<Vec<u8>>,
     ) -> Option<Vec<Vec<u8>>> {
         let values: Vec<Option<&[u8]>> = self.values.iter().map(Option::as_deref).collect();
-        let material = Material {
-            body: Some(&self.body),
+        let input = MessageInput {
+            body: &self.body,
+            is_json: self.is_json,
             headers: &self.headers,
             id: self.id.as_deref(),
             timestamp: timestamp.as_deref(),
             values: &values,
         };
-        let (parts, length) = rule.message(&material).ok()?;
-        let parts = parts.get(..length)?;
-        Some(parts.iter().map(|part| part.to_vec()).collect())
+        rule.with_message(&input, |parts| {
+            parts.iter().map(|part| part.to_vec()).collect()
+        })
+        .ok()
     }
 }
 

@@ -215,7 +215,7 @@ fn has_samples(source: &Source) -> bool {
                 .map(|pointer| pointer.as_str())
                 .any(|pointer| is_there(&pointer))
         }
-        IdAt::BodyDigest | IdAt::Header(_) => false,
+        IdAt::BodyDigest | IdAt::MessageDigest | IdAt::Header(_) => false,
     }
 }
 

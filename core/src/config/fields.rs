@@ -2,6 +2,7 @@
 
 use super::{ConfigError, Path};
 use crate::json::{Pointer, Root};
+use crate::payload::Alone;
 use crate::policy::{CapturedHeader, HeaderRole};
 
 /// The pointers and headers that a source needs, each once, by slot.
@@ -11,6 +12,7 @@ pub(super) struct Fields {
     pub(super) headers: Vec<CapturedHeader>,
     /// What the pointers lead into.
     pub(super) root: Root,
+    pub(super) alone: Vec<Alone>,
 }
 
 impl Fields {
@@ -24,11 +26,64 @@ impl Fields {
             );
             return Err(ConfigError::new(path, problem));
         }
+        Ok(self.slot(pointer))
+    }
+
+    fn slot(&mut self, pointer: Pointer) -> usize {
         if let Some(slot) = self.pointers.iter().position(|known| *known == pointer) {
-            return Ok(slot);
+            return slot;
         }
         self.pointers.push(pointer);
-        Ok(self.pointers.len() - 1)
+        self.pointers.len() - 1
+    }
+
+    /// Path and query, kept until the body is there.
+    pub(super) fn target(&mut self) -> usize {
+        const TARGET: &str = ":path";
+        if let Some(index) = self
+            .headers
+            .iter()
+            .position(|header| &*header.name == TARGET)
+        {
+            return index;
+        }
+        self.headers.push(CapturedHeader {
+            name: TARGET.into(),
+            role: HeaderRole::Signed,
+        });
+        self.headers.len() - 1
+    }
+
+    /// Where the pointer in `slot` leads through the first item of an array, a second item must not
+    /// be there: nothing signs it.
+    pub(super) fn refuse_second(&mut self, slot: usize) {
+        let Some(text) = self
+            .pointers
+            .get(slot)
+            .map(|pointer| pointer.as_str().to_owned())
+        else {
+            return;
+        };
+        for (at, token) in text.match_indices("/0") {
+            let after = at.saturating_add(token.len());
+            let (Some(before), Some(rest)) = (text.get(..at), text.get(after..)) else {
+                continue;
+            };
+            if !rest.is_empty() && !rest.starts_with('/') {
+                continue;
+            }
+            let second = format!("{before}/1");
+            let Ok(pointer) = Pointer::parse(&second) else {
+                continue;
+            };
+            let slot = self.slot(pointer);
+            if self.alone.iter().all(|alone| alone.slot != slot) {
+                self.alone.push(Alone {
+                    slot,
+                    pointer: second.into(),
+                });
+            }
+        }
     }
 
     pub(super) fn header(

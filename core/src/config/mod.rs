@@ -9,6 +9,7 @@ mod error;
 mod fields;
 mod inspector;
 mod locate;
+mod message;
 mod raw;
 mod reading;
 #[cfg(feature = "schema")]

@@ -400,6 +400,11 @@ pub(super) struct RawToken {
     pub(super) path_segment: bool,
     /// The token is in this parameter of the query.
     pub(super) query: Option<String>,
+    /// The token is inside the body, at this JSON pointer.
+    pub(super) pointer: Option<String>,
+    /// The token is `user:password`, in `authorization: Basic`.
+    #[serde(default)]
+    pub(super) basic: bool,
     /// Where the message id is. Default: the SHA-256 of the body stands for it.
     pub(super) id: Option<RawId>,
 }
@@ -412,6 +417,15 @@ pub(super) struct RawPart {
     /// The body as received.
     #[serde(default)]
     pub(super) body: bool,
+    /// The digest of the body.
+    pub(super) body_digest: Option<RawDigest>,
+    /// With `body_digest`: how it is written. Default: `hex`.
+    pub(super) encoding: Option<RawEncoding>,
+    /// With `header`: the only form of its value, where that shows its end.
+    pub(super) form: Option<RawForm>,
+    /// The fields of a form, sorted by name, each name and value.
+    #[serde(default)]
+    pub(super) form_sorted: bool,
     /// The value of this header.
     pub(super) header: Option<String>,
     /// The message id.
@@ -419,13 +433,42 @@ pub(super) struct RawPart {
     pub(super) id: bool,
     /// These bytes.
     pub(super) literal: Option<String>,
+    /// The method.
+    #[serde(default)]
+    pub(super) method: bool,
+    /// With `pointer`: an absent value is empty. Default: false.
+    #[serde(default)]
+    pub(super) optional: bool,
     /// The value of this parameter.
     pub(super) parameter: Option<String>,
     /// The value at this JSON pointer.
     pub(super) pointer: Option<String>,
+    /// The value of this parameter of the query, decoded.
+    pub(super) query: Option<String>,
+    /// With `parameter`: path and query follow it, as they do `url`. Default: false.
+    #[serde(default)]
+    pub(super) target: bool,
     /// The timestamp's own bytes.
     #[serde(default)]
     pub(super) timestamp: bool,
+    /// The URL that the sender calls: this public base, then path and query.
+    pub(super) url: Option<String>,
+}
+
+/// The digest of a body.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub(super) enum RawDigest {
+    Sha256,
+}
+
+/// A form whose length is fixed.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub(super) enum RawForm {
+    Uuid,
 }
 
 /// Where the signature is and how it is written.
@@ -433,19 +476,55 @@ pub(super) struct RawPart {
 #[serde(deny_unknown_fields)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub(super) struct RawValue {
-    /// The header with the signature; with `numbered` what stands before the number.
-    pub(super) header: String,
+    /// Entries without key or prefix, behind a signature, are signatures as well. Default: false.
+    #[serde(default)]
+    pub(super) continued: bool,
+    /// The header with the signature; of several, one match is enough. With `numbered` what is before
+    /// the number.
+    pub(super) header: Option<RawNames>,
     /// Headers with the numbers 1, 2, … at the end of their name, one signature each.
     #[serde(default)]
     pub(super) numbered: bool,
+    /// The signature is inside the body, at this JSON pointer.
+    pub(super) pointer: Option<String>,
     /// What stands before the signature, as in `sha256=`.
     pub(super) prefix: Option<String>,
+    /// The signature is in this parameter of the query.
+    pub(super) query: Option<String>,
     /// Between the entries of a list.
     pub(super) separator: Option<RawSeparator>,
     /// The list is of `key=value`, and this is the key of signatures.
     pub(super) key: Option<String>,
     /// How the signature is written.
     pub(super) encoding: RawEncoding,
+    /// Whether base64 may be without padding. Default: it may not; `base64url` may.
+    pub(super) padding: Option<RawPadding>,
+}
+
+/// A name, or a list of names.
+#[derive(Debug, Deserialize)]
+#[serde(untagged, expecting = "a name or a list of names")]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub(super) enum RawNames {
+    One(String),
+    Several(Vec<String>),
+}
+
+impl RawNames {
+    pub(super) fn as_slice(&self) -> &[String] {
+        match self {
+            Self::One(name) => core::slice::from_ref(name),
+            Self::Several(names) => names,
+        }
+    }
+}
+
+/// Whether padding is needed.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub(super) enum RawPadding {
+    Optional,
 }
 
 /// Between the entries of a list.
@@ -466,6 +545,7 @@ pub(super) enum RawSeparator {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub(super) enum RawEncoding {
     Base64,
+    Base64Url,
     #[default]
     Hex,
 }
@@ -495,6 +575,8 @@ pub(super) enum RawUnit {
     Seconds,
     #[serde(rename = "ms")]
     Milliseconds,
+    #[serde(rename = "rfc3339")]
+    Rfc3339,
 }
 
 /// Where the message id is: `header` or `pointers`.

@@ -5,16 +5,20 @@ use std::collections::BTreeMap;
 
 use super::fields::{Fields, header_name};
 use super::raw::{
-    RawEncoding, RawId, RawPart, RawSeparator, RawSignature, RawTimestamp, RawToken, RawUnit,
+    RawEncoding, RawId, RawPadding, RawSeparator, RawSignature, RawTimestamp, RawToken, RawUnit,
+    RawValue,
 };
 use super::secrets::Given;
-use super::{ConfigError, Path};
+use super::{ConfigError, Path, message};
 use crate::policy::{HeaderRole, PathRule};
 use crate::scheme::token::{TokenAt, TokenRule};
 use crate::scheme::{
-    Encoding, Form, IdAt, MAX_PARTS, Part, Piece, Proof, Scheme, SignatureAt, SignatureRule,
+    Encoding, Form, IdAt, Part, Proof, Scheme, SignatureAt, SignaturePlace, SignatureRule,
     TimestampAt, TimestampPlace, Unit,
 };
+
+/// The most headers that may hold a signature.
+const MAX_HEADERS: usize = 8;
 
 /// Values that the configuration gives to a preset, each with whether it was used.
 pub(super) struct Parameters<'p> {
@@ -31,7 +35,7 @@ impl<'p> Parameters<'p> {
         Self { path, values }
     }
 
-    fn take(&mut self, name: &str) -> Result<&'p str, ConfigError> {
+    pub(super) fn take(&mut self, name: &str) -> Result<&'p str, ConfigError> {
         let path = self.path.field(name);
         match self.values.iter_mut().find(|(given, _, _)| *given == name) {
             None => Err(ConfigError::new(
@@ -71,6 +75,16 @@ pub(super) fn compile_token(
     fields: &mut Fields,
 ) -> Result<Scheme, ConfigError> {
     let at = match (&raw.header, &raw.query, raw.path_segment) {
+        (None, None, false) if raw.basic && raw.pointer.is_none() => TokenAt::Basic,
+        (None, None, false) if !raw.basic && raw.pointer.is_some() => {
+            let pointer = raw.pointer.as_deref().unwrap_or_default();
+            TokenAt::Pointer(fields.pointer(&path.field("pointer"), pointer)?)
+        }
+        _ if raw.basic || raw.pointer.is_some() => {
+            let problem =
+                "expected one of `header`, `query`, `path_segment`, `pointer` and `basic`";
+            return Err(ConfigError::new(path, problem));
+        }
         (Some(name), None, false) => TokenAt::Header(header_name(&path.field("header"), name)?),
         (None, Some(name), false) => {
             let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
@@ -90,7 +104,8 @@ pub(super) fn compile_token(
             }
         },
         _ => {
-            let problem = "expected one of `header`, `query` and `path_segment`";
+            let problem =
+                "expected one of `header`, `query`, `path_segment`, `pointer` and `basic`";
             return Err(ConfigError::new(path, problem));
         }
     };
@@ -108,10 +123,11 @@ pub(super) fn compile(
     path: &Path,
     raw: &RawSignature,
     given: &Given<'_>,
+    route: &PathRule,
     parameters: &mut Parameters<'_>,
     fields: &mut Fields,
 ) -> Result<Scheme, ConfigError> {
-    let value = value(&path.field("value"), raw)?;
+    let value = value(&path.field("value"), &raw.value, fields)?;
     // First the id: its pointers are neighbours in the list of slots.
     let id = id(&path.field("id"), raw.id.as_ref(), fields)?;
     let timestamp_path = path.field("timestamp");
@@ -119,25 +135,26 @@ pub(super) fn compile(
         Some(raw) => Some(timestamp(&timestamp_path, raw, &value, fields)?),
         None => None,
     };
-    let message_path = path.field("message");
-    if !(1..=MAX_PARTS).contains(&raw.message.len()) {
-        let problem = format!(
-            "there are {} parts, expected 1 to {MAX_PARTS}",
-            raw.message.len()
-        );
-        return Err(ConfigError::new(&message_path, problem));
+    let unit = timestamp.as_ref().map(|at| at.unit);
+    let path_of_message = path.field("message");
+    let message = message::compile(&path_of_message, raw, unit, route, parameters, fields)?;
+    let id = match id {
+        IdAt::BodyDigest if message.iter().any(|piece| piece.part == Part::FormSorted) => {
+            IdAt::MessageDigest
+        }
+        id => id,
+    };
+    message::check_safety(path, &message, &value, timestamp.as_ref(), &id)?;
+    for piece in &message {
+        if let Part::Pointer { slot, .. } = piece.part {
+            fields.refuse_second(slot);
+        }
     }
-    let mut parts = Vec::with_capacity(raw.message.len());
-    for (index, part) in raw.message.iter().enumerate() {
-        let path = message_path.index(index);
-        parts.push(self::part(&path, part, parameters, fields)?);
-    }
-    check_safety(path, &parts, timestamp.as_ref(), &id)?;
     Ok(Scheme {
         proof: Proof::Signature(SignatureRule {
             algorithm: raw.algorithm,
             keys: given.keys(raw.algorithm)?,
-            message: pieces(&message_path, parts)?,
+            message,
             value,
             timestamp,
         }),
@@ -145,214 +162,83 @@ pub(super) fn compile(
     })
 }
 
-/// Refuses what authenticates nothing.
-fn check_safety(
-    path: &Path,
-    parts: &[Part],
-    timestamp: Option<&TimestampAt>,
-    id: &IdAt,
-) -> Result<(), ConfigError> {
-    let has = |part: &Part| parts.contains(part);
-    let message = path.field("message");
-    let fail = |path: &Path, problem: &str| Err(ConfigError::new(path, problem));
-    if !has(&Part::Body) && !has(&Part::Id) {
-        return fail(
-            &message,
-            "covers neither the body nor the id, so it authenticates nothing",
-        );
-    }
-    let points = parts.iter().any(|part| matches!(part, Part::Pointer(_)))
-        || (has(&Part::Id) && matches!(id, IdAt::Pointers { .. }));
-    if has(&Part::Body) && points {
-        return fail(
-            &message,
-            "holds the body and a value from inside it; a signed body is checked before it is \
-             parsed, and covers the value already",
-        );
-    }
-    if has(&Part::Id) && *id == IdAt::BodyDigest {
-        return fail(&message, "holds the id, but `id` says no place for it");
-    }
-    if !has(&Part::Body)
-        && matches!(
-            id,
-            IdAt::Pointers {
-                or_body_digest: true,
-                ..
+fn value(path: &Path, raw: &RawValue, fields: &mut Fields) -> Result<SignatureAt, ConfigError> {
+    let place = match (&raw.header, &raw.query, &raw.pointer) {
+        (Some(names), None, None) => {
+            let names = names.as_slice();
+            if names.is_empty() || names.len() > MAX_HEADERS {
+                let problem = format!("there are {}, expected 1 to {MAX_HEADERS}", names.len());
+                return Err(ConfigError::new(&path.field("header"), problem));
             }
-        )
-    {
-        return fail(
-            &path.field("id").field("or_body_digest"),
-            "needs a signed body, or whoever changes the body makes a new id",
-        );
-    }
-    match timestamp {
-        None if has(&Part::Timestamp) => fail(
-            &message,
-            "holds the timestamp, but `timestamp` says no place for it",
-        ),
-        Some(TimestampAt {
-            place: TimestampPlace::Pointer(_),
-            ..
-        }) => {
-            if has(&Part::Timestamp) {
-                return fail(&message, "holds a timestamp that is inside the body");
+            let mut headers = Vec::with_capacity(names.len());
+            for name in names {
+                headers.push(header_name(&path.field("header"), name)?);
             }
-            if !has(&Part::Body) {
-                return fail(
-                    &path.field("timestamp"),
-                    "is inside the body, which is not signed, so it proves no freshness",
-                );
-            }
-            Ok(())
+            SignaturePlace::Headers(headers)
         }
-        Some(_) if !has(&Part::Timestamp) => fail(
-            &path.field("timestamp"),
-            "is not part of the message, so it proves no freshness",
-        ),
-        None if !has(&Part::Body) => fail(
-            path,
-            "has neither a timestamp nor the body in its message, so one captured signature \
-             would be good for ever",
-        ),
-        _ => Ok(()),
-    }
-}
-
-/// Gives every part the separator that it must not hold, so that a message can be cut in one way
-/// only, or refuses the message.
-///
-/// One part may hold anything: the body, or else the last of free length. Seen from there outwards,
-/// every other part of free length must end at a literal, and must not hold its nearest byte: then
-/// the first such byte from the outside is the cut.
-fn pieces(path: &Path, parts: Vec<Part>) -> Result<Vec<Piece>, ConfigError> {
-    let is_free = |part: &Part| !matches!(part, Part::Literal(_) | Part::Timestamp);
-    let anything = parts
-        .iter()
-        .position(|part| *part == Part::Body)
-        .or_else(|| parts.iter().rposition(is_free));
-    let mut pieces = Vec::with_capacity(parts.len());
-    for (index, part) in parts.iter().enumerate() {
-        let separator = match anything {
-            Some(anything) if is_free(part) && index != anything => {
-                let neighbour = if index < anything {
-                    parts.get(index + 1).and_then(|part| match part {
-                        Part::Literal(bytes) => bytes.first(),
-                        _ => None,
-                    })
-                } else {
-                    index
-                        .checked_sub(1)
-                        .and_then(|before| parts.get(before))
-                        .and_then(|part| match part {
-                            Part::Literal(bytes) => bytes.last(),
-                            _ => None,
-                        })
-                };
-                let Some(byte) = neighbour else {
-                    return Err(ConfigError::new(
-                        path,
-                        "has two parts of free length with no literal between that ends one, so it could be \
-                         cut in two ways",
-                    ));
-                };
-                Some(*byte)
+        (None, Some(name), None) => {
+            let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
+            if name.is_empty() || !name.bytes().all(is_plain) {
+                let problem = "expected a name of letters, digits, `-`, `.`, `_` and `~`";
+                return Err(ConfigError::new(&path.field("query"), problem));
             }
-            _ => None,
-        };
-        pieces.push(Piece {
-            part: part.clone(),
-            separator,
-        });
-    }
-    Ok(pieces)
-}
-
-fn part(
-    path: &Path,
-    raw: &RawPart,
-    parameters: &mut Parameters<'_>,
-    fields: &mut Fields,
-) -> Result<Part, ConfigError> {
-    let RawPart {
-        body,
-        header,
-        id,
-        literal,
-        parameter,
-        pointer,
-        timestamp,
-    } = raw;
-    let literal = match (literal, parameter) {
-        (None, Some(name)) => Some(parameters.take(name)?),
-        (Some(_), Some(_)) => {
-            let problem = "expected `literal` or `parameter`, one of the two";
+            SignaturePlace::Query(name.as_str().into())
+        }
+        (None, None, Some(pointer)) => {
+            SignaturePlace::Pointer(fields.pointer(&path.field("pointer"), pointer)?)
+        }
+        _ => {
+            let problem = "expected one of `header`, `query` and `pointer`";
             return Err(ConfigError::new(path, problem));
         }
-        (literal, None) => literal.as_deref(),
     };
-    match (body, header, id, literal, pointer, timestamp) {
-        (true, None, false, None, None, false) => Ok(Part::Body),
-        (false, Some(name), false, None, None, false) => Ok(Part::Header(fields.header(
-            &path.field("header"),
-            name,
-            HeaderRole::Signed,
-        )?)),
-        (false, None, true, None, None, false) => Ok(Part::Id),
-        (false, None, false, Some(literal), None, false) => {
-            if literal.is_empty() {
-                return Err(ConfigError::new(&path.field("literal"), "is empty"));
-            }
-            Ok(Part::Literal(literal.as_bytes().into()))
-        }
-        (false, None, false, None, Some(pointer), false) => Ok(Part::Pointer(
-            fields.pointer(&path.field("pointer"), pointer)?,
-        )),
-        (false, None, false, None, None, true) => Ok(Part::Timestamp),
-        _ => Err(ConfigError::new(
-            path,
-            "expected one of `literal`, `parameter`, `header`, `pointer`, `id`, `timestamp` and `body`",
-        )),
-    }
-}
-
-fn value(path: &Path, raw: &RawSignature) -> Result<SignatureAt, ConfigError> {
-    let raw = &raw.value;
-    let header = header_name(&path.field("header"), &raw.header)?;
     let separator = raw.separator.map(|separator| match separator {
         RawSeparator::Comma => b',',
         RawSeparator::Semicolon => b';',
         RawSeparator::Space => b' ',
     });
     let boxed = |text: &Option<String>| text.as_deref().unwrap_or_default().into();
+    let continued = raw.continued;
     let form = match (raw.numbered, separator, &raw.key, &raw.prefix) {
-        (false, None, None, _) => Form::Whole {
+        (false, None, None, _) if !continued => Form::Whole {
             prefix: boxed(&raw.prefix),
         },
         (false, Some(separator), None, _) => Form::Entries {
             separator,
             prefix: boxed(&raw.prefix),
+            continued,
         },
         (false, Some(separator), Some(key), None) if !key.is_empty() => Form::Fields {
             separator,
             key: key.as_str().into(),
+            continued,
         },
-        (true, None, None, None) => Form::Numbered,
+        (true, None, None, None)
+            if !continued
+                && matches!(&place, SignaturePlace::Headers(names) if names.len() == 1) =>
+        {
+            Form::Numbered
+        }
         _ => {
             return Err(ConfigError::new(
                 path,
-                "expected `prefix`, or `separator` and `prefix`, or `separator` and `key`, or \
-                 `numbered`",
+                "expected `prefix`, or `separator` and `prefix`, or `separator` and `key` (each with \
+                 `continued` or not), or `numbered` with one `header`",
             ));
         }
     };
-    let encoding = match raw.encoding {
-        RawEncoding::Base64 => Encoding::Base64,
-        RawEncoding::Hex => Encoding::Hex,
+    let encoding = match (raw.encoding, raw.padding) {
+        (RawEncoding::Base64, None) => Encoding::Base64,
+        (RawEncoding::Base64, Some(RawPadding::Optional)) => Encoding::Base64Unpadded,
+        (RawEncoding::Base64Url, _) => Encoding::Base64Url,
+        (RawEncoding::Hex, None) => Encoding::Hex,
+        (RawEncoding::Hex, Some(_)) => {
+            let problem = "is of base64, and the encoding is `hex`";
+            return Err(ConfigError::new(&path.field("padding"), problem));
+        }
     };
     Ok(SignatureAt {
-        header,
+        place,
         form,
         encoding,
     })
@@ -386,6 +272,7 @@ fn timestamp(
     let unit = match raw.unit {
         RawUnit::Seconds => Unit::Seconds,
         RawUnit::Milliseconds => Unit::Milliseconds,
+        RawUnit::Rfc3339 => Unit::Rfc3339,
     };
     Ok(TimestampAt { place, unit })
 }

@@ -63,7 +63,14 @@ pub(super) fn compile(
     let scheme = match (&preset, &raw.signature, &raw.token) {
         (None, Some(signature), None) => {
             let path = path.field("signature");
-            signature::compile(&path, signature, &given, &mut parameters, &mut fields)?
+            signature::compile(
+                &path,
+                signature,
+                &given,
+                &route.path,
+                &mut parameters,
+                &mut fields,
+            )?
         }
         (None, None, Some(token)) => {
             let path = path.field("token");
@@ -76,6 +83,7 @@ pub(super) fn compile(
                     &preset_path,
                     signature,
                     &given,
+                    &route.path,
                     &mut parameters,
                     &mut fields,
                 )?,
@@ -103,6 +111,19 @@ pub(super) fn compile(
         }
     };
     parameters.check_all_used()?;
+    if scheme.timestamp().is_none() {
+        for (given, name) in [
+            (raw.tolerance_seconds, "tolerance_seconds"),
+            (raw.future_tolerance_seconds, "future_tolerance_seconds"),
+        ] {
+            if given.is_some() {
+                return Err(ConfigError::new(
+                    &path.field(name),
+                    "does nothing, as the sender signs no time, expected none",
+                ));
+            }
+        }
+    }
     #[cfg(feature = "sign")]
     let signing_keys = given.signing_keys(match &scheme.proof {
         Proof::Signature(rule) => Some(rule.algorithm),
@@ -178,6 +199,7 @@ pub(super) fn compile(
         selector,
         pointers: fields.pointers,
         required,
+        alone: fields.alone,
         urls,
         dedupe,
         acknowledge_as,
@@ -360,7 +382,7 @@ fn check_without_json(
         Proof::Signature(rule) => rule
             .message
             .iter()
-            .any(|piece| matches!(piece.part, Part::Pointer(_))),
+            .any(|piece| matches!(piece.part, Part::Pointer { .. })),
         Proof::Token(_) => false,
     };
     let id = matches!(

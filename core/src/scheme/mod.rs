@@ -1,28 +1,31 @@
 //! A signature scheme as data: where a sender puts signature, timestamp and id, and what it signs.
 //!
-//! One small language holds every sender whose rule is HMAC-SHA256 over header values, JSON values,
-//! literals and the body, or who sends a shared token. The presets are texts in that language; no
-//! code knows a sender by name.
+//! One small language holds every sender whose rule is a signature over header values, JSON values,
+//! the URL, literals and the body, or who sends a shared token. The presets are texts in that
+//! language; no code knows a sender by name.
 
+mod form;
+mod header;
 pub mod keys;
+mod message;
+mod timestamp;
 pub mod token;
 
 use core::ops::Range;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
+use sha2::{Digest as _, Sha256};
+
+pub use header::{Encoding, Form, MAX_SIGNATURES, SignatureAt, SignaturePlace};
+pub use message::{Bound, DigestText, MAX_PARTS, MessageInput, Part, Piece, Shape};
+#[cfg(feature = "sign")]
+pub use timestamp::written;
+pub use timestamp::{Timestamp, TimestampAt, TimestampPlace, Tolerance, Unit};
 
 use crate::request::{Occurrence, RequestHead};
 use crate::scheme::keys::{Algorithm, HostVerify, Key, Mismatch, SignatureBytes};
 use crate::scheme::token::{TokenProof, TokenRule};
-use crate::time::UnixMillis;
 use crate::verdict::{Code, Rejection};
-
-/// The most parts that a message may have.
-pub const MAX_PARTS: usize = 8;
-
-/// The most signatures that are tried for one request. DocuSign, who sends most, sends up to 100.
-pub const MAX_SIGNATURES: usize = 100;
+use header::Offered;
 
 /// How a sender authenticates its callbacks, and where it says what they are about.
 #[derive(Clone, Debug)]
@@ -57,108 +60,6 @@ pub struct SignatureRule {
     pub timestamp: Option<TimestampAt>,
 }
 
-/// A part of the signed message in its place.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Piece {
-    /// The part.
-    pub part: Part,
-    /// The byte that its value must not hold: it begins the literal that ends the value, or ends
-    /// the one that begins it. Otherwise the same message could be cut in two ways.
-    pub separator: Option<u8>,
-}
-
-/// One part of the signed message.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Part {
-    /// The body as received.
-    Body,
-    /// The value of a captured header, by its place in the source's list.
-    Header(usize),
-    /// The message id.
-    Id,
-    /// Fixed bytes.
-    Literal(Box<[u8]>),
-    /// The value at a JSON pointer, by its slot: a string's text, anything else as it is written.
-    Pointer(usize),
-    /// The timestamp's own bytes.
-    Timestamp,
-}
-
-/// Where the signature is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SignatureAt {
-    /// The header's name in lower case; with [`Form::Numbered`] what stands before the number.
-    pub header: Box<str>,
-    /// How the header is built.
-    pub form: Form,
-    /// How the bytes are written.
-    pub encoding: Encoding,
-}
-
-/// How a signature header is built.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Form {
-    /// The whole value, after a fixed prefix (which may be empty).
-    Whole {
-        /// As in `sha256=`.
-        prefix: Box<str>,
-    },
-    /// A list of entries, of which those with this prefix are signatures; others are skipped.
-    Entries {
-        /// Between entries: a space or a comma.
-        separator: u8,
-        /// As in `v1,`.
-        prefix: Box<str>,
-    },
-    /// A list of `key=value` fields, of which those with this key are signatures.
-    Fields {
-        /// Between fields: a comma or a semicolon.
-        separator: u8,
-        /// As in `v1`.
-        key: Box<str>,
-    },
-    /// Headers with the numbers 1, 2, … at the end of their name, one signature each.
-    Numbered,
-}
-
-/// How bytes are written as text.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Encoding {
-    /// Standard alphabet, padded, canonical. Source: RFC 4648, 4 and 3.5.
-    Base64,
-    /// Two hexadecimal digits a byte, in either case.
-    Hex,
-}
-
-/// Where the timestamp is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TimestampAt {
-    /// The place.
-    pub place: TimestampPlace,
-    /// What it counts.
-    pub unit: Unit,
-}
-
-/// The place of the timestamp.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum TimestampPlace {
-    /// A field of the signature header's list, by its key.
-    Field(Box<str>),
-    /// A header of its own, by its name in lower case.
-    Header(Box<str>),
-    /// A JSON pointer, by its slot.
-    Pointer(usize),
-}
-
-/// What a timestamp counts since the epoch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Unit {
-    /// Seconds: ten digits.
-    Seconds,
-    /// Milliseconds: thirteen digits.
-    Milliseconds,
-}
-
 /// Where the message id is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum IdAt {
@@ -166,6 +67,8 @@ pub enum IdAt {
     BodyDigest,
     /// A captured header, by its place in the source's list.
     Header(usize),
+    /// Nowhere: the SHA-256 of the signed message stands for it, where that says less than the body.
+    MessageDigest,
     /// JSON pointers: the first present, and all present ones equal.
     Pointers {
         /// Their slots.
@@ -182,6 +85,8 @@ pub enum Credentials {
     Signed(Signed),
     /// A token that has been checked.
     Token(TokenProof),
+    /// A token that is inside of the body.
+    TokenInBody,
 }
 
 /// Signatures and timestamp of a request, decoded.
@@ -191,118 +96,17 @@ pub struct Signed {
     timestamp: Option<Timestamp>,
 }
 
-/// The signatures of a request; nearly always one, for which nothing is allocated.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Offered {
-    One(SignatureBytes),
-    Several(Vec<SignatureBytes>),
-}
-
 impl Signed {
-    /// Every signature that the sender offers; at least one.
+    /// Every signature that the sender offers in the head.
     #[must_use]
     pub fn signatures(&self) -> &[SignatureBytes] {
-        match &self.signatures {
-            Offered::One(signature) => core::slice::from_ref(signature),
-            Offered::Several(signatures) => signatures,
-        }
+        self.signatures.as_slice()
     }
 
     /// The timestamp, where the head has it.
     #[must_use]
     pub fn timestamp(&self) -> Option<&Timestamp> {
         self.timestamp.as_ref()
-    }
-}
-
-/// A timestamp: the sender's own digits, and what they mean.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Timestamp {
-    digits: [u8; 13],
-    unit: Unit,
-}
-
-impl Timestamp {
-    /// Reads exactly as many ASCII digits as the unit has.
-    ///
-    /// Nothing else is accepted: two spellings of one time would be two signed messages.
-    ///
-    /// # Errors
-    ///
-    /// [`Code::TimestampMalformed`].
-    pub fn parse(text: &[u8], unit: Unit) -> Result<Self, Rejection> {
-        let (length, expected) = match unit {
-            Unit::Seconds => (10, "expected 10 digits"),
-            Unit::Milliseconds => (13, "expected 13 digits"),
-        };
-        let refused = Rejection::because(Code::TimestampMalformed, expected);
-        if text.len() != length || !text.iter().all(u8::is_ascii_digit) {
-            return Err(refused);
-        }
-        let mut digits = [0; 13];
-        digits
-            .get_mut(..length)
-            .ok_or(refused)?
-            .copy_from_slice(text);
-        Ok(Self { digits, unit })
-    }
-
-    /// The digits as they came: what the sender signed.
-    #[must_use]
-    pub fn as_bytes(&self) -> &[u8] {
-        let length = match self.unit {
-            Unit::Seconds => 10,
-            Unit::Milliseconds => 13,
-        };
-        self.digits.get(..length).unwrap_or_default()
-    }
-
-    /// Its age, in seconds; negative if it lies ahead.
-    #[must_use]
-    pub fn age_seconds(&self, now: UnixMillis) -> Option<i64> {
-        let now = i64::try_from(now.as_seconds()).ok()?;
-        now.checked_sub(i64::try_from(self.seconds()).ok()?)
-    }
-
-    /// Seconds since the epoch.
-    #[must_use]
-    pub fn seconds(&self) -> u64 {
-        let value = self.as_bytes().iter().fold(0_u64, |value, digit| {
-            value * 10 + u64::from(digit.wrapping_sub(b'0'))
-        });
-        match self.unit {
-            Unit::Seconds => value,
-            Unit::Milliseconds => value / 1000,
-        }
-    }
-}
-
-/// How far a timestamp may be from the proxy's clock, in seconds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Tolerance {
-    /// The largest accepted age.
-    pub past: u64,
-    /// The largest accepted lead. Apart from the age: a symmetric window would double the time in
-    /// which a copy stays fresh.
-    pub future: u64,
-}
-
-impl Tolerance {
-    /// Checks `timestamp` against the clock.
-    ///
-    /// # Errors
-    ///
-    /// [`Code::TimestampTooOld`] or [`Code::TimestampInFuture`], with the distance.
-    pub fn check(&self, timestamp: &Timestamp, now: UnixMillis) -> Result<(), Rejection> {
-        let (then, now) = (timestamp.seconds(), now.as_seconds());
-        let (age, lead) = (now.saturating_sub(then), then.saturating_sub(now));
-        if age > self.past {
-            return Err(Rejection::stale(Code::TimestampTooOld, age, self.past));
-        }
-        if lead > self.future {
-            return Err(Rejection::stale(Code::TimestampInFuture, lead, self.future));
-        }
-        Ok(())
     }
 }
 
@@ -316,12 +120,6 @@ impl Scheme {
         }
     }
 
-    /// Whether the signed message holds the message id.
-    #[must_use]
-    pub fn signs_id(&self) -> bool {
-        matches!(&self.proof, Proof::Signature(rule) if rule.holds(&Part::Id))
-    }
-
     /// Reads the head: signatures and timestamp are decoded, a token is checked at once.
     ///
     /// # Errors
@@ -330,7 +128,7 @@ impl Scheme {
     pub fn read_head(&self, head: &RequestHead<'_>) -> Result<Credentials, Rejection> {
         match &self.proof {
             Proof::Signature(rule) => rule.read_head(head).map(Credentials::Signed),
-            Proof::Token(rule) => rule.check(head).map(Credentials::Token),
+            Proof::Token(rule) => rule.check(head),
         }
     }
 }
@@ -342,10 +140,18 @@ impl SignatureRule {
         self.message.iter().any(|piece| piece.part == *part)
     }
 
-    /// Whether the message holds the body itself: then the MAC is checked before anything is parsed.
+    /// Whether the message covers the body itself: then the signature is checked before anything is
+    /// parsed.
     #[must_use]
     pub fn signs_body(&self) -> bool {
-        self.holds(&Part::Body)
+        self.message.iter().any(|piece| piece.part.covers_body())
+    }
+
+    /// Whether the message holds values from inside the body.
+    #[must_use]
+    pub fn reads_pointers(&self) -> bool {
+        let is_pointer = |piece: &Piece| matches!(piece.part, Part::Pointer { .. });
+        self.message.iter().any(is_pointer)
     }
 
     /// Reads signature and timestamp from the head: both there, once each, and well formed.
@@ -379,28 +185,82 @@ impl SignatureRule {
         if is(Occurrence::Several) {
             return Err(Rejection::new(Code::TimestampAmbiguous));
         }
-        let mut signed = self.value.decode(head, value, self.algorithm)?;
-        if let Some((Occurrence::Once(text), unit)) = stamp {
-            signed.timestamp = Some(Timestamp::parse(text, unit)?);
+        let signatures = self.value.decode(head, self.algorithm)?;
+        let timestamp = match stamp {
+            Some((Occurrence::Once(text), unit)) => Some(Timestamp::parse(text, unit)?),
+            _ => None,
+        };
+        Ok(Signed {
+            signatures,
+            timestamp,
+        })
+    }
+
+    /// Whether signature or signed timestamp are inside the body.
+    #[must_use]
+    pub fn reads_body(&self) -> bool {
+        let is_inside = |at: &TimestampAt| matches!(at.place, TimestampPlace::Pointer(_));
+        matches!(self.value.place, SignaturePlace::Pointer(_))
+            || (self.timestamp.as_ref().is_some_and(is_inside) && self.holds(&Part::Timestamp))
+    }
+
+    /// Adds to what the head has what the body has; `text` gives the value in a slot.
+    ///
+    /// # Errors
+    ///
+    /// `signature_missing`, `timestamp_missing`, `signature_malformed`, `timestamp_malformed`.
+    pub fn read_body<T: AsRef<[u8]>>(
+        &self,
+        signed: &Signed,
+        text: impl Fn(usize) -> Option<T>,
+    ) -> Result<Signed, Rejection> {
+        let mut signed = signed.clone();
+        if let SignaturePlace::Pointer(slot) = self.value.place {
+            let value = text(slot).ok_or(Rejection::new(Code::SignatureMissing))?;
+            signed.signatures = self.value.decode_text(value.as_ref(), self.algorithm)?;
+        }
+        if let Some(TimestampAt {
+            place: TimestampPlace::Pointer(slot),
+            unit,
+        }) = self.timestamp
+            && self.holds(&Part::Timestamp)
+        {
+            let value = text(slot).ok_or(Rejection::new(Code::TimestampMissing))?;
+            signed.timestamp = Some(Timestamp::parse(value.as_ref(), unit)?);
         }
         Ok(signed)
     }
 
-    /// Checks the signatures over the message that `material` makes.
+    /// Assembles the signed message, and gives its parts to `then`. There is no other assembly.
     ///
     /// # Errors
     ///
-    /// Those of [`SignatureRule::message`]; [`Code::SignatureMismatch`];
+    /// [`Code::SignatureMismatch`] if a part is missing; [`Code::IdMalformed`] or
+    /// [`Code::SignatureMalformed`] if the message could be cut in another way.
+    pub fn with_message<T>(
+        &self,
+        input: &MessageInput<'_>,
+        then: impl FnOnce(&[&[u8]]) -> T,
+    ) -> Result<T, Rejection> {
+        message::assemble(&self.message, input, then)
+    }
+
+    /// Checks the signatures over the message that `input` makes.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`SignatureRule::with_message`]; [`Code::SignatureMismatch`];
     /// [`Code::InternalError`] if the host would have to verify it, and cannot.
     pub fn verify(
         &self,
-        material: &Material<'_>,
+        input: &MessageInput<'_>,
         signatures: &[SignatureBytes],
         host: HostVerify,
     ) -> Result<(), Rejection> {
-        let (parts, length) = self.message(material)?;
-        let parts = parts.get(..length).unwrap_or_default();
-        match keys::verify(&self.keys, parts, signatures, host) {
+        let found = self.with_message(input, |parts| {
+            keys::verify(&self.keys, parts, signatures, host)
+        })?;
+        match found {
             Ok(_) => Ok(()),
             Err(Mismatch::Signature) => Err(Rejection::new(Code::SignatureMismatch)),
             Err(Mismatch::Host) => Err(Rejection::because(
@@ -410,189 +270,18 @@ impl SignatureRule {
         }
     }
 
-    /// The parts of the signed message as bytes, in order.
+    /// The SHA-256 of the message.
     ///
     /// # Errors
     ///
-    /// [`Code::IdMalformed`] or [`Code::SignatureMalformed`] if a part holds the separator that ends
-    /// it; [`Code::InternalError`] if one is not there, which the configuration has ruled out.
-    pub fn message<'m>(
-        &'m self,
-        material: &Material<'m>,
-    ) -> Result<([&'m [u8]; MAX_PARTS], usize), Rejection> {
-        let mut parts: [&[u8]; MAX_PARTS] = [b""; MAX_PARTS];
-        for (slot, piece) in parts.iter_mut().zip(&self.message) {
-            let bytes = match &piece.part {
-                Part::Body => material.body,
-                Part::Header(index) => material.headers.get(*index).and_then(Option::as_deref),
-                Part::Id => material.id,
-                Part::Literal(bytes) => Some(&**bytes),
-                Part::Pointer(slot) => material.values.get(*slot).copied().flatten(),
-                Part::Timestamp => material.timestamp,
-            };
-            let bytes = bytes.ok_or(Rejection::because(
-                Code::InternalError,
-                "a part of the message is gone",
-            ))?;
-            if piece.separator.is_some_and(|byte| bytes.contains(&byte)) {
-                let code = match piece.part {
-                    Part::Id => Code::IdMalformed,
-                    _ => Code::SignatureMalformed,
-                };
-                return Err(Rejection::because(
-                    code,
-                    "a part of the message holds the separator that ends it",
-                ));
+    /// Those of [`SignatureRule::with_message`].
+    pub fn digest(&self, input: &MessageInput<'_>) -> Result<[u8; 32], Rejection> {
+        self.with_message(input, |parts| {
+            let mut digest = Sha256::new();
+            for part in parts {
+                digest.update(part);
             }
-            *slot = bytes;
-        }
-        Ok((parts, self.message.len()))
-    }
-}
-
-/// What a message can be made of.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Material<'m> {
-    /// The body as received.
-    pub body: Option<&'m [u8]>,
-    /// The captured headers of the source.
-    pub headers: &'m [Option<Box<[u8]>>],
-    /// The message id.
-    pub id: Option<&'m [u8]>,
-    /// The timestamp's own bytes.
-    pub timestamp: Option<&'m [u8]>,
-    /// The values at the source's pointers, by slot.
-    pub values: &'m [Option<&'m [u8]>],
-}
-
-impl SignatureAt {
-    fn occurrence<'a>(&self, head: &RequestHead<'a>) -> Occurrence<'a> {
-        if self.form != Form::Numbered {
-            return head.occurrence(self.header.as_bytes());
-        }
-        let (mut found, mut numbers) = (Occurrence::Missing, 0_u128);
-        for (number, value) in self.numbered(head) {
-            let bit = 1_u128.checked_shl(number).unwrap_or_default();
-            if numbers & bit != 0 {
-                return Occurrence::Several;
-            }
-            numbers |= bit;
-            if found == Occurrence::Missing {
-                found = Occurrence::Once(value);
-            }
-        }
-        found
-    }
-
-    /// The headers with a number from 1 to [`MAX_SIGNATURES`] at the end of their name.
-    fn numbered<'a>(&self, head: &RequestHead<'a>) -> impl Iterator<Item = (u32, &'a [u8])> {
-        head.pairs().filter_map(|(name, value)| {
-            let digits = name.strip_prefix(self.header.as_bytes())?;
-            // One spelling for each number.
-            if !digits.iter().all(u8::is_ascii_digit) || digits.starts_with(b"0") {
-                return None;
-            }
-            let number = core::str::from_utf8(digits).ok()?.parse().ok()?;
-            let is_one = usize::try_from(number).is_ok_and(|number| number <= MAX_SIGNATURES);
-            is_one.then_some((number, value))
+            digest.finalize().into()
         })
-    }
-
-    fn decode(
-        &self,
-        head: &RequestHead<'_>,
-        value: Occurrence<'_>,
-        algorithm: Algorithm,
-    ) -> Result<Signed, Rejection> {
-        let malformed = || Rejection::new(Code::SignatureMalformed);
-        let Occurrence::Once(value) = value else {
-            return Err(malformed());
-        };
-        match &self.form {
-            Form::Whole { prefix } => {
-                let text = value.strip_prefix(prefix.as_bytes());
-                self.collect(algorithm, text.into_iter())
-            }
-            Form::Entries { separator, prefix } => self.collect(
-                algorithm,
-                split(value, *separator).filter_map(|part| part.strip_prefix(prefix.as_bytes())),
-            ),
-            Form::Fields { separator, key } => {
-                self.collect(algorithm, fields(value, *separator, key))
-            }
-            Form::Numbered => self.collect(algorithm, self.numbered(head).map(|(_, value)| value)),
-        }
-        .ok_or_else(malformed)
-    }
-
-    /// Decodes what decodes; nothing if nothing does. An entry that does not is no signature of
-    /// ours, and no error beside one that is: senders put other versions beside it.
-    fn collect<'a>(
-        &self,
-        algorithm: Algorithm,
-        texts: impl Iterator<Item = &'a [u8]>,
-    ) -> Option<Signed> {
-        let mut found = texts
-            .filter_map(|text| self.encoding.decode(text, algorithm))
-            .take(MAX_SIGNATURES);
-        let first = found.next()?;
-        let signatures = match found.next() {
-            None => Offered::One(first),
-            Some(second) => Offered::Several([first, second].into_iter().chain(found).collect()),
-        };
-        Some(Signed {
-            signatures,
-            timestamp: None,
-        })
-    }
-
-    fn field<'a>(&self, value: &'a [u8], key: &str) -> Occurrence<'a> {
-        let Form::Fields { separator, .. } = &self.form else {
-            return Occurrence::Missing;
-        };
-        let mut values = fields(value, *separator, key);
-        match (values.next(), values.next()) {
-            (None, _) => Occurrence::Missing,
-            (Some(value), None) => Occurrence::Once(value),
-            (Some(_), Some(_)) => Occurrence::Several,
-        }
-    }
-}
-
-fn split(value: &[u8], separator: u8) -> impl Iterator<Item = &[u8]> {
-    value
-        .split(move |byte| *byte == separator)
-        .map(<[u8]>::trim_ascii)
-}
-
-fn fields<'a>(value: &'a [u8], separator: u8, key: &str) -> impl Iterator<Item = &'a [u8]> {
-    split(value, separator).filter_map(move |field| {
-        field
-            .strip_prefix(key.as_bytes())
-            .and_then(|rest| rest.strip_prefix(b"="))
-    })
-}
-
-impl Encoding {
-    /// Decodes a signature of `algorithm`, in the one spelling that each byte sequence has (hex: two).
-    #[must_use]
-    pub fn decode(self, text: &[u8], algorithm: Algorithm) -> Option<SignatureBytes> {
-        SignatureBytes::decode(algorithm, text, |buffer| match self {
-            Encoding::Base64 => STANDARD.decode_slice(text, buffer).ok(),
-            Encoding::Hex => {
-                let length = text.len().checked_div(2)?;
-                hex::decode_to_slice(text, buffer.get_mut(..length)?).ok()?;
-                Some(length)
-            }
-        })
-    }
-
-    /// Writes a signature as the sender does.
-    #[must_use]
-    pub fn encode(self, signature: &SignatureBytes) -> String {
-        match self {
-            Encoding::Base64 => STANDARD.encode(signature.as_slice()),
-            Encoding::Hex => hex::encode(signature.as_slice()),
-        }
     }
 }

@@ -6,7 +6,11 @@
 
 use std::borrow::Cow;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+
 use crate::request::{Occurrence, RequestHead};
+use crate::scheme::Credentials;
 use crate::scheme::keys::Token;
 use crate::verdict::{Code, Rejection};
 
@@ -31,6 +35,10 @@ pub enum TokenAt {
     },
     /// The value of this parameter of the query.
     Query(Box<str>),
+    /// `authorization: Basic`: the token is `user:password`. Source: RFC 7617.
+    Basic,
+    /// The value at a JSON pointer, by its slot.
+    Pointer(usize),
 }
 
 /// That a request came with a token of its source. Only [`TokenRule::check`] makes one.
@@ -45,7 +53,10 @@ impl TokenRule {
     /// [`Code::SignatureMissing`], [`Code::SignatureAmbiguous`] if there are several,
     /// [`Code::SignatureMalformed`] if it is empty or its percent-encoding is broken,
     /// [`Code::SignatureMismatch`].
-    pub fn check(&self, head: &RequestHead<'_>) -> Result<TokenProof, Rejection> {
+    pub fn check(&self, head: &RequestHead<'_>) -> Result<Credentials, Rejection> {
+        if matches!(self.at, TokenAt::Pointer(_)) {
+            return Ok(Credentials::TokenInBody);
+        }
         let token = match self.at.find(head) {
             Occurrence::Missing => return Err(Rejection::new(Code::SignatureMissing)),
             Occurrence::Several => return Err(Rejection::new(Code::SignatureAmbiguous)),
@@ -54,12 +65,35 @@ impl TokenRule {
         let token = match self.at {
             TokenAt::Header(_) => Some(Cow::Borrowed(token)),
             TokenAt::PathSegment { .. } | TokenAt::Query(_) => percent_decode(token),
+            TokenAt::Basic => basic(token).map(Cow::Owned),
+            TokenAt::Pointer(_) => None,
         };
-        let token = token
-            .filter(|token| !token.is_empty())
-            .ok_or(Rejection::new(Code::SignatureMalformed))?;
+        let token = token.ok_or(Rejection::new(Code::SignatureMalformed))?;
+        self.compare(&token).map(Credentials::Token)
+    }
+
+    /// Compares the token in a body; `text` gives the value in a slot.
+    ///
+    /// # Errors
+    ///
+    /// As [`TokenRule::check`]; [`Code::InternalError`] if the token is elsewhere.
+    pub fn check_body<T: AsRef<[u8]>>(
+        &self,
+        text: impl Fn(usize) -> Option<T>,
+    ) -> Result<TokenProof, Rejection> {
+        let TokenAt::Pointer(slot) = self.at else {
+            return Err(Rejection::new(Code::InternalError));
+        };
+        let token = text(slot).ok_or(Rejection::new(Code::SignatureMissing))?;
+        self.compare(token.as_ref())
+    }
+
+    fn compare(&self, token: &[u8]) -> Result<TokenProof, Rejection> {
+        if token.is_empty() {
+            return Err(Rejection::new(Code::SignatureMalformed));
+        }
         // All are compared, so that the time does not tell which one matches.
-        let matches = self.tokens.iter().filter(|known| known.matches(&token));
+        let matches = self.tokens.iter().filter(|known| known.matches(token));
         if matches.count() == 0 {
             return Err(Rejection::new(Code::SignatureMismatch));
         }
@@ -71,6 +105,8 @@ impl TokenAt {
     fn find<'a>(&self, head: &RequestHead<'a>) -> Occurrence<'a> {
         match self {
             TokenAt::Header(name) => head.occurrence(name.as_bytes()),
+            TokenAt::Basic => head.occurrence(b"authorization"),
+            TokenAt::Pointer(_) => Occurrence::Missing,
             TokenAt::PathSegment { below } => {
                 let path = head.path();
                 match path.get(segment_start(path)..) {
@@ -101,7 +137,7 @@ impl TokenAt {
     pub fn clean(&self, target: &[u8]) -> Option<Vec<u8>> {
         let (path, query) = split_target(target);
         match self {
-            TokenAt::Header(_) => None,
+            TokenAt::Basic | TokenAt::Header(_) | TokenAt::Pointer(_) => None,
             TokenAt::PathSegment { below } => {
                 let start = segment_start(path);
                 if start < *below || start == path.len() {
@@ -142,7 +178,7 @@ impl TokenAt {
         };
         let token = percent_encode(token);
         match self {
-            TokenAt::Header(_) => target.to_owned(),
+            TokenAt::Basic | TokenAt::Header(_) | TokenAt::Pointer(_) => target.to_owned(),
             TokenAt::PathSegment { .. } => {
                 let slash = if path.ends_with('/') { "" } else { "/" };
                 let query = query.map_or(String::new(), |query| format!("?{query}"));
@@ -154,6 +190,16 @@ impl TokenAt {
             }
         }
     }
+}
+
+/// `user:password` out of the value of `authorization`; the scheme in any case.
+fn basic(value: &[u8]) -> Option<Vec<u8>> {
+    let (scheme, rest) = value.split_at_checked(6)?;
+    if !scheme.eq_ignore_ascii_case(b"basic ") {
+        return None;
+    }
+    let start = rest.iter().position(|byte| *byte != b' ')?;
+    STANDARD.decode(rest.get(start..)?).ok()
 }
 
 /// Where the last segment of a path begins.

@@ -414,7 +414,7 @@ fn schemes_that_protect_nothing_are_refused() {
     );
     refused(
         scheme(|s| {
-            s["message"] = json!([{ "id": true }, { "literal": "." }, { "timestamp": true }]);
+            s["message"] = json!([{ "timestamp": true }, { "body": true }]);
             s["timestamp"] = json!({ "pointer": "/time" });
         }),
         "sources[0].signature.message: holds a timestamp that is inside the body",
@@ -429,8 +429,8 @@ fn schemes_that_protect_nothing_are_refused() {
     );
     refused(
         scheme(|s| s["message"] = json!([{ "body": true, "id": true }])),
-        "sources[0].signature.message[0]: expected one of `literal`, `parameter`, `header`, \
-         `pointer`, `id`, `timestamp` and `body`",
+        "sources[0].signature.message[0]: expected one of `literal`, `parameter`, `header`, `pointer`, \
+         `id`, `timestamp`, `method`, `url`, `query`, `body_digest`, `form_sorted` and `body`",
     );
     refused(
         |c| c["sources"][0]["signature"] = signature(),
@@ -554,7 +554,8 @@ fn parameters_are_those_of_the_scheme() {
     );
     refused(
         scheme(|s| s["message"][1] = json!({ "literal": ".", "parameter": "url" })),
-        "sources[0].signature.message[1]: expected `literal` or `parameter`, one of the two",
+        "sources[0].signature.message[1]: expected one of `literal`, `parameter`, `header`, `pointer`, \
+         `id`, `timestamp`, `method`, `url`, `query`, `body_digest`, `form_sorted` and `body`",
     );
 }
 
@@ -615,11 +616,11 @@ fn tokens_have_one_place() {
     );
     refused(
         token(json!({ "header": "x-a", "query": "b" }), path.clone()),
-        "sources[0].token: expected one of `header`, `query` and `path_segment`",
+        "sources[0].token: expected one of `header`, `query`, `path_segment`, `pointer` and `basic`",
     );
     refused(
         token(json!({}), path.clone()),
-        "sources[0].token: expected one of `header`, `query` and `path_segment`",
+        "sources[0].token: expected one of `header`, `query`, `path_segment`, `pointer` and `basic`",
     );
     refused(
         token(json!({ "query": "a&b" }), path.clone()),

@@ -292,7 +292,7 @@ fn the_body_step_by_step() {
         (r#"{"data":{"task_id":""}}"#, Code::IdMalformed),
         (r#"{"data":{"task_id":"a","taskId":""}}"#, Code::IdMalformed),
         (r#"{"data":{"task_id":{}}}"#, Code::IdMalformed),
-        (r#"{"data":{"task_id":"a.b"}}"#, Code::IdMalformed),
+        (r#"{"data":{"task_id":"a.b"}}"#, Code::SignatureMismatch),
         (r#"{"data":{"task_id":"a b"}}"#, Code::IdMalformed),
         (r#"{"data":{"task_id":"a\nb"}}"#, Code::IdMalformed),
         (r#"{"data":{"task_id":"another"}}"#, Code::SignatureMismatch),

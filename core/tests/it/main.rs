@@ -15,6 +15,7 @@ mod config_text;
 mod guard;
 mod inspector;
 mod keys;
+mod language;
 mod model;
 mod near_miss;
 mod presets;

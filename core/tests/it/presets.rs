@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 
 use callback_guard_core::outcome::Outcome;
 use callback_guard_core::policy::Policy;
-use callback_guard_core::scheme::{Material, Part, Proof, TimestampPlace};
+use callback_guard_core::scheme::{MessageInput, Part, Proof, TimestampPlace};
+use callback_guard_core::sign;
 use callback_guard_core::time::UnixMillis;
 use callback_guard_core::verdict::Code;
 use proptest::prelude::*;
@@ -444,10 +445,10 @@ fn no_accepted_message_has_a_second_reading() {
                         Some(first.as_slice().into()),
                         Some(second.as_slice().into()),
                     ];
-                    let material = Material {
-                        body: Some(third),
+                    let input = MessageInput {
+                        body: third,
                         headers: &headers,
-                        ..Material::default()
+                        ..MessageInput::default()
                     };
                     let places: Vec<usize> = rule
                         .message
@@ -455,8 +456,7 @@ fn no_accepted_message_has_a_second_reading() {
                         .filter_map(|piece| place(&piece.part))
                         .collect();
                     assert_eq!(places.len(), parts.len());
-                    if let Ok((parts, length)) = rule.message(&material) {
-                        let bytes = parts[..length].concat();
+                    if let Ok(bytes) = rule.with_message(&input, |parts| parts.concat()) {
                         assert!(seen.insert(bytes.clone()), "{message}: {bytes:?}");
                         accepted += 1;
                     }
@@ -468,22 +468,47 @@ fn no_accepted_message_has_a_second_reading() {
 }
 
 #[test]
-fn an_id_with_the_separator_of_its_message_is_refused() {
-    for name in ["standard-webhooks", "svix", "gitlab"] {
+fn an_id_may_hold_the_separator_unless_the_message_could_be_cut_in_two_ways() {
+    let signed = |name: &str, id: &str| {
         let policy = preset(name);
-        let request = genuine(&policy, "{}", NOW);
-        let header = if name == "svix" {
-            "svix-id"
-        } else {
-            "webhook-id"
-        };
-        check(
-            policy,
-            &request.clone().with(header, "msg.1"),
-            NOW,
-            Code::IdMalformed,
-        );
-        check(preset(name), &request.without(header), NOW, Code::IdMissing);
+        let (source, key) = (&policy.sources[0], &policy.sources[0].signing_keys[0]);
+        sign::sign(source, key, b"{}", id, NOW)
+    };
+    for (name, header) in [
+        ("standard-webhooks", "webhook-id"),
+        ("svix", "svix-id"),
+        ("gitlab", "webhook-id"),
+    ] {
+        for id in [
+            "msg.1",
+            "task_kling-2.6_1765182425861",
+            "a.176967076.b",
+            ".",
+        ] {
+            let mut request = Request::unsigned("{}").with(":path", PATH);
+            for (header, value) in signed(name, id).unwrap() {
+                request = request.and(&header, &value);
+            }
+            check(preset(name), &request, NOW, Code::Forwarded);
+            // The same bytes under another cut.
+            let other = request.clone().with(header, "msg");
+            check(preset(name), &other, NOW, Code::SignatureMismatch);
+            check(preset(name), &request.without(header), NOW, Code::IdMissing);
+        }
+        // The id `a` with the time 1111111111 and a body that begins with `b.` is signed alike.
+        for id in ["a.1111111111.b", "a.1769670760.1769670760", ".1769670760."] {
+            let refused = signed(name, id).unwrap_err();
+            assert_eq!(refused.code(), Code::IdMalformed, "{name}: {id}");
+        }
+    }
+    // Nothing is behind the ten digits at the end, so any id is one.
+    for id in [
+        "a.b",
+        "task_kling-2.6_1765182425861",
+        "a.1769670760.1769670760",
+    ] {
+        let request = genuine(&preset("suno"), &body(id, NOW), NOW);
+        check(preset("suno"), &request, NOW, Code::Forwarded);
     }
 }
 
