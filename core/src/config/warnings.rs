@@ -61,7 +61,7 @@ pub(super) fn key(path: &Path, dedupe: &Dedupe, id: &IdAt, warnings: &mut Vec<Wa
     let has = |part: KeyPart| dedupe.key.contains(&part);
     let is_whole = match id {
         // The body stands for an id that nobody gives: the key is what names the event.
-        IdAt::BodyDigest => true,
+        IdAt::BodyDigest | IdAt::MessageDigest => true,
         IdAt::Pointers { slots, .. } => slots.clone().all(|slot| has(KeyPart::Pointer(slot))),
         IdAt::Header(index) => has(KeyPart::Header(*index)),
     };

@@ -591,7 +591,7 @@ fn several_values_in_one_entry_and_several_headers() {
             Code::SignatureMismatch,
         ),
         (
-            format!("{good}"),
+            good.clone(),
             Code::SignatureMalformed,
             Code::SignatureMalformed,
         ),
