@@ -16,6 +16,7 @@
     reason = "tests"
 )]
 
+mod applications;
 mod deploy;
 mod docker;
 mod inspector;
