@@ -1,100 +1,89 @@
-//! The filter: carries facts from Envoy to the [`Guard`] and decisions back. It has no rule of its
-//! own; the way of a request is told in [`callback_guard_core::guard`].
+//! The filter: tells the [`Worker`] what Envoy says, and does in Envoy what the worker says. It has
+//! no rule of its own.
 //!
 //! What Envoy demands of it:
 //! * With `hold_headers: "filter"`, pausing in the headers callback holds the head; any `Continue`
-//!   from a later callback lets it go. So `Continue` is returned for [`Decision::Forward`] alone.
-//! * A paused request is resumed from a timer, never in a callback that returns `Continue`: that
-//!   would send it upstream twice.
+//!   from a later callback lets it go. So that is returned for [`Verdict::Forward`] and, where nothing
+//!   is held, [`Verdict::Continue`] alone.
+//! * A paused request is resumed from another callback than its own, never in one that returns
+//!   `Continue`: that would send it upstream twice.
 //! * `on_configure` fails for what the configuration says, and for nothing else.
+//! * Every call-out is made under the root context, which lives as long as the VM: one that is made
+//!   for a stream is cut off when that stream ends. The SDK hands the answer to whichever context was
+//!   active when the call was made, and drops it where that stream is gone; so the worker makes a call
+//!   in a stream's callback only for that stream.
 
-mod host;
-mod metrics;
-mod remote;
-mod verify;
-
-use core::cell::{Cell, RefCell};
+use core::cell::RefCell;
 use core::time::Duration;
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher as _, Hasher as _};
 use std::rc::Rc;
+use std::sync::Arc;
 
 use proxy_wasm::hostcalls::dispatch_http_call;
 use proxy_wasm::traits::{Context, HttpContext, RootContext};
 use proxy_wasm::types::{Action, ContextType};
-use serde::Serialize;
 
-use callback_guard_core::authenticate::Facts;
-use callback_guard_core::guard::{Answer, Decision, Forward, Guard};
-use callback_guard_core::json::Scratch;
+use callback_guard_core::config;
+use callback_guard_core::effect::{CallId, Effect, Io, StreamId};
 use callback_guard_core::outcome::Outcome;
-use callback_guard_core::policy::{HoldHeaders, Mode, Policy};
-use callback_guard_core::reply::Reply;
-use callback_guard_core::request::RequestHead;
-use callback_guard_core::store::bucket::OwnerToken;
-use callback_guard_core::store::circuit::Turn;
-use callback_guard_core::store::redis::Remote;
-use callback_guard_core::store::retries::Errand;
-use callback_guard_core::store::{self, Memory, Settlement};
+use callback_guard_core::reply::{Answer, Reply};
+use callback_guard_core::request::{RequestHead, is_reserved};
+use callback_guard_core::store::redis::{MAX_REPLY_BYTES, StoreError};
 use callback_guard_core::time::UnixMillis;
 use callback_guard_core::verdict::{Code, Rejection};
-use callback_guard_core::{config, inspector, pairs};
-use host::Shared;
-use metrics::Metrics;
-use remote::Line;
+use callback_guard_core::worker::{Response, Seed, Verdict, Worker};
+
+use crate::header_map;
+use crate::host::{self, Shared};
+use crate::metrics::Metrics;
+use crate::verify;
 
 proxy_wasm::main! {{
     log_to_host();
-    proxy_wasm::set_root_context(|id| Box::new(Root { id, worker: None }));
+    proxy_wasm::set_root_context(|id| Box::new(Root { id, plugin: None }));
 }}
 
-/// How often waiting requests ask for their claim, in milliseconds. No timer runs while none waits.
-const WAIT_TICK_MILLIS: u32 = 20;
+/// The plugin in one VM, once it is configured. `None` if the host did not hand over the
+/// configuration: then each request is refused.
+type Shareable = Option<Rc<RefCell<Plugin>>>;
 
-/// The plugin in one VM.
 struct Root {
     id: u32,
-    /// Nothing if the host did not hand over the configuration: then each request is refused.
-    worker: Option<Rc<Worker>>,
+    plugin: Shareable,
 }
 
-/// What the requests of one VM share.
-struct Worker {
-    policy: Policy,
-    store: Memory,
+/// What all requests of one VM share.
+struct Plugin {
+    root: u32,
+    worker: Worker,
     metrics: Metrics,
-    scratch: RefCell<Scratch>,
-    salt: Cell<Option<[u8; 16]>>,
-    next_owner: Cell<u64>,
-    waiting: RefCell<Vec<Waiting>>,
-    is_ticking: Cell<bool>,
-    /// The way to a store that many proxies share, if there is one.
-    line: Option<Line>,
+    /// Emptied in each callback; kept for its room.
+    effects: Vec<Effect>,
+    /// The host's numbers of the calls on their way.
+    calls: Vec<(u32, CallId)>,
+    /// The context that host calls speak of; `None` if it is not known.
+    context: Option<u32>,
 }
 
-impl Drop for Worker {
-    /// An open circuit must not be counted for ever once a new configuration takes its place.
+impl Drop for Plugin {
     fn drop(&mut self) {
-        if self.line.as_ref().is_some_and(Line::is_open) {
-            self.metrics.circuit(Turn::Closed);
-        }
+        self.worker.close();
+        self.carry_out(&mut Running::default());
     }
 }
 
-/// A request that waits for another to settle.
-struct Waiting {
-    context: u32,
-    guard: Rc<RefCell<Guard>>,
-    /// When it asks the next time, and how long the pause before that is.
-    next: UnixMillis,
-    pause_millis: u64,
+/// The request whose callback runs, and what is to become of it.
+#[derive(Default)]
+struct Running {
+    stream: Option<StreamId>,
+    verdict: Option<Verdict>,
+    response: Response,
 }
 
 impl Context for Root {
     fn on_http_call_response(&mut self, token: u32, headers: usize, _: usize, _: usize) {
-        if let Some(worker) = &self.worker {
-            worker.on_call_response(token, headers);
-        }
+        call_answered(&self.plugin, token, headers);
     }
 }
 
@@ -111,7 +100,22 @@ impl RootContext for Root {
         match config::parse(&text, &environment) {
             Ok(mut policy) => {
                 verify::connect(&mut policy);
-                self.worker = Some(Rc::new(Worker::new(policy, self.id)));
+                let mut salt = [0; 16];
+                let (left, right) = salt.split_at_mut(8);
+                left.copy_from_slice(&random().to_le_bytes());
+                right.copy_from_slice(&random().to_le_bytes());
+                let seed = Seed {
+                    owner: random(),
+                    salt,
+                };
+                self.plugin = Some(Rc::new(RefCell::new(Plugin {
+                    root: self.id,
+                    metrics: Metrics::define(&policy),
+                    worker: Worker::new(Arc::new(policy), seed),
+                    effects: Vec::new(),
+                    calls: Vec::new(),
+                    context: None,
+                })));
                 true
             }
             Err(error) => {
@@ -122,18 +126,19 @@ impl RootContext for Root {
     }
 
     fn on_tick(&mut self) {
-        if let Some(worker) = &self.worker {
-            worker.on_tick();
+        if let Some(plugin) = &self.plugin
+            && let Ok(mut plugin) = plugin.try_borrow_mut()
+        {
+            plugin.context = Some(self.id);
+            plugin.tell(Worker::time);
+            plugin.carry_out(&mut Running::default());
         }
     }
 
     fn create_http_context(&self, context_id: u32) -> Option<Box<dyn HttpContext>> {
         Some(Box::new(Stream {
-            context: context_id,
-            worker: self.worker.clone(),
-            guard: Rc::new(RefCell::new(Guard::new())),
-            received: 0,
-            is_held: Rc::default(),
+            id: StreamId(context_id),
+            plugin: self.plugin.clone(),
         }))
     }
 
@@ -142,511 +147,325 @@ impl RootContext for Root {
     }
 }
 
-/// What becomes of a request for the moment.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Flow {
-    Answered,
-    Held,
-    SentOn,
-}
-
-impl Flow {
-    fn action(self) -> Action {
-        match self {
-            Flow::SentOn => Action::Continue,
-            Flow::Answered | Flow::Held => Action::Pause,
-        }
-    }
-}
-
-impl Worker {
-    fn new(policy: Policy, root: u32) -> Self {
-        Self {
-            line: policy.remote.is_some().then(|| Line::new(root)),
-            store: Memory::new(policy.capacity),
-            metrics: Metrics::define(&policy),
-            policy,
-            scratch: RefCell::default(),
-            salt: Cell::new(None),
-            next_owner: Cell::new(random()),
-            waiting: RefCell::default(),
-            is_ticking: Cell::new(false),
-        }
+impl Plugin {
+    /// Tells the worker of an event.
+    fn tell<T>(&mut self, event: impl FnOnce(&mut Worker, &mut Io<'_, Shared>) -> T) -> T {
+        event(&mut self.worker, &mut Io::new(&mut Shared, now()))
     }
 
-    /// Does what the guard decides, until the request is answered, sent on or held.
-    fn carry_out(
-        &self,
-        context: u32,
-        shared_guard: &Rc<RefCell<Guard>>,
-        guard: &mut Guard,
-        mut decision: Decision,
-        moment: &Moment,
-    ) -> Flow {
+    /// Carries out what the worker wants done, also what comes of that.
+    fn carry_out(&mut self, running: &mut Running) {
+        let mut effects = core::mem::take(&mut self.effects);
         loop {
-            decision = match decision {
-                Decision::Claim(request) => {
-                    let now = moment.now();
-                    match self.ask(context, shared_guard, guard, &request, now) {
-                        Some(answer) => guard.on_store(&self.policy, answer, now),
-                        None => return Flow::Held,
-                    }
-                }
-                Decision::Answer(answer) => {
-                    self.report(guard);
-                    reply(&Reply::new(&answer, self.policy.expose_reason));
-                    return Flow::Answered;
-                }
-                Decision::Forward(forward) => {
-                    if !self.stamp(guard, &forward) {
-                        // Without its headers the upstream could not trust the request.
-                        decision = guard.fault();
-                        continue;
-                    }
-                    self.report(guard);
-                    return Flow::SentOn;
-                }
-                Decision::Pass => return Flow::SentOn,
-                Decision::Hold => return Flow::Held,
-                Decision::Wait => {
-                    self.wait(context, shared_guard, guard);
-                    return Flow::Held;
-                }
-            };
-        }
-    }
-
-    /// Puts the guard's headers into the request. False if the host refuses one.
-    fn stamp(&self, guard: &Guard, forward: &Forward) -> bool {
-        if self.policy.hold_headers == HoldHeaders::BufferAfter {
-            return true;
-        }
-        let Some(source) = guard.policy_of(&self.policy) else {
-            return false;
-        };
-        let add = |name, value: &str| host::add_request_header(name, value.as_bytes()).is_ok();
-        add("x-callback-guard-source", &source.name)
-            && guard
-                .verified_id()
-                .is_none_or(|id| add("x-callback-guard-id", id.as_str()))
-            && forward.key.is_none_or(|key| {
-                host::add_request_header("x-callback-guard-key", &key.hex()).is_ok()
-            })
-            && forward
-                .monitored
-                .is_none_or(|verdict| add("x-callback-guard-verdict", verdict.as_str()))
-    }
-
-    /// Tells a verdict to the metrics, the access log and, if it is a refusal, the log.
-    fn report(&self, guard: &mut Guard) {
-        let Some(verdict) = guard.verdict() else {
-            return;
-        };
-        self.metrics.verdict(guard.source(), verdict);
-        if guard.body_changed() {
-            self.metrics.body_change(guard.source());
-        }
-        if let Some(millis) = guard.held_millis() {
-            self.metrics.decision(guard.source(), millis);
-        }
-        // An access log without the verdict is no reason to refuse.
-        let _ = host::set_filter_state("callback_guard.verdict", verdict.as_str());
-        if let Some(rejection) = guard.rejection() {
-            log_refusal(
-                guard,
-                guard.policy_of(&self.policy).map(|source| &*source.name),
-                rejection,
-            );
-        }
-        if let Some(inspector) = &self.policy.inspector {
-            inspector.keep(&mut Shared, guard, &self.policy, now());
-        }
-    }
-
-    /// Lets the inspector answer, if the request is for it.
-    fn inspect(&self, head: &RequestHead<'_>) -> Option<inspector::Reply> {
-        self.policy
-            .inspector
-            .as_ref()?
-            .answer(&mut Shared, head, now())
-    }
-
-    /// Tells the inspector, if it is on, what became of a request that was sent on; once.
-    fn note_answer(&self, guard: &mut Guard) {
-        if let Some(inspector) = &self.policy.inspector
-            && guard.is_sent_on()
-            && let Some(notes) = guard.notes_mut()
-            && let Some(kept) = notes.kept.take()
-        {
-            let (outcome, status) = outcome();
-            inspector.answered(&mut Shared, kept, outcome, status);
-        }
-    }
-
-    fn wait(&self, context: u32, shared_guard: &Rc<RefCell<Guard>>, guard: &Guard) {
-        let Ok(mut waiting) = self.waiting.try_borrow_mut() else {
-            return;
-        };
-        if waiting.iter().any(|known| known.context == context) {
-            return;
-        }
-        self.metrics.wait(guard.source());
-        waiting.push(Waiting {
-            context,
-            guard: Rc::clone(shared_guard),
-            next: UnixMillis::new(0),
-            pause_millis: 0,
-        });
-        drop(waiting);
-        self.adjust_tick();
-    }
-
-    fn stop_waiting(&self, context: u32) {
-        let Ok(mut waiting) = self.waiting.try_borrow_mut() else {
-            return;
-        };
-        if waiting.is_empty() {
-            return;
-        }
-        waiting.retain(|known| known.context != context);
-        drop(waiting);
-        self.adjust_tick();
-    }
-
-    /// Lets the timer run while there is something to do at its ticks.
-    fn adjust_tick(&self) {
-        let waits = self.waiting.try_borrow().is_ok_and(|one| !one.is_empty());
-        let is_needed = waits || self.line.as_ref().is_some_and(Line::has_errands);
-        if self.is_ticking.replace(is_needed) != is_needed {
-            let period = if is_needed { WAIT_TICK_MILLIS } else { 0 };
-            let _ = host::set_tick_period(period);
-        }
-    }
-
-    fn on_tick(&self) {
-        let now = now();
-        self.run_errands(now);
-        let due = match self.waiting.try_borrow() {
-            Ok(waiting) => waiting
-                .iter()
-                .filter(|one| Self::is_due(one, now))
-                .map(|one| (one.context, Rc::clone(&one.guard)))
-                .collect(),
-            Err(_) => Vec::new(),
-        };
-        for (context, shared_guard) in due {
-            // First the stream: a claim for one that is gone would have to run out.
-            if host::set_effective_context(context).is_err() {
-                self.stop_waiting(context);
-                continue;
+            self.worker.take_effects(&mut effects);
+            if effects.is_empty() {
+                break;
             }
-            let Ok(mut guard) = shared_guard.try_borrow_mut() else {
-                continue;
-            };
-            let decision = guard.on_time(&self.policy);
-            match self.carry_out(
-                context,
-                &shared_guard,
-                &mut guard,
-                decision,
-                &Moment::at(now),
-            ) {
-                Flow::Held => {}
-                Flow::Answered => self.stop_waiting(context),
-                Flow::SentOn => {
-                    self.stop_waiting(context);
-                    // If the stream is gone after all, its end settles the claim.
-                    let _ = host::resume_request();
+            for effect in effects.drain(..) {
+                self.perform(effect, running);
+            }
+        }
+        self.effects = effects;
+    }
+
+    fn perform(&mut self, effect: Effect, running: &mut Running) {
+        match effect {
+            Effect::Add(metric, by) => self.metrics.add(metric, by),
+            Effect::Call { call, body } => {
+                let token = self
+                    .enter(self.root)
+                    .then(|| self.dispatch(&body))
+                    .flatten();
+                match token {
+                    Some(token) => self.calls.push((token, call)),
+                    None => {
+                        let failure = Err(StoreError::Unreachable);
+                        self.tell(|worker, io| worker.call_ended(io, call, failure));
+                    }
+                }
+            }
+            Effect::Log(line) => {
+                // The level may have been changed at run time.
+                if host::log_level() >= log::LevelFilter::Info {
+                    host::log(log::Level::Info, &line.to_json());
+                }
+            }
+            Effect::Record(metric, value) => self.metrics.record(metric, value),
+            Effect::Reply(stream, reply) if running.stream == Some(stream) => {
+                running.verdict = Some(Verdict::Reply(reply));
+            }
+            Effect::Reply(stream, reply) => {
+                if self.enter(stream.0) {
+                    send(&reply);
+                }
+            }
+            Effect::Resume(stream) if running.stream == Some(stream) => {
+                running.verdict = Some(Verdict::Forward);
+            }
+            Effect::Resume(stream) => self.resume(stream),
+            Effect::ResumeResponse(stream) if running.stream == Some(stream) => {
+                running.response.is_held = false;
+            }
+            Effect::ResumeResponse(stream) => {
+                if self.enter(stream.0) {
+                    // If the stream is gone after all, nobody waits for it.
+                    let _ = host::resume_response();
+                }
+            }
+            Effect::Ticks(millis) => {
+                let _ = host::set_tick_period(millis.unwrap_or(0));
+            }
+            Effect::Verdict(stream, verdict) => {
+                if self.enter(stream.0) {
+                    // An access log without the verdict is no reason to refuse.
+                    let _ = host::set_filter_state("callback_guard.verdict", verdict.as_str());
                 }
             }
         }
-        self.adjust_tick();
     }
 
-    /// Settles the claim of a request, if it has one. True if its response has to be held until
-    /// the store has answered.
-    fn settle(&self, guard: &mut Guard, outcome: Outcome, stream: Option<&Stream>) -> bool {
-        let Some(terms) = guard.terms() else {
-            return false;
-        };
-        self.metrics.outcome(guard.source(), outcome);
-        let Some(settlement) = guard.on_outcome(&self.policy, outcome) else {
-            return false;
-        };
-        let now = now();
-        match self.store.settle(&mut Shared, &settlement, now) {
-            Ok((is_settled, change)) => {
-                self.metrics.change(change);
-                match settlement {
-                    Settlement::Release { .. } if is_settled => {
-                        self.metrics.release(guard.source());
-                    }
-                    Settlement::Deliver { .. } if !is_settled => {
-                        self.metrics.settle_failure(guard.source());
-                    }
-                    Settlement::Release { .. } | Settlement::Deliver { .. } => {}
-                }
-            }
-            Err(store::Unavailable) => self.metrics.settle_failure(guard.source()),
+    /// Lets a request go whose callback does not run.
+    fn resume(&mut self, stream: StreamId) {
+        if !self.enter(stream.0) {
+            // It is gone without a word, and has not been forwarded.
+            let gone = || (Outcome::NotReached, 0);
+            return self.tell(|worker, io| worker.stream_end(io, stream, gone));
         }
-        let (Some(_), Some(source)) = (&self.line, guard.source()) else {
-            return false;
-        };
-        // A request that has paid for a silent store once does not pay again.
-        let stream = stream
-            .filter(|_| remote::is_response(outcome) && !terms.is_fallback)
-            .map(|stream| (stream.context, &stream.is_held));
-        let errand = Errand::new(source, settlement, terms.lease_end, now);
-        self.settle_there(stream, errand, now)
-    }
-
-    fn facts(&self, moment: &Moment) -> Option<Facts> {
-        let salt = match self.salt.get() {
-            Some(salt) => salt,
+        match self.add_upstream_headers(stream) {
             None => {
-                let mut fresh = [0; 16];
-                let (left, right) = fresh.split_at_mut(8);
-                left.copy_from_slice(&random().to_le_bytes());
-                right.copy_from_slice(&random().to_le_bytes());
-                let salt = store::salt(&mut Shared, fresh).ok()?;
-                self.salt.set(Some(salt));
-                salt
+                // If the stream is gone after all, its end settles the claim.
+                let _ = host::resume_request();
             }
-        };
-        let owner = self.next_owner.get();
-        self.next_owner.set(owner.wrapping_add(1));
-        Some(Facts {
-            now: moment.now(),
-            owner: OwnerToken::new(owner),
-            salt,
-        })
+            Some(Verdict::Reply(reply)) => send(&reply),
+            Some(Verdict::Continue | Verdict::Forward | Verdict::Hold) => {}
+        }
+    }
+
+    /// Puts the guard's headers into a request. The verdict in its place if the host refuses one:
+    /// without them the upstream could not trust the request.
+    fn add_upstream_headers(&mut self, stream: StreamId) -> Option<Verdict> {
+        let added = self
+            .worker
+            .upstream_headers(stream, host::add_request_header);
+        added
+            .is_err()
+            .then(|| self.tell(|worker, io| worker.fail(io, stream)))
+    }
+
+    /// Makes host calls speak of `context`. False if that is gone.
+    fn enter(&mut self, context: u32) -> bool {
+        if self.context != Some(context) {
+            self.context = host::set_effective_context(context).ok().map(|()| context);
+        }
+        self.context == Some(context)
+    }
+
+    /// Calls the front of the shared store. `None` if the proxy does not take the call.
+    ///
+    /// By way of the SDK, for it panics on an answer to a call that it has not made itself. It panics
+    /// on a status other than the three that Envoy gives here, too: done, bad argument, internal
+    /// failure.
+    fn dispatch(&self, body: &str) -> Option<u32> {
+        let remote = self.worker.policy().remote.as_ref()?;
+        let timeout = Duration::from_millis(remote.timeout_millis);
+        let body = Some(body.as_bytes());
+        dispatch_http_call(&remote.cluster, remote.headers(), body, Vec::new(), timeout).ok()
+    }
+
+    /// The status and the body of the reply to a call-out.
+    fn read_reply(&mut self, header_count: usize) -> Result<(u16, Vec<u8>), StoreError> {
+        // A connection that broke has no headers at all.
+        if header_count == 0 || !self.enter(self.root) {
+            return Err(StoreError::Unreachable);
+        }
+        let bytes = host::call_header_pairs().map_err(|_| StoreError::Unreachable)?;
+        let pairs = header_map::decode(&bytes).ok_or(StoreError::Malformed)?;
+        let status = pairs
+            .iter()
+            .find(|(name, _)| *name == b":status")
+            .and_then(|(_, value)| core::str::from_utf8(value).ok()?.parse().ok())
+            .ok_or(StoreError::Malformed)?;
+        // One byte more than is allowed shows that there is more.
+        let body = host::call_body(MAX_REPLY_BYTES.saturating_add(1))
+            .map_err(|_| StoreError::Unreachable)?;
+        Ok((status, body))
     }
 }
 
-/// The time of one callback: asked for once, and only if it is needed.
-#[derive(Default)]
-struct Moment(Cell<Option<UnixMillis>>);
-
-impl Moment {
-    fn at(now: UnixMillis) -> Self {
-        Self(Cell::new(Some(now)))
-    }
-
-    fn now(&self) -> UnixMillis {
-        let now = self.0.get().unwrap_or_else(now);
-        self.0.set(Some(now));
-        now
-    }
+/// The answer to a call-out has come, or it has failed.
+fn call_answered(plugin: &Shareable, token: u32, header_count: usize) {
+    let Some(Ok(mut plugin)) = plugin.as_ref().map(|plugin| plugin.try_borrow_mut()) else {
+        return;
+    };
+    plugin.context = None;
+    let Some(at) = plugin.calls.iter().position(|(known, _)| *known == token) else {
+        return;
+    };
+    let (_, call) = plugin.calls.swap_remove(at);
+    let reply = plugin.read_reply(header_count);
+    let reply = match &reply {
+        Ok((status, body)) => Ok((*status, body.as_slice())),
+        Err(error) => Err(*error),
+    };
+    plugin.tell(|worker, io| worker.call_ended(io, call, reply));
+    plugin.carry_out(&mut Running::default());
 }
 
 /// One request.
 struct Stream {
-    context: u32,
-    worker: Option<Rc<Worker>>,
-    guard: Rc<RefCell<Guard>>,
-    received: usize,
-    /// Whether the response is held until the store has answered.
-    is_held: Rc<Cell<bool>>,
+    id: StreamId,
+    plugin: Shareable,
 }
 
 impl Stream {
-    /// Lets `ask` get a decision from the guard, and carries it out.
-    fn drive(&self, ask: impl FnOnce(&Worker, &mut Guard, &Moment) -> Decision) -> Flow {
-        let (Some(worker), Ok(mut guard)) = (&self.worker, self.guard.try_borrow_mut()) else {
-            let rejection = Rejection::because(Code::InternalError, "the guard is not configured");
-            reply(&Reply::new(&Answer::Refuse(rejection), false));
-            return Flow::Answered;
+    /// Tells the worker of an event of this request, and does with it what comes of that.
+    fn drive(&self, event: impl FnOnce(&mut Worker, &mut Io<'_, Shared>) -> Verdict) -> Action {
+        let Some(Ok(mut plugin)) = self.plugin.as_ref().map(|plugin| plugin.try_borrow_mut())
+        else {
+            let rejection = Rejection::new(Code::InternalError);
+            send(&Reply::new(&Answer::Refuse(rejection), false));
+            return Action::Pause;
         };
-        let moment = Moment::default();
-        let decision = ask(worker, &mut guard, &moment);
-        worker.carry_out(self.context, &self.guard, &mut guard, decision, &moment)
+        plugin.context = Some(self.id.0);
+        let verdict = plugin.tell(event);
+        let mut running = Running {
+            stream: Some(self.id),
+            verdict: Some(verdict),
+            ..Running::default()
+        };
+        plugin.carry_out(&mut running);
+        plugin.enter(self.id.0);
+        if running.verdict == Some(Verdict::Forward)
+            && let Some(verdict) = plugin.add_upstream_headers(self.id)
+        {
+            running.verdict = Some(verdict);
+            plugin.carry_out(&mut running);
+            plugin.enter(self.id.0);
+        }
+        match running.verdict {
+            Some(Verdict::Continue | Verdict::Forward) => Action::Continue,
+            Some(Verdict::Reply(reply)) => {
+                send(&reply);
+                Action::Pause
+            }
+            Some(Verdict::Hold) | None => Action::Pause,
+        }
     }
 
-    fn on_whole_body(&self) -> Flow {
-        self.drive(|worker, guard, moment| {
-            if let Some(decision) = guard.on_end() {
-                return decision;
-            }
-            let (Ok(body), Some(facts)) = (host::request_body(self.received), worker.facts(moment))
-            else {
-                return guard.fault();
-            };
-            let Ok(mut scratch) = worker.scratch.try_borrow_mut() else {
-                return guard.fault();
-            };
-            if body.len() != self.received {
-                return guard.fault();
-            }
-            worker.metrics.body(guard.source(), body.len());
-            guard.on_body(&worker.policy, &body, &facts, &mut scratch)
-        })
+    fn plugin(&self) -> Option<core::cell::RefMut<'_, Plugin>> {
+        let mut plugin = self.plugin.as_ref()?.try_borrow_mut().ok()?;
+        plugin.context = Some(self.id.0);
+        Some(plugin)
     }
 }
 
 impl Context for Stream {
     fn on_http_call_response(&mut self, token: u32, headers: usize, _: usize, _: usize) {
-        if let Some(worker) = &self.worker {
-            worker.on_call_response(token, headers);
-        }
+        call_answered(&self.plugin, token, headers);
     }
 }
 
 impl HttpContext for Stream {
     fn on_http_request_headers(&mut self, _count: usize, ends: bool) -> Action {
-        let mut is_inspected = false;
-        let flow = self.drive(|worker, guard, moment| {
+        self.drive(|worker, io| {
             let Ok(bytes) = host::request_header_pairs() else {
-                return guard.fault();
+                return worker.fail(io, self.id);
             };
-            let Some(pairs) = pairs::decode(&bytes) else {
-                return guard.fault();
+            let Some(pairs) = header_map::decode(&bytes) else {
+                return worker.fail(io, self.id);
             };
             let head = RequestHead::new(&pairs);
-            if let Some(answer) = worker.inspect(&head) {
-                guard.stand_aside();
-                send(
-                    answer.status,
-                    &answer.headers,
-                    inspector::DETAILS,
-                    &answer.body,
-                );
-                is_inspected = true;
-                return Decision::Hold;
-            }
-            for name in head.own_headers() {
+            for name in head.reserved_headers() {
                 if host::remove_request_header(name).is_err() {
-                    return guard.fault();
+                    return worker.fail(io, self.id);
                 }
             }
-            let decision = guard.on_head(&worker.policy, &head, moment.now(), ends);
-            if let Some(target) = guard.clean_target(&worker.policy, &head)
+            let verdict = worker.request_head(io, self.id, &head, ends);
+            if let Some(target) = worker.clean_target(self.id, &head)
                 && host::set_request_target(&target).is_err()
             {
-                return guard.fault();
+                return worker.fail(io, self.id);
             }
-            decision
-        });
-        if is_inspected {
-            return Action::Pause;
-        }
-        let holder = self
-            .worker
-            .as_ref()
-            .map(|worker| worker.policy.hold_headers);
-        match (flow, holder) {
-            (Flow::Held, Some(HoldHeaders::BufferAfter)) => Action::Continue,
-            _ => flow.action(),
-        }
+            verdict
+        })
     }
 
     fn on_http_request_body(&mut self, size: usize, ends: bool) -> Action {
         // All of the body so far, because every answer before was to pause.
-        self.received = size;
-        if self.is_decided() {
-            return self.decided_action();
-        }
-        let flow = if ends {
-            self.on_whole_body()
-        } else {
-            self.drive(|worker, guard, _| guard.on_partial_body(&worker.policy, size))
-        };
-        flow.action()
+        let read = |size| host::request_body(size).ok();
+        self.drive(|worker, io| worker.request_body(io, self.id, size, ends, read))
     }
 
     fn on_http_request_trailers(&mut self, _count: usize) -> Action {
         // Where trailers come, no part of the body is marked as the last.
-        if self.is_decided() {
-            return self.decided_action();
-        }
-        self.on_whole_body().action()
+        self.drive(|worker, io| {
+            if remove_reserved_trailers().is_none() {
+                return worker.fail(io, self.id);
+            }
+            worker.request_trailers(io, self.id, |size| host::request_body(size).ok())
+        })
     }
 
     fn on_http_response_headers(&mut self, _count: usize, _ends: bool) -> Action {
-        let (Some(worker), Ok(mut guard)) = (&self.worker, self.guard.try_borrow_mut()) else {
+        let Some(mut plugin) = self.plugin() else {
             return Action::Continue;
         };
-        worker.note_answer(&mut guard);
-        let acknowledge_as = guard
-            .policy_of(&worker.policy)
-            .filter(|source| source.mode == Mode::Enforce)
-            .and_then(|source| source.acknowledge_as);
-        if !guard.has_claim() && (acknowledge_as.is_none() || !guard.is_sent_on()) {
-            return Action::Continue;
-        }
-        let (outcome, status) = outcome();
-        let is_held = worker.settle(&mut guard, outcome, Some(self));
-        if let (Outcome::Accepted, Some(wanted)) = (outcome, acknowledge_as)
-            && u64::from(wanted) != status
+        let response = plugin.tell(|worker, io| worker.response_head(io, self.id, outcome));
+        let mut running = Running {
+            stream: Some(self.id),
+            verdict: None,
+            response,
+        };
+        plugin.carry_out(&mut running);
+        if let Some(status) = running.response.status
+            && plugin.enter(self.id.0)
         {
             // The sender gets the upstream's own status if the host refuses.
-            let _ = host::set_response_status(&wanted.to_string());
+            let _ = host::set_response_status(&status.to_string());
         }
         // The body and the trailers have to be held too, or the headers go with them.
-        if is_held {
-            Action::Pause
-        } else {
-            Action::Continue
-        }
+        held(running.response.is_held)
     }
 
     fn on_http_response_body(&mut self, size: usize, _ends: bool) -> Action {
-        if !self.is_held.get() {
+        let Some(mut plugin) = self.plugin() else {
             return Action::Continue;
-        }
-        if size > remote::MAX_HELD_RESPONSE_BYTES {
-            self.is_held.set(false);
-            if let Some(worker) = &self.worker {
-                worker.metrics.early_response();
-            }
-            return Action::Continue;
-        }
-        Action::Pause
+        };
+        let is_held = plugin.worker.response_body(self.id, size);
+        plugin.carry_out(&mut Running::default());
+        held(is_held)
     }
 
     fn on_http_response_trailers(&mut self, _count: usize) -> Action {
-        if self.is_held.get() {
-            Action::Pause
-        } else {
-            Action::Continue
-        }
+        let plugin = self.plugin();
+        held(plugin.is_some_and(|plugin| plugin.worker.response_trailers(self.id)))
     }
 
     fn on_log(&mut self) {
-        let (Some(worker), Ok(mut guard)) = (&self.worker, self.guard.try_borrow_mut()) else {
-            return;
-        };
-        worker.stop_waiting(self.context);
-        if guard.on_end().is_some() {
-            // The sender has left before its body ended: nobody is answered, and it counts.
-            worker.report(&mut guard);
-        }
-        worker.abandon(self.context, &guard, &self.is_held);
-        worker.note_answer(&mut guard);
-        if guard.has_claim() {
-            worker.settle(&mut guard, outcome().0, None);
+        if let Some(mut plugin) = self.plugin() {
+            plugin.tell(|worker, io| worker.stream_end(io, self.id, outcome));
+            plugin.carry_out(&mut Running::default());
         }
     }
 }
 
-impl Stream {
-    /// Whether the request has been sent on or answered: what still comes of it follows.
-    fn is_decided(&self) -> bool {
-        self.guard
-            .try_borrow()
-            .is_ok_and(|guard| guard.is_decided())
+fn held(is_held: bool) -> Action {
+    if is_held {
+        Action::Pause
+    } else {
+        Action::Continue
     }
+}
 
-    fn decided_action(&self) -> Action {
-        let is_answered = self
-            .guard
-            .try_borrow()
-            .is_ok_and(|guard| !guard.is_sent_on());
-        if is_answered {
-            Action::Pause
-        } else {
-            Action::Continue
+/// Removes what only the guard may say from the trailers. `None` if the host refuses.
+fn remove_reserved_trailers() -> Option<()> {
+    let bytes = host::request_trailer_pairs().ok()?;
+    for (name, _) in header_map::decode(&bytes)? {
+        if is_reserved(name) {
+            host::remove_request_trailer(name).ok()?;
         }
     }
+    Some(())
 }
 
 /// What became of the request, by what Envoy says of its response, and that response's status.
@@ -657,29 +476,14 @@ fn outcome() -> (Outcome, u64) {
     (Outcome::new(&details, status, attempts), status)
 }
 
-/// Calls the front of a shared store. Nothing if the proxy does not take the call.
-///
-/// By way of the SDK, for it panics on an answer to a call that it has not made itself. It panics on
-/// a status other than the three that Envoy gives here, too: done, bad argument, internal failure.
-fn dispatch(remote: &Remote, body: &str) -> Option<u32> {
-    let timeout = Duration::from_millis(remote.timeout_millis);
-    let headers = remote.headers();
-    let body = Some(body.as_bytes());
-    dispatch_http_call(&remote.cluster, headers, body, Vec::new(), timeout).ok()
-}
-
-fn reply(reply: &Reply) {
-    send(
-        reply.status,
-        &reply.headers,
-        &reply.details,
-        reply.body.as_bytes(),
-    );
-}
-
-fn send(status: u16, headers: &[(&str, &str)], details: &str, body: &[u8]) {
-    let headers = pairs::encode(headers);
-    if host::send_reply(status, details, &headers, body).is_err() {
+fn send(reply: &Reply) {
+    let headers: Vec<(&str, &str)> = reply
+        .headers
+        .iter()
+        .map(|(name, value)| (&**name, &**value))
+        .collect();
+    let headers = header_map::encode(&headers);
+    if host::send_reply(reply.status, &reply.details, &headers, &reply.body).is_err() {
         // The request stays paused and ends with the proxy's own timeout: it is not forwarded.
         log::error!("callback-guard: the host does not take a reply");
     }
@@ -693,34 +497,6 @@ fn now() -> UnixMillis {
 /// A random number: the host's, by way of the keys of a hash map.
 fn random() -> u64 {
     RandomState::new().build_hasher().finish()
-}
-
-/// One refusal, as a line of JSON.
-#[derive(Serialize)]
-struct LogLine<'l> {
-    event: &'static str,
-    source: Option<&'l str>,
-    code: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    id: Option<&'l str>,
-    detail: String,
-}
-
-fn log_refusal(guard: &Guard, source: Option<&str>, rejection: &Rejection) {
-    // The level may have been changed at run time.
-    if host::log_level() < log::LevelFilter::Info {
-        return;
-    }
-    let line = LogLine {
-        event: "refused",
-        source,
-        code: rejection.code().as_str(),
-        id: guard.verified_id().map(|id| id.as_str()),
-        detail: rejection.to_string(),
-    };
-    if let Ok(line) = serde_json::to_string(&line) {
-        host::log(log::Level::Info, &line);
-    }
 }
 
 struct HostLog;

@@ -5,3 +5,7 @@
 #![cfg(target_arch = "wasm32")]
 
 mod filter;
+mod header_map;
+mod host;
+mod metrics;
+mod verify;

@@ -1,25 +1,21 @@
 //! Small HTTP/1.1 servers, one thread a connection: the application behind the proxy, and the
 //! authorization service.
 
-use std::collections::HashMap;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::SystemTime;
 
 use anyhow::{Context, Result};
-use callback_guard_core::authenticate::Facts;
-use callback_guard_core::config;
-use callback_guard_core::guard::{Decision, Guard};
-use callback_guard_core::json::Scratch;
+use callback_guard_core::effect::{Io, StreamId};
 use callback_guard_core::outcome::Outcome;
-use callback_guard_core::policy::Policy;
 use callback_guard_core::request::RequestHead;
-use callback_guard_core::store::bucket::OwnerToken;
-use callback_guard_core::store::{ABSENT, Memory, SharedData, Swap, Unavailable};
+use callback_guard_core::store::{SharedData, Swap, Unavailable};
+use callback_guard_core::testkit::{self, MapShared};
 use callback_guard_core::time::UnixMillis;
+use callback_guard_core::worker::{Seed, Verdict, Worker};
 
 use crate::envoy;
 
@@ -35,112 +31,72 @@ pub(crate) fn serve(port: u16) -> Result<()> {
 /// The authorization service: the guard's own core, natively, with a store in memory. It cannot see
 /// what the upstream answers, so it takes each event as delivered once it has let it through.
 pub(crate) fn authorize(port: u16) -> Result<()> {
-    let text = envoy::guard(100_000).to_string();
-    let policy =
-        config::parse(text.as_bytes(), &|_| None).map_err(|error| anyhow::anyhow!("{error}"))?;
-    let service = Arc::new(Service {
-        store: Memory::new(100_000),
-        policy,
-        data: Mutex::default(),
-        next_owner: AtomicU64::new(1),
-    });
+    let policy = Arc::new(testkit::policy(&envoy::guard(100_000).to_string()));
+    let (data, workers) = (Locked::default(), Arc::new(AtomicU64::new(1)));
     each_connection(port, move |stream| {
-        let mut scratch = Scratch::default();
+        let seed = Seed {
+            owner: workers.fetch_add(1, Ordering::Relaxed) << 32,
+            salt: [7; 16],
+        };
+        let mut worker = Worker::new(Arc::clone(&policy), seed);
+        let mut data = data.clone();
+        let mut effects = Vec::new();
         answer_all(stream, |head, body| {
-            if service.allows(head, body, &mut scratch) {
-                RECEIVED
-            } else {
-                REFUSED
-            }
+            let is_allowed = allows(&mut worker, &mut data, head, body);
+            // Nobody counts here.
+            worker.take_effects(&mut effects);
+            effects.clear();
+            if is_allowed { RECEIVED } else { REFUSED }
         });
     })
 }
 
-struct Service {
-    policy: Policy,
-    store: Memory,
-    data: Mutex<Data>,
-    next_owner: AtomicU64,
-}
+/// Shared data of all connections.
+#[derive(Clone, Default)]
+struct Locked(Arc<Mutex<MapShared>>);
 
-#[derive(Default)]
-struct Data {
-    values: HashMap<String, (Vec<u8>, u32)>,
-    version: u32,
-}
-
-impl SharedData for Data {
+impl SharedData for Locked {
     fn get(&mut self, key: &str) -> Result<(Option<Vec<u8>>, Option<u32>), Unavailable> {
-        let found = self.values.get(key);
-        Ok((
-            found.map(|(value, _)| value.clone()),
-            found.map(|(_, version)| *version),
-        ))
+        let mut data = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        data.get(key)
     }
 
     fn set(&mut self, key: &str, value: &[u8], version: u32) -> Result<Swap, Unavailable> {
-        let held = self.values.get(key).map_or(ABSENT, |(_, version)| *version);
-        if held != version {
-            return Ok(Swap::Conflict);
-        }
-        self.version = self.version.wrapping_add(1);
-        self.values
-            .insert(key.to_owned(), (value.to_vec(), self.version));
-        Ok(Swap::Done)
+        let mut data = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        data.set(key, value, version)
     }
 }
 
-impl Service {
-    fn allows(&self, head: &[u8], body: &[u8], scratch: &mut Scratch) -> bool {
-        let Ok(text) = std::str::from_utf8(head) else {
-            return false;
-        };
-        let mut lines = text.split("\r\n");
-        let mut first = lines.next().unwrap_or_default().split(' ');
-        let names: Vec<(String, &str)> = lines
-            .filter_map(|line| line.split_once(':'))
-            .map(|(name, value)| (name.to_ascii_lowercase(), value.trim()))
-            .collect();
-        let mut pairs: Vec<(&[u8], &[u8])> = vec![
-            (b":method", first.next().unwrap_or_default().as_bytes()),
-            (b":path", first.next().unwrap_or_default().as_bytes()),
-        ];
-        pairs.extend(
-            names
-                .iter()
-                .map(|(name, value)| (name.as_bytes(), value.as_bytes())),
-        );
-        let since = SystemTime::now()
-            .duration_since(SystemTime::UNIX_EPOCH)
-            .unwrap_or_default();
-        let now = UnixMillis::new(u64::try_from(since.as_millis()).unwrap_or(0));
-        let mut guard = Guard::new();
-        if guard.on_head(&self.policy, &RequestHead::new(&pairs), now, false) != Decision::Hold {
-            return false;
-        }
-        let owner = OwnerToken::new(self.next_owner.fetch_add(1, Ordering::Relaxed));
-        let facts = Facts {
-            now,
-            owner,
-            salt: [7; 16],
-        };
-        let Decision::Claim(claim) = guard.on_body(&self.policy, body, &facts, scratch) else {
-            return false;
-        };
-        let Ok(mut data) = self.data.lock() else {
-            return false;
-        };
-        let (answer, _) = self.store.claim(&mut *data, &claim, now);
-        if !matches!(
-            guard.on_store(&self.policy, answer, now),
-            Decision::Forward(_)
-        ) {
-            return false;
-        }
-        guard
-            .on_outcome(&self.policy, Outcome::Accepted)
-            .is_some_and(|settlement| self.store.settle(&mut *data, &settlement, now).is_ok())
+fn allows(worker: &mut Worker, data: &mut Locked, head: &[u8], body: &[u8]) -> bool {
+    let Ok(text) = std::str::from_utf8(head) else {
+        return false;
+    };
+    let mut lines = text.split("\r\n");
+    let mut first = lines.next().unwrap_or_default().split(' ');
+    let names: Vec<(String, &str)> = lines
+        .filter_map(|line| line.split_once(':'))
+        .map(|(name, value)| (name.to_ascii_lowercase(), value.trim()))
+        .collect();
+    let mut pairs: Vec<(&[u8], &[u8])> = vec![
+        (b":method", first.next().unwrap_or_default().as_bytes()),
+        (b":path", first.next().unwrap_or_default().as_bytes()),
+    ];
+    pairs.extend(
+        names
+            .iter()
+            .map(|(name, value)| (name.as_bytes(), value.as_bytes())),
+    );
+    let since = SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default();
+    let now = UnixMillis::new(u64::try_from(since.as_millis()).unwrap_or(0));
+    let (io, stream) = (&mut Io::new(data, now), StreamId(1));
+    let mut verdict = worker.request_head(io, stream, &RequestHead::new(&pairs), false);
+    if verdict == Verdict::Hold {
+        verdict = worker.request_body(io, stream, body.len(), true, |_| Some(body));
     }
+    worker.stream_end(io, stream, || (Outcome::Accepted, 200));
+    verdict == Verdict::Forward
 }
 
 fn each_connection(port: u16, serve: impl Fn(TcpStream) + Clone + Send + 'static) -> Result<()> {

@@ -8,13 +8,15 @@ mod steps;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use anyhow::{Context as _, anyhow, bail};
-use callback_guard_core::authenticate::Facts;
+use callback_guard_core::authenticate::Inputs;
 use callback_guard_core::config;
-use callback_guard_core::guard::{Decision, Guard};
+use callback_guard_core::guard::{Guard, Step};
 use callback_guard_core::json::Scratch;
 use callback_guard_core::policy::{Mode, Policy, Source};
+use callback_guard_core::report::Report;
 use callback_guard_core::request::RequestHead;
 use callback_guard_core::scheme::{Proof, SignatureRule, Signed, TimestampPlace, Unit};
 use callback_guard_core::store::ClaimRequest;
@@ -88,7 +90,7 @@ fn parse_now(text: &str) -> Result<UnixMillis, String> {
 
 /// Everything that the explanation is made of.
 pub(crate) struct Case<'c> {
-    pub(crate) policy: &'c Policy,
+    pub(crate) policy: &'c Arc<Policy>,
     pub(crate) head: &'c RequestHead<'c>,
     pub(crate) body: &'c [u8],
     /// When the request is taken to have been received.
@@ -103,7 +105,7 @@ pub(crate) struct Case<'c> {
 
 /// What the guard itself says.
 pub(crate) struct Judgement {
-    pub(crate) guard: Guard,
+    pub(crate) report: Report,
     /// Whether it was said of the head alone.
     pub(crate) at_head: bool,
     /// The claim, if the request is authentic and well formed.
@@ -130,6 +132,7 @@ pub(crate) fn run(args: &ExplainArgs) -> anyhow::Result<ExitCode> {
         (None, None) => Vec::new(),
     };
     let (policy, secrets) = configuration(args)?;
+    let policy = Arc::new(policy);
     let mut others = Vec::new();
     for name in &args.try_env {
         let text = std::env::var_os(name)
@@ -192,33 +195,40 @@ pub(crate) fn run(args: &ExplainArgs) -> anyhow::Result<ExitCode> {
 
 /// Drives the filter's own guard up to its claim.
 pub(crate) fn judge(case: &Case<'_>) -> Judgement {
-    let mut guard = Guard::new();
     let is_empty = case.body.is_empty();
-    let mut decision = guard.on_head(case.policy, case.head, case.received, is_empty);
-    let at_head = decision != Decision::Hold;
+    let opened = Guard::open(case.policy, case.head, is_empty, case.received);
+    let Some((mut guard, mut step)) = opened else {
+        return Judgement {
+            report: Report::default(),
+            at_head: true,
+            claim: None,
+            rejection: None,
+        };
+    };
+    let at_head = step != Step::Hold;
     if !at_head {
-        let facts = Facts {
+        let inputs = Inputs {
             now: case.received,
             owner: OwnerToken::new(1),
             salt: [0; 16],
         };
-        decision = guard.on_body(case.policy, case.body, &facts, &mut Scratch::default());
+        step = guard.body_ended(case.body, &inputs, &mut Scratch::default());
     }
-    let claim = match decision {
-        Decision::Claim(claim) => Some(claim),
+    let claim = match step {
+        Step::Claim(claim) => Some(claim),
         _ => None,
     };
-    let rejection = guard.rejection().cloned();
+    let report = guard.report().clone();
     Judgement {
-        guard,
         at_head,
         claim,
-        rejection,
+        rejection: report.rejection.clone(),
+        report,
     }
 }
 
 fn conclusion(case: &Case<'_>, judgement: &Judgement) -> String {
-    let source = judgement.guard.policy_of(case.policy);
+    let source = judgement.report.source.as_deref();
     let Some(rejection) = &judgement.rejection else {
         return match judgement.claim {
             Some(_) => "authentic and well formed: it is forwarded, unless the store knows the \
@@ -257,7 +267,7 @@ fn conclusion(case: &Case<'_>, judgement: &Judgement) -> String {
 
 /// The moment of the request's own timestamp, if its head has one that can be read.
 fn signed_at(policy: &Policy, head: &RequestHead<'_>) -> Option<UnixMillis> {
-    let source = policy.sources.get(policy.source_of(head)?)?;
+    let source = policy.source_of(head)?;
     let signed = rule(source)?.read_head(head).ok()?;
     Some(UnixMillis::from_seconds(signed.timestamp()?.seconds()))
 }

@@ -6,10 +6,10 @@ use std::cell::OnceCell;
 use sha2::{Digest, Sha256};
 
 use crate::event::EventKey;
-use crate::inspector::Notes;
 use crate::json::{self, Document, JsonError, Kind, Scratch};
 use crate::message_id::MessageId;
 use crate::policy::{HeaderRole, KeyPart, Policy, Source};
+use crate::report::{Report, Stage};
 use crate::request::{MediaType, Occurrence, RequestHead};
 use crate::scheme::{
     Credentials, IdAt, MessageInput, Proof, SignatureRule, Signed, Timestamp, TimestampPlace,
@@ -18,9 +18,9 @@ use crate::store::bucket::{Fingerprint, OwnerToken};
 use crate::time::UnixMillis;
 use crate::verdict::{Code, Rejection};
 
-/// Facts of the host that go with a body.
+/// What the checks of a body need beside it.
 #[derive(Clone, Copy, Debug)]
-pub struct Facts {
+pub struct Inputs {
     /// The time.
     pub now: UnixMillis,
     /// A token for the claim that may come of this body; no other claim has it.
@@ -30,7 +30,7 @@ pub struct Facts {
 }
 
 /// A request whose head is in order; nothing of it is verified.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Pending {
     credentials: Credentials,
     headers: Vec<Option<Box<[u8]>>>,
@@ -39,7 +39,7 @@ pub(crate) struct Pending {
 
 /// A request that is authentic and well formed. Only [`authenticate`] makes one, and only out of
 /// one can a claim be made.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Authentic {
     pub(crate) key: EventKey,
     pub(crate) fingerprint: Fingerprint,
@@ -51,7 +51,7 @@ pub(crate) fn check_head(
     source: &Source,
     head: &RequestHead<'_>,
     now: UnixMillis,
-    notes: Option<&mut Notes>,
+    report: &mut Report,
 ) -> Result<Pending, Rejection> {
     head.check_method()?;
     let media_type = head.check_media_type(&source.media_types)?;
@@ -61,9 +61,7 @@ pub(crate) fn check_head(
     if let Credentials::Signed(signed) = &credentials
         && let Some(timestamp) = signed.timestamp()
     {
-        if let Some(notes) = notes {
-            notes.age_seconds = timestamp.age_seconds(now);
-        }
+        report.age_seconds = timestamp.age_seconds(now);
         source.tolerance.check(timestamp, now)?;
     }
     let headers = capture_headers(source, head)?;
@@ -101,16 +99,16 @@ fn capture_headers(
 ///
 /// Where the scheme signs the body, the MAC comes first, over the received bytes. Where it signs a
 /// value from inside the body, that is parsed first, as unauthenticated bytes within fixed bounds.
-/// A token was checked with the head. The payload's own rules come last. `told` has the id as soon as
-/// the MAC has verified it.
+/// A token was checked with the head. The payload's own rules come last. `report` has the id as soon
+/// as the MAC has verified it.
 pub(crate) fn authenticate(
     policy: &Policy,
     source: &Source,
     pending: &Pending,
     body: &[u8],
-    facts: &Facts,
+    inputs: &Inputs,
     scratch: &mut Scratch,
-    told: &mut Told<'_>,
+    report: &mut Report,
 ) -> Result<Authentic, Rejection> {
     if body.len() > source.max_body_bytes {
         return Err(Rejection::too_large(limit(source)));
@@ -163,22 +161,24 @@ pub(crate) fn authenticate(
         input.id = Some(id.as_str().as_bytes());
         verify_values(policy, source, rule, signed, input, document)?;
     }
-    let id = told.verified_id.insert(id);
-    if let Some(notes) = &mut told.notes {
-        note_stage(source, document, notes);
+    let id = report.id.insert(id);
+    if policy
+        .inspector
+        .as_ref()
+        .is_some_and(|inspector| inspector.records)
+    {
+        report_stage(source, document, &mut report.stage);
     }
-    check_payload(source, document, facts.now)?;
+    check_payload(source, document, inputs.now)?;
     let key = event_key(source, pending, document, id)?;
-    if let Some(notes) = &mut told.notes {
-        notes.key = key.to_hex();
-    }
+    report.key = Some(key);
     Ok(Authentic {
         key,
         fingerprint: match policy.remote {
             Some(_) => Fingerprint::digest(digest.get()),
-            None => Fingerprint::of(body, facts.salt),
+            None => Fingerprint::of(body, inputs.salt),
         },
-        owner: facts.owner,
+        owner: inputs.owner,
     })
 }
 
@@ -425,22 +425,14 @@ fn event_key(
     Ok(builder.finish())
 }
 
-/// What is told of a request as soon as it is known, whatever is decided later.
-pub(crate) struct Told<'t> {
-    /// The message id, once the MAC has verified it.
-    pub(crate) verified_id: &'t mut Option<MessageId>,
-    /// For the inspector, if it is on.
-    pub(crate) notes: Option<&'t mut Notes>,
-}
-
 /// For the inspector: what of the payload tells one event of an id from the next.
-fn note_stage(source: &Source, document: Option<&Document<'_, '_>>, notes: &mut Notes) {
+fn report_stage(source: &Source, document: Option<&Document<'_, '_>>, stage: &mut Stage) {
     for part in &source.dedupe.key {
         if let KeyPart::Pointer(slot) = part
             && let Some(value) = document.and_then(|document| document.get(*slot))
             && matches!(value.kind(), Kind::String | Kind::Number { .. })
         {
-            notes.add_stage(&value.bytes());
+            stage.add(&value.bytes());
         }
     }
 }

@@ -42,23 +42,28 @@
 pub mod authenticate;
 pub mod config;
 mod content_type;
+pub mod effect;
 pub mod event;
 pub mod guard;
 pub mod inspector;
 pub mod log;
 pub mod message_id;
+pub mod metrics;
 mod near_miss;
 pub mod outcome;
-pub mod pairs;
 pub mod payload;
 pub mod policy;
 pub mod reply;
+pub mod report;
 pub mod request;
 pub mod scheme;
 #[cfg(feature = "sign")]
 pub mod sign;
 pub mod store;
+#[cfg(feature = "testkit")]
+pub mod testkit;
 pub mod time;
 pub mod verdict;
+pub mod worker;
 
 pub use callback_guard_scan::json;

@@ -55,6 +55,16 @@ impl Outcome {
         }
     }
 
+    /// The position in [`Outcome::ALL`].
+    #[must_use]
+    #[allow(
+        clippy::as_conversions,
+        reason = "the discriminant of a field-less enum"
+    )]
+    pub const fn index(self) -> usize {
+        self as usize
+    }
+
     /// From `response.code_details`, `response.code` and the number of tries of the router, which is asked
     /// for only where it matters.
     ///

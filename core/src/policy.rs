@@ -1,6 +1,8 @@
 //! The configuration, validated: what the guard holds requests against. Everything that can be
 //! decided before a request comes is decided here.
 
+use std::sync::Arc;
+
 use serde::Deserialize;
 
 use crate::config::Warning;
@@ -28,7 +30,7 @@ pub struct Policy {
     /// How many events the memory store has room for.
     pub capacity: u32,
     /// The store that many proxies share, if there is one.
-    pub remote: Option<Remote>,
+    pub remote: Option<Arc<Remote>>,
     /// The inspector, if it is on.
     pub inspector: Option<Inspector>,
     /// How the host verifies RSA and ECDSA: what loads the configuration puts it here.
@@ -36,7 +38,7 @@ pub struct Policy {
     /// How many refusals a worker logs in a second at most.
     pub refusals_per_second: u32,
     /// The sources, in the order of the configuration.
-    pub sources: Vec<Source>,
+    pub sources: Vec<Arc<Source>>,
     /// What the configuration says and hardly means to.
     pub warnings: Vec<Warning>,
 }
@@ -78,6 +80,8 @@ pub enum Mode {
 /// One sender, as configured.
 #[derive(Debug)]
 pub struct Source {
+    /// Its place among the sources: the index of its metrics.
+    pub index: usize,
     /// Its name in the metrics, the log and the headers to the upstream.
     pub name: Box<str>,
     /// The preset that it is an instance of, if it is not spelled out.
@@ -284,7 +288,7 @@ impl Route {
     }
 
     /// Whether a more specific path of `sources` lies in this one.
-    fn shadows(&self, sources: &[Source]) -> bool {
+    fn shadows(&self, sources: &[Arc<Source>]) -> bool {
         sources.iter().any(|other| {
             other.route.path.specificity() > self.path.specificity()
                 && self.guarded.covers(&other.route.guarded)
@@ -356,11 +360,11 @@ impl Policy {
         }
     }
 
-    /// The index of the source that `head` belongs to.
+    /// The source that `head` belongs to.
     #[must_use]
-    pub fn source_of(&self, head: &RequestHead<'_>) -> Option<usize> {
+    pub fn source_of(&self, head: &RequestHead<'_>) -> Option<&Arc<Source>> {
         match self.destination(head) {
-            Destination::Source(index) => Some(index),
+            Destination::Source(index) => self.sources.get(index),
             Destination::NearMiss(_) | Destination::Elsewhere => None,
         }
     }

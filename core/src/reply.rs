@@ -1,10 +1,20 @@
 //! The guard's own answers. They hold what the configuration and the contract say, never request
 //! data.
 
+use std::borrow::Cow;
+
 use serde::Serialize;
 
-use crate::guard::Answer;
-use crate::verdict::Code;
+use crate::verdict::{Code, Rejection};
+
+/// What the guard answers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// 200: the event was delivered before.
+    Duplicate,
+    /// Refused.
+    Refuse(Rejection),
+}
 
 /// A reply, ready for the host.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -12,11 +22,11 @@ pub struct Reply {
     /// The HTTP status.
     pub status: u16,
     /// Names and values.
-    pub headers: Vec<(&'static str, &'static str)>,
-    /// The body: JSON.
-    pub body: String,
+    pub headers: Vec<(Cow<'static, str>, Cow<'static, str>)>,
+    /// The body.
+    pub body: Cow<'static, [u8]>,
     /// For `%RESPONSE_CODE_DETAILS%`: `callback_guard:` and the code.
-    pub details: String,
+    pub details: Cow<'static, str>,
 }
 
 /// Source: RFC 9457, 3.1.
@@ -55,21 +65,21 @@ impl Reply {
                 (code, "application/problem+json", body)
             }
         };
-        let mut headers = vec![("content-type", content_type)];
+        let mut headers = vec![("content-type".into(), content_type.into())];
         if expose_reason {
-            headers.push(("x-callback-guard", code.as_str()));
+            headers.push(("x-callback-guard".into(), code.as_str().into()));
         }
         if code.is_retryable() {
-            headers.push(("retry-after", "1"));
+            headers.push(("retry-after".into(), "1".into()));
         }
         if code == Code::MethodNotAllowed {
-            headers.push(("allow", "POST"));
+            headers.push(("allow".into(), "POST".into()));
         }
         Self {
             status: code.status(),
             headers,
-            body,
-            details: format!("callback_guard:{code}"),
+            body: body.into_bytes().into(),
+            details: format!("callback_guard:{code}").into(),
         }
     }
 }
@@ -77,21 +87,19 @@ impl Reply {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::verdict::Rejection;
-
     #[test]
     fn a_refusal_is_a_problem_document() {
         let answer = Answer::Refuse(Rejection::new(Code::SignatureMismatch));
         let reply = Reply::new(&answer, true);
         assert_eq!(
-            reply.body,
-            r#"{"type":"about:blank","title":"Unauthorized","status":401,"code":"signature_mismatch"}"#
+            *reply.body,
+            *br#"{"type":"about:blank","title":"Unauthorized","status":401,"code":"signature_mismatch"}"#
         );
         assert_eq!(
             reply.headers,
             [
-                ("content-type", "application/problem+json"),
-                ("x-callback-guard", "signature_mismatch")
+                ("content-type".into(), "application/problem+json".into()),
+                ("x-callback-guard".into(), "signature_mismatch".into())
             ]
         );
         assert_eq!(reply.details, "callback_guard:signature_mismatch");
@@ -102,12 +110,12 @@ mod tests {
         let answer = Answer::Refuse(Rejection::at(Code::PayloadInvalid, "/code", "an integer"));
         let reply = Reply::new(&answer, false);
         assert_eq!(
-            reply.body,
-            r#"{"type":"about:blank","title":"Unprocessable Content","status":422}"#
+            *reply.body,
+            *br#"{"type":"about:blank","title":"Unprocessable Content","status":422}"#
         );
         assert_eq!(
             reply.headers,
-            [("content-type", "application/problem+json")]
+            [("content-type".into(), "application/problem+json".into())]
         );
     }
 }

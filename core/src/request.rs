@@ -6,7 +6,7 @@ use crate::content_type;
 use crate::verdict::{Code, Rejection};
 
 /// The name of the headers that only the guard may set towards the upstream.
-const OWN_PREFIX: &[u8] = b"x-callback-guard";
+const RESERVED_PREFIX: &[u8] = b"x-callback-guard";
 
 /// How often a header came, and its value if that was once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,7 +29,7 @@ pub struct RequestHead<'a> {
     content_length: Option<&'a [u8]>,
     media_type: Occurrence<'a>,
     encoded: bool,
-    has_own: bool,
+    has_reserved: bool,
 }
 
 impl<'a> RequestHead<'a> {
@@ -44,7 +44,7 @@ impl<'a> RequestHead<'a> {
             content_length: None,
             media_type: Occurrence::Missing,
             encoded: false,
-            has_own: false,
+            has_reserved: false,
         };
         for &(name, value) in pairs {
             match name {
@@ -61,7 +61,7 @@ impl<'a> RequestHead<'a> {
                 b"content-encoding" => {
                     head.encoded |= !value.trim_ascii().eq_ignore_ascii_case(b"identity");
                 }
-                _ => head.has_own |= is_own(name),
+                _ => head.has_reserved |= is_reserved(name),
             }
         }
         head
@@ -127,12 +127,12 @@ impl<'a> RequestHead<'a> {
     }
 
     /// The names that only the guard may set, as the sender sent them: to be removed.
-    pub fn own_headers(&self) -> impl Iterator<Item = &'a [u8]> {
-        let pairs = if self.has_own { self.pairs } else { &[] };
+    pub fn reserved_headers(&self) -> impl Iterator<Item = &'a [u8]> {
+        let pairs = if self.has_reserved { self.pairs } else { &[] };
         pairs
             .iter()
             .map(|(name, _)| *name)
-            .filter(|name| is_own(name))
+            .filter(|name| is_reserved(name))
     }
 
     /// Checks the method.
@@ -241,9 +241,10 @@ const FORM: &[u8] = b"application/x-www-form-urlencoded";
 /// The media type that every source accepts unless it says otherwise.
 pub const JSON: &str = "application/json";
 
-/// Whether an application could take `name` for one of the guard's own headers: in any case, and
-/// with `_` for `-`, which CGI and its heirs read alike.
-fn is_own(name: &[u8]) -> bool {
+/// Whether an application could take `name` for one of the headers that only the guard may set: in
+/// any case, and with `_` for `-`, which CGI and its heirs read alike.
+#[must_use]
+pub fn is_reserved(name: &[u8]) -> bool {
     let plain = |byte: u8| {
         if byte == b'_' {
             b'-'
@@ -251,7 +252,11 @@ fn is_own(name: &[u8]) -> bool {
             byte.to_ascii_lowercase()
         }
     };
-    name.len() >= OWN_PREFIX.len() && name.iter().zip(OWN_PREFIX).all(|(a, b)| plain(*a) == *b)
+    name.len() >= RESERVED_PREFIX.len()
+        && name
+            .iter()
+            .zip(RESERVED_PREFIX)
+            .all(|(a, b)| plain(*a) == *b)
 }
 
 /// Whether `part` can stand on a side of the slash in a media type.
@@ -316,7 +321,7 @@ mod tests {
     }
 
     #[test]
-    fn the_guards_own_headers_are_found_in_every_spelling() {
+    fn the_guards_reserved_headers_are_found_in_every_spelling() {
         let names: &[&[u8]] = &[
             b"x-callback-guard",
             b"X-Callback-Guard-Id",
@@ -327,7 +332,7 @@ mod tests {
             b"",
         ];
         let pairs: Vec<(&[u8], &[u8])> = names.iter().map(|name| (*name, &b""[..])).collect();
-        let own: Vec<&[u8]> = RequestHead::new(&pairs).own_headers().collect();
+        let own: Vec<&[u8]> = RequestHead::new(&pairs).reserved_headers().collect();
         assert_eq!(own, names[..4]);
     }
 

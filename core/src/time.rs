@@ -41,6 +41,12 @@ impl UnixMillis {
         Self(self.0.saturating_add(seconds.saturating_mul(1000)))
     }
 
+    /// The moment `millis` milliseconds later; the end of time where there is none.
+    #[must_use]
+    pub const fn plus_millis(self, millis: u64) -> Self {
+        Self(self.0.saturating_add(millis))
+    }
+
     /// Milliseconds from `earlier` to this moment; 0 if the clock went backwards in between.
     #[must_use]
     pub const fn millis_since(self, earlier: Self) -> u64 {

@@ -272,6 +272,13 @@ impl Scratch {
     }
 }
 
+/// An empty one: between two scans a scratch holds nothing but room.
+impl Clone for Scratch {
+    fn clone(&self) -> Self {
+        Self::default()
+    }
+}
+
 /// Redacted: the buffers hold pieces of a body.
 impl fmt::Debug for Scratch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

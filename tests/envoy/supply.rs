@@ -125,7 +125,7 @@ fn the_module_imports_these_functions_and_no_other() {
 
 #[test]
 fn the_border_calls_what_is_listed() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/filter/host.rs");
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/host.rs");
     let text = std::fs::read_to_string(path).unwrap();
     let declared: BTreeSet<&str> = text
         .lines()

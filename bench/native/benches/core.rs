@@ -13,9 +13,9 @@ use std::hint::black_box;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use callback::{FACTS, KEY, NOW, TIMESTAMP, head, policy};
+use callback::{INPUTS, KEY, NOW, TIMESTAMP, head, policy};
 use callback_guard_core::event::EventKey;
-use callback_guard_core::guard::{Decision, Guard};
+use callback_guard_core::guard::{Guard, Step};
 use callback_guard_core::json::Scratch;
 use callback_guard_core::request::RequestHead;
 use callback_guard_core::scheme::keys::{Algorithm, Key};
@@ -114,12 +114,12 @@ fn guard(criterion: &mut Criterion) {
             &body,
             |bencher, body| {
                 bencher.iter(|| {
-                    let mut guard = Guard::new();
-                    guard.on_head(&policy, &RequestHead::new(black_box(&pairs)), NOW, false);
-                    let decision =
-                        guard.on_body(&policy, black_box(body.as_bytes()), &FACTS, &mut scratch);
-                    assert!(matches!(decision, Decision::Claim(_)));
-                    guard.on_store(&policy, ClaimAnswer::Granted, NOW)
+                    let head = RequestHead::new(black_box(&pairs));
+                    let (mut guard, _) = Guard::open(&policy, &head, false, NOW).unwrap();
+                    let body = black_box(body.as_bytes());
+                    let step = guard.body_ended(body, &INPUTS, &mut scratch);
+                    assert!(matches!(step, Step::Claim(_)));
+                    guard.answered(ClaimAnswer::Granted, NOW)
                 });
             },
         );

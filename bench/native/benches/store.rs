@@ -23,8 +23,9 @@ use std::time::{Duration, Instant};
 
 use callback_guard_core::event::EventKey;
 use callback_guard_core::store::bucket::{Fingerprint, OwnerToken};
+use callback_guard_core::store::local::LocalStore;
 use callback_guard_core::store::{
-    ClaimAnswer, ClaimRequest, Memory, Settlement, SharedData, Swap, Unavailable,
+    ClaimAnswer, ClaimRequest, Settlement, SharedData, Swap, Unavailable,
 };
 use callback_guard_core::time::UnixMillis;
 use rustix::time::{ClockId, clock_gettime};
@@ -141,7 +142,7 @@ impl SharedData for Worker<'_> {
 
 /// Claims and settles the event with this number, and does `work` in between.
 fn event(worker: &mut Worker<'_>, number: u64, work: impl FnOnce()) {
-    let store = Memory::new(CAPACITY);
+    let store = LocalStore::new(CAPACITY);
     let key = EventKey::from_bytes(Sha256::digest(number.to_le_bytes()).into());
     let owner = OwnerToken::new(number);
     let request = ClaimRequest {

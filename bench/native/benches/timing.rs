@@ -32,7 +32,7 @@ use callback_guard_core::scheme::keys::{
     Algorithm, Key, SignatureBytes, Token, no_verifier, verify,
 };
 
-use callback::{FACTS, KEY, NOW, TIMESTAMP, head, policy};
+use callback::{INPUTS, KEY, NOW, TIMESTAMP, head, policy};
 
 const MEASUREMENTS: usize = 600_000;
 /// Inputs are made ahead, so that making them is not measured, and not all at once.
@@ -261,9 +261,10 @@ fn whole() {
         },
         |(body, signature)| {
             let pairs = head(signature);
-            let mut guard = Guard::new();
-            black_box(guard.on_head(&policy, &RequestHead::new(&pairs), NOW, false));
-            black_box(guard.on_body(&policy, body.as_bytes(), &FACTS, &mut scratch));
+            let head = RequestHead::new(&pairs);
+            let (mut guard, step) = Guard::open(&policy, &head, false, NOW).unwrap();
+            black_box(step);
+            black_box(guard.body_ended(body.as_bytes(), &INPUTS, &mut scratch));
         },
     );
 }

@@ -66,7 +66,7 @@ impl<T> Variant<T> {
 
 /// What is most likely wrong.
 pub(super) fn advice(case: &Case<'_>, judgement: &Judgement) -> String {
-    let Some(source) = judgement.guard.policy_of(case.policy) else {
+    let Some(source) = judgement.report.source.as_deref() else {
         return String::new();
     };
     let Some(rule) = rule(source) else {
@@ -169,7 +169,7 @@ fn keys(case: &Case<'_>, source: &Source, rule: &SignatureRule) -> Vec<Variant<C
         spellings(algorithm, secret, None, &mut keys);
     }
     let sources = case.policy.sources.iter().zip(case.secrets);
-    for (other, secrets) in sources.filter(|(other, _)| !std::ptr::eq(*other, source)) {
+    for (other, secrets) in sources.filter(|(other, _)| other.index != source.index) {
         for (secret, other_key) in secrets.iter().zip(&other.signing_keys) {
             let mistake = format!(
                 "it is signed with {}, of source {}",

@@ -89,7 +89,7 @@ fn order(signs_body: bool) -> [Step; 14] {
 /// The step that a refusal was made at.
 fn refused_at(case: &Case<'_>, judgement: &Judgement, code: Code) -> Step {
     let at_head = judgement.at_head;
-    let source = judgement.guard.policy_of(case.policy);
+    let source = judgement.report.source.as_deref();
     let is_read = source.is_some_and(|source| signed(case, source).is_some());
     match code {
         Code::NoSource => Step::Source,
@@ -120,7 +120,7 @@ fn refused_at(case: &Case<'_>, judgement: &Judgement, code: Code) -> Step {
         | Code::JsonAmbiguousKey
         | Code::JsonDuplicateKey
         | Code::JsonTooDeep => Step::Json,
-        Code::IdMissing if judgement.guard.verified_id().is_some() => Step::Event,
+        Code::IdMissing if judgement.report.id.is_some() => Step::Event,
         Code::IdMissing | Code::IdAmbiguous | Code::IdMalformed => Step::Id,
         Code::SignatureMismatch => Step::Mac,
         Code::PayloadInvalid
@@ -135,7 +135,7 @@ fn refused_at(case: &Case<'_>, judgement: &Judgement, code: Code) -> Step {
 
 /// The table.
 pub(super) fn table(case: &Case<'_>, judgement: &Judgement) -> String {
-    let source = judgement.guard.policy_of(case.policy);
+    let source = judgement.report.source.as_deref();
     let code = judgement
         .rejection
         .as_ref()
@@ -170,7 +170,7 @@ pub(super) fn table(case: &Case<'_>, judgement: &Judgement) -> String {
 
 /// What there is to see at a step, passed or refused; never a secret and never an expected signature.
 fn seen(case: &Case<'_>, judgement: &Judgement, step: Step) -> String {
-    let Some(source) = judgement.guard.policy_of(case.policy) else {
+    let Some(source) = judgement.report.source.as_deref() else {
         return format!(
             "{} on {} matches none of {}",
             quoted(case.head.path()),
@@ -396,7 +396,7 @@ pub(super) fn judgement_secrets<'c>(
         .policy
         .sources
         .iter()
-        .position(|one| std::ptr::eq(one, source));
+        .position(|one| one.index == source.index);
     index
         .and_then(|index| case.secrets.get(index))
         .map(Vec::as_slice)
@@ -552,7 +552,12 @@ fn route(source: &Source) -> String {
 }
 
 fn routes(case: &Case<'_>) -> String {
-    let routes: Vec<String> = case.policy.sources.iter().map(route).collect();
+    let routes: Vec<String> = case
+        .policy
+        .sources
+        .iter()
+        .map(|source| route(source))
+        .collect();
     routes.join("; ")
 }
 

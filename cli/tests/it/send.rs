@@ -1,13 +1,10 @@
 //! `send`.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
-use callback_guard_core::authenticate::Facts;
-use callback_guard_core::config;
-use callback_guard_core::guard::{Decision, Guard};
-use callback_guard_core::json::Scratch;
 use callback_guard_core::policy::Policy;
-use callback_guard_core::request::RequestHead;
+use callback_guard_core::testkit;
 use callback_guard_core::time::UnixMillis;
 use callback_guard_core::verdict::Code;
 
@@ -16,7 +13,7 @@ use crate::support::{Received, SECRET, Upstream, repository, run, run_with};
 /// A secret that every preset can read.
 const ANY_SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 
-fn policy(preset: &str, secret: &str) -> Policy {
+fn policy(preset: &str, secret: &str) -> Arc<Policy> {
     let parameters = match preset {
         "square" => r#""parameters":{"notification_url":"https://h.example/n"},"#,
         _ => "",
@@ -25,7 +22,7 @@ fn policy(preset: &str, secret: &str) -> Policy {
         r#"{{"sources":[{{"name":"one","match":{{"path_prefix":"/callbacks/suno"}},
         "preset":"{preset}",{parameters}"secrets":[{{"value":"{secret}"}}]}}]}}"#
     );
-    config::parse(text.as_bytes(), &|_| None).unwrap_or_else(|error| panic!("{preset}: {error}"))
+    Arc::new(testkit::policy(&text))
 }
 
 fn now() -> UnixMillis {
@@ -38,7 +35,7 @@ fn verdict(request: &Received) -> Code {
     verdict_of(&policy("suno", SECRET), request)
 }
 
-fn verdict_of(policy: &Policy, request: &Received) -> Code {
+fn verdict_of(policy: &Arc<Policy>, request: &Received) -> Code {
     let mut pairs: Vec<(Vec<u8>, Vec<u8>)> = Vec::new();
     let (line, headers) = request.head.split_once('\n').unwrap();
     let target = line.split(' ').nth(1).unwrap();
@@ -52,25 +49,13 @@ fn verdict_of(policy: &Policy, request: &Received) -> Code {
         .iter()
         .map(|(name, value)| (name.as_slice(), value.as_slice()))
         .collect();
-    let mut guard = Guard::new();
-    let mut decision = guard.on_head(policy, &RequestHead::new(&pairs), now(), false);
-    if decision == Decision::Hold {
-        let facts = Facts {
-            now: now(),
-            owner: callback_guard_core::store::bucket::OwnerToken::new(1),
-            salt: [0; 16],
-        };
-        decision = guard.on_body(
-            policy,
-            request.body.as_bytes(),
-            &facts,
-            &mut Scratch::default(),
-        );
-    }
-    match decision {
-        Decision::Claim(_) => Code::Forwarded,
-        _ => guard.verdict().unwrap(),
-    }
+    let owned = |(name, value): &(&[u8], &[u8])| (name.to_vec(), value.to_vec());
+    let request = testkit::Request {
+        headers: pairs.iter().map(owned).collect(),
+        body: request.body.as_bytes().to_vec(),
+    };
+    let mut host = testkit::Host::new(Arc::clone(policy));
+    host.send(&request, now()).1.code().unwrap()
 }
 
 #[test]

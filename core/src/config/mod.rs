@@ -21,6 +21,8 @@ mod store;
 mod variable;
 mod warnings;
 
+use std::sync::Arc;
+
 pub use error::ConfigError;
 pub use raw::{RawConfig, RawSource};
 #[cfg(feature = "schema")]
@@ -87,6 +89,7 @@ fn policy(raw: RawConfig, environment: Environment<'_>) -> Result<Policy, Config
         None => None,
     };
     for (index, source) in sources.iter_mut().enumerate() {
+        source.index = index;
         if let Some(urls) = &mut source.urls {
             urls.pointer = format!("/sources/{index}/payload/allowed_url_hosts").into();
         }
@@ -112,11 +115,11 @@ fn policy(raw: RawConfig, environment: Environment<'_>) -> Result<Policy, Config
         expose_reason: raw.expose_reason,
         hold_headers: raw.hold_headers,
         capacity,
-        remote,
+        remote: remote.map(Arc::new),
         inspector,
         host_verify: no_verifier,
         refusals_per_second,
-        sources,
+        sources: sources.into_iter().map(Arc::new).collect(),
         warnings,
     })
 }

@@ -187,6 +187,7 @@ pub(super) fn compile(
         selector = selector.refusing_other_case();
     }
     Ok(Source {
+        index: 0, // numbered once all are there
         mode: raw.mode.unwrap_or(mode),
         route,
         scheme,

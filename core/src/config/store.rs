@@ -3,8 +3,8 @@
 use super::raw::{RawStore, RawStoreKind};
 use super::variable::variable;
 use super::{ConfigError, Environment, Path, within};
+use crate::store::local::{LEAST_CAPACITY, MOST_CAPACITY};
 use crate::store::redis::{OnError, Protocol, Remote, Replies};
-use crate::store::{LEAST_CAPACITY, MOST_CAPACITY};
 
 /// Events that the process's own store has room for, where the configuration says nothing.
 const CAPACITY: u32 = 100_000;

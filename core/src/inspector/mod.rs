@@ -32,9 +32,8 @@
 use core::fmt::Write as _;
 use std::borrow::Cow;
 
-use crate::guard::Guard;
 use crate::outcome::Outcome;
-use crate::policy::Policy;
+use crate::reply::Reply;
 use crate::request::{Occurrence, RequestHead};
 use crate::scheme::keys::Token;
 use crate::store::{ABSENT, SharedData, Swap, Unavailable};
@@ -52,11 +51,7 @@ const TRIES: usize = 4;
 const ANY: u32 = 0;
 
 /// The bounds of the texts, in bytes; see [`MAX_EVENT_BYTES`].
-const TEXT_BOUNDS: [usize; 6] = [32, 32, 128, STAGE_BYTES, 16, 200];
-/// Most bytes of [`Event::stage`].
-const STAGE_BYTES: usize = 60;
-/// Most bytes of one word of it.
-const WORD_BYTES: usize = 24;
+const TEXT_BOUNDS: [usize; 6] = [32, 32, 128, 60, 16, 200];
 
 /// The inspector, as configured.
 #[derive(Clone, Debug)]
@@ -96,39 +91,9 @@ impl Place {
 /// The end of the path of the events.
 const EVENTS: &str = "/events";
 
-/// What the inspector shows of a request beside its verdict.
-#[derive(Clone, Debug, Default)]
-pub struct Notes {
-    /// Age of the timestamp, in seconds.
-    pub age_seconds: Option<i64>,
-    /// Bytes of the body, as far as it came.
-    pub body_bytes: Option<usize>,
-    /// The event, in hexadecimal digits; once it is verified.
-    pub key: String,
-    /// Words of the payload that tell the event's stage; once it is verified.
-    pub stage: String,
-    /// Where the event is kept, once it is.
-    pub kept: Option<Kept>,
-}
-
-impl Notes {
-    /// Adds a value of the dedupe key, if it is a short plain word.
-    pub fn add_stage(&mut self, value: &[u8]) {
-        let is_plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"_-.:".contains(byte);
-        let is_word = (1..=WORD_BYTES).contains(&value.len()) && value.iter().all(is_plain);
-        if !is_word || self.stage.len().saturating_add(value.len()) >= STAGE_BYTES {
-            return;
-        }
-        if !self.stage.is_empty() {
-            self.stage.push(' ');
-        }
-        self.stage.extend(value.iter().copied().map(char::from));
-    }
-}
-
 /// Which slot an event is in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Kept {
+pub struct Slot {
     /// Which of the rings.
     pub verified: bool,
     /// Its number there.
@@ -137,7 +102,7 @@ pub struct Kept {
 
 /// One decision.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Event<'e> {
+pub struct Entry<'e> {
     /// Whether the MAC was verified.
     pub verified: bool,
     /// Its number among those, or among the others.
@@ -168,7 +133,7 @@ pub struct Event<'e> {
     pub upstream_status: Option<u16>,
 }
 
-impl<'e> Event<'e> {
+impl<'e> Entry<'e> {
     fn texts(&self) -> [&'e str; 6] {
         [
             self.source,
@@ -267,47 +232,11 @@ fn number(bytes: Option<&[u8]>) -> u64 {
 }
 
 impl Inspector {
-    /// Keeps the decision on `guard`, made at `now`.
+    /// Writes an entry under the next number of its ring; `None` if others were faster each time,
+    /// or the host refuses.
     #[cold]
     #[inline(never)]
-    pub fn keep(
-        &self,
-        shared: &mut impl SharedData,
-        guard: &mut Guard,
-        policy: &Policy,
-        now: UnixMillis,
-    ) {
-        let (Some(verdict), Some(notes)) = (guard.verdict(), guard.notes()) else {
-            return;
-        };
-        let detail = guard.rejection().map(ToString::to_string);
-        let detail = detail
-            .as_deref()
-            .and_then(|text| text.split_once(": "))
-            .map_or("", |(_, detail)| detail);
-        let event = Event {
-            verified: guard.verified_id().is_some(),
-            time_unix_ms: now.as_millis(),
-            source: guard.policy_of(policy).map_or("", |source| &source.name),
-            verdict: verdict.as_str(),
-            detail,
-            sent_on: guard.is_sent_on(),
-            id: guard.verified_id().map_or("", |id| id.as_str()),
-            stage: &notes.stage,
-            key: &notes.key,
-            age_seconds: notes.age_seconds,
-            body_bytes: notes.body_bytes.and_then(|bytes| bytes.try_into().ok()),
-            ..Event::default()
-        };
-        let kept = self.write(shared, &event);
-        if let Some(notes) = guard.notes_mut() {
-            notes.kept = kept;
-        }
-    }
-
-    /// Writes an event under the next number of its ring; nothing if others were faster each time,
-    /// or the host refuses.
-    pub fn write(&self, shared: &mut impl SharedData, event: &Event<'_>) -> Option<Kept> {
+    pub fn write(&self, shared: &mut impl SharedData, event: &Entry<'_>) -> Option<Slot> {
         let verified = event.verified;
         for _ in 0..TRIES {
             let (last, version) = shared.get(ring(verified)).ok()?;
@@ -319,10 +248,10 @@ impl Inspector {
             right.copy_from_slice(&self.events.to_le_bytes());
             match shared.set(ring(verified), &last, version) {
                 Ok(Swap::Done) => {
-                    let bytes = Event { number, ..*event }.encode();
+                    let bytes = Entry { number, ..*event }.encode();
                     let name = slot_name(verified, number, self.events);
                     shared.set(&name, &bytes, ANY).ok()?;
-                    return Some(Kept { verified, number });
+                    return Some(Slot { verified, number });
                 }
                 Ok(Swap::Conflict) => {}
                 Err(Unavailable) => return None,
@@ -337,16 +266,16 @@ impl Inspector {
     pub fn answered(
         &self,
         shared: &mut impl SharedData,
-        kept: Kept,
+        slot: Slot,
         outcome: Outcome,
         status: u64,
     ) {
-        let name = slot_name(kept.verified, kept.number, self.events);
+        let name = slot_name(slot.verified, slot.number, self.events);
         for _ in 0..TRIES {
             let Ok((Some(mut bytes), Some(version))) = shared.get(&name) else {
                 return;
             };
-            if number(bytes.get(5..)) != kept.number {
+            if number(bytes.get(5..)) != slot.number {
                 return;
             }
             let place = Outcome::ALL.iter().position(|known| *known == outcome);
@@ -393,11 +322,11 @@ impl Inspector {
         let (other, last_other) = self.read(shared, false);
         let mut verified = verified
             .iter()
-            .filter_map(|bytes| Event::decode(true, bytes))
+            .filter_map(|bytes| Entry::decode(true, bytes))
             .peekable();
         let mut other = other
             .iter()
-            .filter_map(|bytes| Event::decode(false, bytes))
+            .filter_map(|bytes| Entry::decode(false, bytes))
             .peekable();
         let mut json = Json::default();
         json.text("version", env!("CARGO_PKG_VERSION"));
@@ -440,20 +369,20 @@ impl Inspector {
             return None;
         }
         if head.method() != b"GET" {
-            return Some(Reply::new(405, METHOD_NOT_ALLOWED.as_bytes().into()));
+            return Some(reply(405, METHOD_NOT_ALLOWED.as_bytes().into()));
         }
         if is_page {
-            return Some(Reply::page());
+            return Some(page());
         }
         let token = match head.occurrence(b"authorization") {
             Occurrence::Once(value) => bearer(value),
             Occurrence::Missing | Occurrence::Several => None,
         };
         if !token.is_some_and(|token| place.token.matches(token)) {
-            return Some(Reply::new(401, UNAUTHORIZED.as_bytes().into()));
+            return Some(reply(401, UNAUTHORIZED.as_bytes().into()));
         }
         let listing = self.listing(shared, now);
-        Some(Reply::new(200, listing.into_bytes().into()))
+        Some(reply(200, listing.into_bytes().into()))
     }
 }
 
@@ -529,7 +458,7 @@ impl Json {
         self.text.push('"');
     }
 
-    fn event(&mut self, event: &Event<'_>) {
+    fn event(&mut self, event: &Entry<'_>) {
         self.flag("verified", event.verified);
         self.number("number", Some(event.number));
         self.number("time_unix_ms", Some(event.time_unix_ms));
@@ -574,17 +503,6 @@ const UNAUTHORIZED: &str = r#"{"type":"about:blank","title":"Unauthorized","stat
 /// For `%RESPONSE_CODE_DETAILS%`.
 pub const DETAILS: &str = "callback_guard:inspector";
 
-/// What the inspector answers.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Reply {
-    /// The HTTP status.
-    pub status: u16,
-    /// Names and values.
-    pub headers: Vec<(&'static str, &'static str)>,
-    /// The body.
-    pub body: Cow<'static, [u8]>,
-}
-
 /// What every answer carries: it is for one reader, now, and for no other page.
 const HEADERS: [(&str, &str); 6] = [
     ("cache-control", "no-store"),
@@ -595,36 +513,42 @@ const HEADERS: [(&str, &str); 6] = [
     ("x-frame-options", "DENY"),
 ];
 
-impl Reply {
-    fn new(status: u16, body: Cow<'static, [u8]>) -> Self {
-        let mut headers = Vec::from(HEADERS);
-        headers.push(match status {
-            200 => ("content-type", "application/json"),
-            _ => ("content-type", "application/problem+json"),
-        });
-        match status {
-            401 => headers.push(("www-authenticate", "Bearer realm=\"callback-guard\"")),
-            405 => headers.push(("allow", "GET")),
-            _ => {}
-        }
-        Self {
-            status,
-            headers,
-            body,
-        }
-    }
+fn reply(status: u16, body: Cow<'static, [u8]>) -> Reply {
+    let more: &[(&str, &str)] = match status {
+        401 => &[
+            PROBLEM,
+            ("www-authenticate", "Bearer realm=\"callback-guard\""),
+        ],
+        405 => &[PROBLEM, ("allow", "GET")],
+        _ => &[("content-type", "application/json")],
+    };
+    with_headers(status, more, body)
+}
 
-    fn page() -> Self {
-        let mut headers = Vec::from(HEADERS);
-        headers.extend([
-            ("content-encoding", "gzip"),
-            ("content-security-policy", PAGE_POLICY),
-            ("content-type", "text/html; charset=utf-8"),
-        ]);
-        Self {
-            status: 200,
-            headers,
-            body: PACKED_PAGE.into(),
-        }
+fn page() -> Reply {
+    let more = [
+        ("content-encoding", "gzip"),
+        ("content-security-policy", PAGE_POLICY),
+        ("content-type", "text/html; charset=utf-8"),
+    ];
+    with_headers(200, &more, PACKED_PAGE.into())
+}
+
+fn with_headers(
+    status: u16,
+    more: &[(&'static str, &'static str)],
+    body: Cow<'static, [u8]>,
+) -> Reply {
+    Reply {
+        status,
+        headers: HEADERS
+            .iter()
+            .chain(more)
+            .map(|(name, value)| ((*name).into(), (*value).into()))
+            .collect(),
+        body,
+        details: DETAILS.into(),
     }
 }
+
+const PROBLEM: (&str, &str) = ("content-type", "application/problem+json");

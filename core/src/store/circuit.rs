@@ -46,7 +46,7 @@ pub enum Permit {
 
 /// What the end of a call did to the circuit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Turn {
+pub enum Transition {
     /// It was open and is closed.
     Closed,
     /// It is as it was.
@@ -85,42 +85,42 @@ impl Circuit {
     }
 
     /// A call has ended well.
-    pub fn succeeded(&mut self, permit: Permit) -> Turn {
+    pub fn succeeded(&mut self, permit: Permit) -> Transition {
         match (self.0, permit) {
             (State::Closed { .. }, _) => {
                 self.0 = State::Closed { failures: 0 };
-                Turn::None
+                Transition::None
             }
             (_, Permit::Probe) => {
                 self.0 = State::Closed { failures: 0 };
-                Turn::Closed
+                Transition::Closed
             }
-            (_, Permit::Call) => Turn::None,
+            (_, Permit::Call) => Transition::None,
         }
     }
 
     /// A call has failed.
-    pub fn failed(&mut self, permit: Permit, now: UnixMillis) -> Turn {
+    pub fn failed(&mut self, permit: Permit, now: UnixMillis) -> Transition {
         match (self.0, permit) {
             (State::Closed { failures }, _) => {
                 let failures = failures.saturating_add(1);
                 if failures < FAILURES {
                     self.0 = State::Closed { failures };
-                    return Turn::None;
+                    return Transition::None;
                 }
                 self.0 = open(REST_MILLIS, now);
-                Turn::Opened
+                Transition::Opened
             }
             (State::HalfOpen { rest_millis }, Permit::Probe) => {
                 let rest_millis = rest_millis.saturating_mul(2).min(LONGEST_REST_MILLIS);
                 self.0 = open(rest_millis, now);
-                Turn::None
+                Transition::None
             }
-            _ => Turn::None,
+            _ => Transition::None,
         }
     }
 
-    /// Nobody will learn how a call ends: if it was the probe, another may go.
+    /// The result of a call will not be seen: if it was the probe, another is allowed.
     pub fn abandoned(&mut self, permit: Permit, now: UnixMillis) {
         if let (State::HalfOpen { rest_millis }, Permit::Probe) = (self.0, permit) {
             self.0 = State::Open {

@@ -46,7 +46,7 @@ pub enum Protocol {
 #[serde(rename_all = "lowercase")]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub enum OnError {
-    /// The process's own store decides.
+    /// The local store decides.
     Memory,
     /// It is forwarded unclaimed.
     Pass,
@@ -145,37 +145,37 @@ impl StoreError {
 }
 
 /// What comes of a store's answer, or of its silence, for a request that may hold a claim in the
-/// process's own store.
+/// local store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Resolved {
     /// What the guard is told.
     pub answer: ClaimAnswer,
-    /// Whether the claim in the process's own store stays.
-    pub keeps_here: bool,
+    /// Whether the claim in the local store stays.
+    pub keeps_locally: bool,
     /// Whether the shared store has to be told that this claim is void: it may have heard of it.
-    pub releases_there: bool,
+    pub releases_remotely: bool,
 }
 
 impl OnError {
-    /// Resolves an answer of the shared store. `holds_here` if the process's own store has granted
+    /// Resolves an answer of the shared store. `holds_locally` if the local store has granted
     /// the claim before.
     #[must_use]
-    pub fn resolve(self, result: Result<ClaimAnswer, StoreError>, holds_here: bool) -> Resolved {
+    pub fn resolve(self, result: Result<ClaimAnswer, StoreError>, holds_locally: bool) -> Resolved {
         match (result, self) {
             (Ok(answer), _) => Resolved {
                 answer,
-                keeps_here: holds_here && answer == ClaimAnswer::Granted,
-                releases_there: false,
+                keeps_locally: holds_locally && answer == ClaimAnswer::Granted,
+                releases_remotely: false,
             },
-            (Err(_), Self::Memory) if holds_here => Resolved {
-                answer: ClaimAnswer::GrantedHere,
-                keeps_here: true,
-                releases_there: false,
+            (Err(_), Self::Memory) if holds_locally => Resolved {
+                answer: ClaimAnswer::GrantedLocally,
+                keeps_locally: true,
+                releases_remotely: false,
             },
             (Err(error), _) => Resolved {
                 answer: ClaimAnswer::Unavailable,
-                keeps_here: false,
-                releases_there: error != StoreError::CircuitOpen,
+                keeps_locally: false,
+                releases_remotely: error != StoreError::CircuitOpen,
             },
         }
     }
@@ -286,10 +286,10 @@ impl Remote {
     ) -> Result<ClaimAnswer, StoreError> {
         match self.read(status, body, Command::Set)? {
             Reply::Null => Ok(ClaimAnswer::Granted),
-            Reply::Text(value) => match Held::parse(&value) {
-                Some(Held::Claimed(holder)) if holder == owner => Ok(ClaimAnswer::Granted),
-                Some(Held::Claimed(_)) => Ok(ClaimAnswer::ClaimedByAnother),
-                Some(Held::Delivered(fingerprint)) => Ok(ClaimAnswer::Delivered(fingerprint)),
+            Reply::Text(value) => match Value::parse(&value) {
+                Some(Value::Claimed(holder)) if holder == owner => Ok(ClaimAnswer::Granted),
+                Some(Value::Claimed(_)) => Ok(ClaimAnswer::ClaimedByAnother),
+                Some(Value::Delivered(fingerprint)) => Ok(ClaimAnswer::Delivered(fingerprint)),
                 None => Err(StoreError::Malformed),
             },
             Reply::Flag(_) => Err(StoreError::Malformed),
@@ -392,12 +392,12 @@ fn percent_encode(text: &mut String, argument: &str) {
 
 /// What a key holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Held {
+enum Value {
     Claimed(OwnerToken),
     Delivered(Fingerprint),
 }
 
-impl Held {
+impl Value {
     fn parse(value: &str) -> Option<Self> {
         if let Some(owner) = value.strip_prefix("c:") {
             return number(owner).map(|owner| Self::Claimed(OwnerToken::new(owner)));

@@ -1,11 +1,13 @@
-//! Settlements that the shared store has still to be told, with nobody waiting for them.
+//! Settlements still to be sent to the shared store in the background.
 //!
 //! A settlement comes here when its first attempt has failed, or when its request has ended before.
-//! It is tried again, less and less often, until the lease of its claim ends: from then on the
-//! store knows by itself that the claim is void.
+//! It is sent again, less and less often, until the lease of its claim ends: from then on the claim
+//! is void anyway.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
+use crate::policy::Source;
 use crate::store::Settlement;
 use crate::time::UnixMillis;
 
@@ -16,12 +18,12 @@ pub const LONGEST_PAUSE_MILLIS: u64 = 5_000;
 /// The most settlements that are kept; beyond it the oldest is given up. About 1 MB.
 pub const CAPACITY: usize = 8_192;
 
-/// A settlement that the store has still to be told.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Errand {
-    /// The index of the source.
-    pub source: usize,
-    /// What to tell.
+/// A settlement still to be sent.
+#[derive(Clone, Debug)]
+pub struct PendingSettlement {
+    /// The source.
+    pub source: Arc<Source>,
+    /// What to send.
     pub settlement: Settlement,
     /// When it is given up: the end of the lease.
     pub until: UnixMillis,
@@ -31,10 +33,15 @@ pub struct Errand {
     pause_millis: u64,
 }
 
-impl Errand {
-    /// To be run at `due`, and given up at `until`.
+impl PendingSettlement {
+    /// To be sent at `due`, and given up at `until`.
     #[must_use]
-    pub fn new(source: usize, settlement: Settlement, until: UnixMillis, due: UnixMillis) -> Self {
+    pub fn new(
+        source: Arc<Source>,
+        settlement: Settlement,
+        until: UnixMillis,
+        due: UnixMillis,
+    ) -> Self {
         Self {
             source,
             settlement,
@@ -45,7 +52,7 @@ impl Errand {
         }
     }
 
-    /// After a failed attempt: to be run again after a pause.
+    /// After a failed attempt: to be sent again after a pause.
     #[must_use]
     pub fn again(self, now: UnixMillis) -> Self {
         Self {
@@ -60,27 +67,27 @@ impl Errand {
     }
 }
 
-/// The settlements that the store has still to be told.
-#[derive(Debug, Default)]
-pub struct Backlog(VecDeque<Errand>);
+/// The settlements still to be sent.
+#[derive(Clone, Debug, Default)]
+pub struct Retries(VecDeque<PendingSettlement>);
 
-impl Backlog {
+impl Retries {
     /// Takes one in. Returns the one that had to go for it, if there was no room.
-    pub fn push(&mut self, errand: Errand) -> Option<Errand> {
+    pub fn push(&mut self, pending: PendingSettlement) -> Option<PendingSettlement> {
         let dropped = (self.0.len() >= CAPACITY).then(|| self.0.pop_front());
-        self.0.push_back(errand);
+        self.0.push_back(pending);
         dropped.flatten()
     }
 
     /// Takes out one whose lease has ended.
-    pub fn next_ended(&mut self, now: UnixMillis) -> Option<Errand> {
-        let at = self.0.iter().position(|errand| errand.until <= now)?;
+    pub fn next_ended(&mut self, now: UnixMillis) -> Option<PendingSettlement> {
+        let at = self.0.iter().position(|pending| pending.until <= now)?;
         self.0.remove(at)
     }
 
     /// Takes out one that is due.
-    pub fn next_due(&mut self, now: UnixMillis) -> Option<Errand> {
-        let at = self.0.iter().position(|errand| errand.due <= now)?;
+    pub fn next_due(&mut self, now: UnixMillis) -> Option<PendingSettlement> {
+        let at = self.0.iter().position(|pending| pending.due <= now)?;
         self.0.remove(at)
     }
 

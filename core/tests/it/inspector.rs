@@ -5,12 +5,14 @@ use std::io::Read as _;
 
 use base64::Engine as _;
 use callback_guard_core::config;
-use callback_guard_core::guard::Guard;
+use callback_guard_core::effect::StreamId;
 use callback_guard_core::inspector::{
-    Event, Inspector, Kept, LEAST_EVENTS, MAX_EVENT_BYTES, MOST_EVENTS, Notes, Reply,
+    Entry, Inspector, LEAST_EVENTS, MAX_EVENT_BYTES, MOST_EVENTS, Slot,
 };
 use callback_guard_core::outcome::Outcome;
 use callback_guard_core::policy::Policy;
+use callback_guard_core::reply::Reply;
+use callback_guard_core::report::Stage;
 use callback_guard_core::request::RequestHead;
 use callback_guard_core::store::{SharedData, Swap, Unavailable};
 use callback_guard_core::time::UnixMillis;
@@ -177,9 +179,9 @@ fn listing(policy: &Policy, shared: &mut MapShared) -> Value {
 }
 
 #[track_caller]
-fn header(reply: &Reply, name: &str) -> Option<&'static str> {
+fn header<'r>(reply: &'r Reply, name: &str) -> Option<&'r str> {
     let mut values = reply.headers.iter().filter(|(given, _)| *given == name);
-    let value = values.next().map(|(_, value)| *value);
+    let value = values.next().map(|(_, value)| &**value);
     assert_eq!(values.next(), None, "{name} comes once");
     value
 }
@@ -247,30 +249,23 @@ fn only_its_own_paths_and_get() {
     assert_eq!(shared.size(), 0, "looking writes nothing");
 }
 
-/// Sends a request and has the inspector keep what came of it.
-fn keep(host: &mut Host, request: &Request, now: UnixMillis) -> Guard {
-    let (mut guard, _) = host.send(request, now);
-    let inspector = host.policy.inspector.clone().unwrap();
-    inspector.keep(&mut host.shared, &mut guard, &host.policy, now);
-    guard
+/// Sends a request; what came of it is kept.
+fn keep(host: &mut Host, request: &Request, now: UnixMillis) -> StreamId {
+    host.send(request, now).0
+}
+
+/// A host of this configuration.
+fn host(change: impl FnOnce(&mut Value)) -> Host {
+    Host::new(policy(change))
 }
 
 #[test]
 fn a_decision_is_shown_with_its_numbers_and_without_payload() {
-    let mut host = Host::new(policy(|_| {}));
+    let mut host = host(|_| {});
     let request = Request::genuine(&host.policy, BODY, NOW);
     let later = NOW.plus_seconds(7);
-    let mut guard = keep(&mut host, &request, later);
-    let kept = guard.notes().unwrap().kept.unwrap();
-    assert_eq!(
-        kept,
-        Kept {
-            verified: true,
-            number: 1
-        }
-    );
-    let inspector = host.policy.inspector.clone().unwrap();
-    let key = guard.notes().unwrap().key.clone();
+    let stream = keep(&mut host, &request, later);
+    let key = host.report(stream).key.unwrap().to_hex();
     let mut expected = json!({
         "verified": true,
         "number": 1,
@@ -300,8 +295,7 @@ fn a_decision_is_shown_with_its_numbers_and_without_payload() {
         })
     );
 
-    inspector.answered(&mut host.shared, kept, Outcome::Refused, 500);
-    host.settle(&mut guard, Outcome::Refused, later);
+    host.settle(stream, Outcome::Refused, later);
     expected["outcome"] = json!("refused");
     expected["upstream_status"] = json!(500);
     let list = listing(&host.policy, &mut host.shared);
@@ -321,7 +315,7 @@ fn a_decision_is_shown_with_its_numbers_and_without_payload() {
 
 #[test]
 fn refusals_say_what_was_off_and_nothing_that_is_not_verified() {
-    let mut host = Host::new(policy(|_| {}));
+    let mut host = host(|_| {});
     let request = Request::genuine(&host.policy, BODY, NOW);
     keep(&mut host, &request, NOW.plus_seconds(301));
     keep(
@@ -371,10 +365,10 @@ fn refusals_say_what_was_off_and_nothing_that_is_not_verified() {
 
 #[test]
 fn duplicates_have_the_key_of_the_first() {
-    let mut host = Host::new(policy(|_| {}));
+    let mut host = host(|_| {});
     let request = Request::genuine(&host.policy, BODY, NOW);
-    let mut guard = keep(&mut host, &request, NOW);
-    host.settle(&mut guard, Outcome::Accepted, NOW);
+    let stream = keep(&mut host, &request, NOW);
+    host.settle(stream, Outcome::Accepted, NOW);
     keep(&mut host, &request, NOW);
     let other = BODY.replace("complete", "first");
     let other = Request::genuine(&host.policy, &other, NOW);
@@ -390,7 +384,7 @@ fn duplicates_have_the_key_of_the_first() {
 
 #[test]
 fn in_monitor_mode_a_refused_request_is_shown_as_sent_on() {
-    let mut host = Host::new(policy(|c| c["mode"] = json!("monitor")));
+    let mut host = host(|c| c["mode"] = json!("monitor"));
     let request = Request::genuine(&host.policy, BODY, NOW).without("x-webhook-signature");
     keep(&mut host, &request, NOW);
     let list = listing(&host.policy, &mut host.shared);
@@ -404,20 +398,21 @@ fn switched_off_nothing_is_noted() {
         |c: &mut Value| drop(c.as_object_mut().unwrap().remove("inspector")),
         |_: &mut Value| {},
     ] {
-        let policy = policy(change);
-        let is_on = policy.inspector.is_some();
-        let mut host = Host::new(policy);
+        let mut host = host(change);
+        let is_on = host.policy.inspector.is_some();
         let request = Request::genuine(&host.policy, BODY, NOW);
-        let (guard, _) = host.send(&request, NOW);
-        assert_eq!(guard.notes().is_some(), is_on);
+        let stream = keep(&mut host, &request, NOW);
+        assert_eq!(host.report(stream).stage != Stage::default(), is_on);
+        let written = host.shared.sorted().len();
+        assert_eq!(written > 2, is_on, "beside the salt and a bucket");
     }
 }
 
-fn other(number: u64) -> Event<'static> {
-    Event {
+fn other(number: u64) -> Entry<'static> {
+    Entry {
         time_unix_ms: number,
         verdict: "signature_missing",
-        ..Event::default()
+        ..Entry::default()
     }
 }
 
@@ -433,7 +428,7 @@ fn a_flood_of_forged_requests_pushes_out_no_genuine_one_and_takes_no_memory() {
     let inspector = policy.inspector.as_ref().unwrap();
     let mut shared = MapShared::default();
     let text = "x".repeat(300);
-    let largest = Event {
+    let largest = Entry {
         source: &text,
         verdict: &text,
         detail: &text,
@@ -444,7 +439,7 @@ fn a_flood_of_forged_requests_pushes_out_no_genuine_one_and_takes_no_memory() {
     };
     for verified in [true, false] {
         for _ in 0..2 * MOST_EVENTS {
-            let event = Event {
+            let event = Entry {
                 verified,
                 ..largest
             };
@@ -472,7 +467,7 @@ fn the_newest_are_kept_and_come_first() {
     let inspector = policy.inspector.as_ref().unwrap();
     let mut shared = MapShared::default();
     for time in 1..=13 {
-        let event = Event {
+        let event = Entry {
             verified: time % 4 == 0,
             ..other(time)
         };
@@ -566,7 +561,7 @@ fn who_loses_the_race_gives_up() {
         refuses: false,
         tries: 0,
     };
-    let kept = Kept {
+    let kept = Slot {
         verified: false,
         number: 0,
     };
@@ -576,7 +571,7 @@ fn who_loses_the_race_gives_up() {
 
 #[test]
 fn what_is_written_is_read_and_what_is_torn_is_left_out() {
-    let event = Event {
+    let event = Entry {
         verified: true,
         number: u64::MAX,
         time_unix_ms: 1_769_670_760_123,
@@ -593,19 +588,19 @@ fn what_is_written_is_read_and_what_is_torn_is_left_out() {
         upstream_status: None,
     };
     let bytes = event.encode();
-    assert_eq!(Event::decode(true, &bytes), Some(event));
+    assert_eq!(Entry::decode(true, &bytes), Some(event));
     for torn in 0..bytes.len() {
-        assert_eq!(Event::decode(true, &bytes[..torn]), None, "{torn} bytes");
+        assert_eq!(Entry::decode(true, &bytes[..torn]), None, "{torn} bytes");
     }
     let mut another = bytes.clone();
     another[0] = 2;
-    assert_eq!(Event::decode(true, &another), None, "another format");
-    let cut = Event {
+    assert_eq!(Entry::decode(true, &another), None, "another format");
+    let cut = Entry {
         id: &"é".repeat(65),
         ..event
     };
     let bytes = cut.encode();
-    assert_eq!(Event::decode(true, &bytes).unwrap().id, "é".repeat(64));
+    assert_eq!(Entry::decode(true, &bytes).unwrap().id, "é".repeat(64));
 }
 
 #[test]
@@ -614,7 +609,7 @@ fn whatever_lies_in_the_shared_data_comes_out_as_json() {
     let inspector = policy.inspector.as_ref().unwrap();
     let mut shared = MapShared::default();
     let nasty = "</script>\"\\\u{0}\u{1f}\u{7f}\u{2028}é😀";
-    let event = Event {
+    let event = Entry {
         id: nasty,
         age_seconds: Some(i64::MIN),
         body_bytes: Some(u64::MAX),
@@ -635,11 +630,11 @@ fn whatever_lies_in_the_shared_data_comes_out_as_json() {
 #[test]
 fn a_stage_is_made_of_short_plain_words() {
     let stage = |values: &[&str]| {
-        let mut notes = Notes::default();
+        let mut stage = Stage::default();
         for value in values {
-            notes.add_stage(value.as_bytes());
+            stage.add(value.as_bytes());
         }
-        notes.stage
+        stage.as_str().to_owned()
     };
     assert_eq!(stage(&["complete", "200"]), "complete 200");
     assert_eq!(stage(&["", "a b", "a@b", "<b>", "é", "ok"]), "ok");

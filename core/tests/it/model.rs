@@ -14,21 +14,24 @@
 
 use std::collections::HashSet;
 use std::fmt::Write as _;
+use std::sync::Arc;
 
-use callback_guard_core::authenticate::Facts;
-use callback_guard_core::guard::{Answer, Decision, Guard};
+use callback_guard_core::authenticate::Inputs;
+use callback_guard_core::guard::{Guard, Step};
 use callback_guard_core::json::Scratch;
 use callback_guard_core::outcome::Outcome;
 use callback_guard_core::policy::Policy;
+use callback_guard_core::reply::Answer;
 use callback_guard_core::request::RequestHead;
 use callback_guard_core::store::bucket::OwnerToken;
+use callback_guard_core::store::local::LocalStore;
 use callback_guard_core::store::{
-    ClaimAnswer, ClaimRequest, Memory, Settlement, SharedData, Swap, Unavailable,
+    ClaimAnswer, ClaimRequest, Settlement, SharedData, Swap, Unavailable,
 };
 use callback_guard_core::time::UnixMillis;
 use callback_guard_core::verdict::Code;
 
-use crate::support::{MapShared, NOW, Request, configuration, policy};
+use crate::support::{MapShared, NOW, Random, Request, configuration, policy};
 
 const LEASE: u64 = 30;
 const WINDOW: u64 = 86_400;
@@ -189,8 +192,8 @@ enum Action {
 }
 
 struct World<'p> {
-    policy: &'p Policy,
-    store: Memory,
+    policy: &'p Arc<Policy>,
+    store: LocalStore,
     shared: MapShared,
     now: UnixMillis,
     actors: Vec<Actor>,
@@ -210,10 +213,10 @@ struct World<'p> {
 }
 
 impl<'p> World<'p> {
-    fn new(policy: &'p Policy, capacity: u32, room: usize, label: String) -> Self {
+    fn new(policy: &'p Arc<Policy>, capacity: u32, room: usize, label: String) -> Self {
         Self {
             policy,
-            store: Memory::new(capacity),
+            store: LocalStore::new(capacity),
             shared: MapShared::default(),
             now: NOW,
             actors: Vec::new(),
@@ -251,18 +254,17 @@ impl<'p> World<'p> {
 
     fn come(&mut self, worker: usize, event: usize, request: &Request) -> usize {
         let pairs = request.pairs();
-        let mut guard = Guard::new();
         let head = RequestHead::new(&pairs);
-        let held = guard.on_head(self.policy, &head, self.now, false);
-        assert_eq!(held, Decision::Hold);
+        let (mut guard, held) = Guard::open(self.policy, &head, false, self.now).unwrap();
+        assert_eq!(held, Step::Hold);
         let number = self.actors.len();
-        let facts = Facts {
+        let inputs = Inputs {
             now: self.now,
             owner: OwnerToken::new(u64::try_from(number).unwrap() + 1),
             salt: [7; 16],
         };
-        let decision = guard.on_body(self.policy, &request.body, &facts, &mut self.scratch);
-        let Decision::Claim(claim) = decision else {
+        let decision = guard.body_ended(&request.body, &inputs, &mut self.scratch);
+        let Step::Claim(claim) = decision else {
             panic!("{decision:?}")
         };
         self.actors.push(Actor {
@@ -350,8 +352,8 @@ impl<'p> World<'p> {
                 }
             }
             Phase::Waiting => {
-                let decision = actor.guard.on_time(self.policy);
-                let Decision::Claim(claim) = decision else {
+                let decision = actor.guard.woken();
+                let Step::Claim(claim) = decision else {
                     panic!("{decision:?}")
                 };
                 actor.phase = Phase::Claiming(Operation::new(claim, now));
@@ -365,7 +367,7 @@ impl<'p> World<'p> {
         let event = self.actors[number].event;
         let millis = then.as_millis();
         match answer {
-            ClaimAnswer::GrantedHere => panic!("there is no shared store"),
+            ClaimAnswer::GrantedLocally => panic!("there is no shared store"),
             ClaimAnswer::Granted => {
                 self.wrote(then);
                 for claim in self.claims.clone() {
@@ -417,18 +419,18 @@ impl<'p> World<'p> {
             }
         }
         let actor = &mut self.actors[number];
-        let decision = actor.guard.on_store(self.policy, answer, then);
+        let decision = actor.guard.answered(answer, then);
         actor.phase = match &decision {
-            Decision::Forward(_) => Phase::AtUpstream,
-            Decision::Wait => Phase::Waiting,
-            Decision::Answer(_) => Phase::Done,
+            Step::Forward => Phase::AtUpstream,
+            Step::Wait { .. } => Phase::Waiting,
+            Step::Answer(_) => Phase::Done,
             _ => panic!("{decision:?}"),
         };
         let fits = match (&decision, answer) {
-            (Decision::Forward(_), ClaimAnswer::Granted)
-            | (Decision::Wait, ClaimAnswer::ClaimedByAnother)
-            | (Decision::Answer(Answer::Duplicate), ClaimAnswer::Delivered(_)) => true,
-            (Decision::Answer(Answer::Refuse(why)), answer) => matches!(
+            (Step::Forward, ClaimAnswer::Granted)
+            | (Step::Wait { .. }, ClaimAnswer::ClaimedByAnother)
+            | (Step::Answer(Answer::Duplicate), ClaimAnswer::Delivered(_)) => true,
+            (Step::Answer(Answer::Refuse(why)), answer) => matches!(
                 (why.code(), answer),
                 (Code::InFlight, ClaimAnswer::ClaimedByAnother)
                     | (Code::StoreFull, ClaimAnswer::Full)
@@ -437,7 +439,7 @@ impl<'p> World<'p> {
             _ => false,
         };
         self.check(fits, "the decision fits the store's answer");
-        if matches!(decision, Decision::Forward(_)) {
+        if matches!(decision, Step::Forward) {
             self.deliveries.push(event);
         }
     }
@@ -455,7 +457,7 @@ impl<'p> World<'p> {
         if outcome == Outcome::Accepted {
             self.accepted.push(actor.event);
         }
-        actor.phase = match actor.guard.on_outcome(self.policy, outcome) {
+        actor.phase = match actor.guard.settle(outcome) {
             Some(settlement) => Phase::Settling(Operation::new(settlement, self.now)),
             None => Phase::Done,
         };
@@ -586,8 +588,8 @@ impl<'p> World<'p> {
     }
 }
 
-fn policy_with(on_unknown: &str, in_flight: &str) -> Policy {
-    policy(&configuration(|configuration| {
+fn policy_with(on_unknown: &str, in_flight: &str) -> Arc<Policy> {
+    Arc::new(policy(&configuration(|configuration| {
         configuration["sources"][0]["dedupe"] = serde_json::json!({
             "window_seconds": WINDOW,
             "lease_seconds": LEASE,
@@ -595,7 +597,7 @@ fn policy_with(on_unknown: &str, in_flight: &str) -> Policy {
             "on_unknown": on_unknown,
             "in_flight": in_flight,
         });
-    }))
+    })))
 }
 
 /// Every interleaving of two requests for one event on two workers: every outcome of each, a crash
@@ -655,30 +657,10 @@ fn every_interleaving_of_two_requests_keeps_the_promises() {
     }
 }
 
-/// Marsaglia's xorshift: the same numbers from the same seed, everywhere.
-struct Random(u64);
-
-impl Random {
-    fn new(seed: u64) -> Self {
-        Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
-    }
-
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0
-    }
-
-    fn below(&mut self, end: usize) -> usize {
-        usize::try_from(self.next() % u64::try_from(end).unwrap()).unwrap()
-    }
-}
-
 const WORKERS: usize = 4;
 
 /// One long run: requests for few events on four workers, with everything that can go wrong.
-fn run(policy: &Policy, seed: u64, steps: usize) -> World<'_> {
+fn run(policy: &Arc<Policy>, seed: u64, steps: usize) -> World<'_> {
     let mut random = Random::new(seed);
     let mut world = World::new(policy, 1, 64, format!("seed {seed}"));
     let events = 1 + random.below(4);

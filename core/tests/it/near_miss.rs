@@ -1,13 +1,12 @@
 //! Near misses of a guarded path: refused where other requests pass, whatever the spelling.
 
-use callback_guard_core::guard::{Answer, Forward};
 use callback_guard_core::policy::{Destination, Policy};
 use callback_guard_core::request::RequestHead;
 use callback_guard_core::verdict::Code;
 use serde_json::{Value, json};
 
 use crate::spellings::{TRICKS, sets, spelled};
-use crate::support::{Host, NOW, Request, Seen, configuration, policy};
+use crate::support::{Host, NOW, Request, configuration, policy};
 
 /// A source for every path, and requests that match none of them pass.
 fn passing(paths: &[&str]) -> Policy {
@@ -212,39 +211,40 @@ fn a_guarded_path_is_one_under_any_host() {
         ("", Code::NoSource),
     ] {
         let request = request.clone().with(":authority", host);
-        let (guard, _) = Host::new(policy()).send(&request, NOW);
-        assert_eq!(guard.verdict(), Some(code), "{host}");
+        let (_, seen) = Host::new(policy()).send(&request, NOW);
+        assert_eq!(seen.code(), Some(code), "{host}");
     }
 }
 
 #[test]
 fn a_near_miss_is_refused_where_the_source_is_enforced_and_marked_where_it_is_monitored() {
     let near = Request::unsigned("{}").with(":path", "/Callbacks/suno/");
-    let (guard, seen) = Host::new(passing(&["/callbacks/suno"])).send(&near, NOW);
-    let Seen::Answered(Answer::Refuse(rejection)) = seen else {
-        panic!("{seen:?}")
+    let sent = |policy: Policy| {
+        let mut guard = Host::new(policy);
+        let (stream, seen) = guard.send(&near, NOW);
+        (guard.report(stream).clone(), seen)
     };
+    let (report, seen) = sent(passing(&["/callbacks/suno"]));
     assert_eq!(
-        (rejection.code(), guard.source()),
-        (Code::NoSource, Some(0))
+        (seen.code(), report.source_index()),
+        (Some(Code::NoSource), Some(0))
     );
-    assert!(!guard.is_sent_on() && rejection.to_string().contains("near miss"));
+    let rejection = report.rejection.unwrap().to_string();
+    assert!(!report.is_forwarded && rejection.contains("near miss"));
 
     let monitored = policy(&configuration(|configuration| {
         configuration["unmatched"] = json!("pass");
         configuration["mode"] = json!("monitor");
     }));
-    let (guard, seen) = Host::new(monitored).send(&near, NOW);
-    let forward = Forward {
-        key: None,
-        monitored: Some(Code::NoSource),
-    };
-    assert_eq!(seen, Seen::Forwarded(forward));
-    assert!(guard.is_sent_on());
+    let (report, seen) = sent(monitored);
+    assert_eq!(seen.header("x-callback-guard-verdict"), Some("no_source"));
+    assert_eq!(seen.header("x-callback-guard-key"), None);
+    assert!(report.is_forwarded);
 
     // Without `pass` it is a request like any other that matches nothing.
-    let (guard, seen) = Host::new(policy(&configuration(|_| {}))).send(&near, NOW);
-    assert_eq!((seen.code(), guard.source()), (Some(Code::NoSource), None));
+    let (report, seen) = sent(policy(&configuration(|_| {})));
+    let found = (seen.code(), report.source_index());
+    assert_eq!(found, (Some(Code::NoSource), None));
 }
 
 #[test]

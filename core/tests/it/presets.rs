@@ -83,12 +83,12 @@ fn check(policy: Policy, request: &Request, now: UnixMillis, expected: Code) {
 #[track_caller]
 fn check_after(policy: Policy, first: &Request, second: &Request, expected: Code) -> bool {
     let mut host = Host::new(policy);
-    let (mut guard, seen) = host.send(first, NOW);
+    let (guard, seen) = host.send(first, NOW);
     assert_eq!(seen.code(), Some(Code::Forwarded), "{seen:?}");
-    host.settle(&mut guard, Outcome::Accepted, NOW);
+    host.settle(guard, Outcome::Accepted, NOW);
     let (guard, seen) = host.send(second, NOW);
     assert_eq!(seen.code(), Some(expected), "{seen:?} of {second:?}");
-    guard.body_changed()
+    host.report(guard).body_changed
 }
 
 #[test]

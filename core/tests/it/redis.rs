@@ -2,22 +2,24 @@
 //! stores, held by the same tests.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use callback_guard_core::config;
 use callback_guard_core::event::EventKey;
 use callback_guard_core::store::bucket::{Fingerprint, OwnerToken};
 use callback_guard_core::store::circuit::{
-    Circuit, FAILURES, LONGEST_REST_MILLIS, Permit, REST_MILLIS, Turn,
+    Circuit, FAILURES, LONGEST_REST_MILLIS, Permit, REST_MILLIS, Transition,
 };
+use callback_guard_core::store::local::LocalStore;
 use callback_guard_core::store::redis::{
     MAX_REPLY_BYTES, OnError, Protocol, Remote, Replies, StoreError,
 };
-use callback_guard_core::store::retries::{Backlog, CAPACITY, Errand};
-use callback_guard_core::store::{ClaimAnswer, ClaimRequest, Memory, Settlement};
+use callback_guard_core::store::retries::{CAPACITY, PendingSettlement, Retries};
+use callback_guard_core::store::{ClaimAnswer, ClaimRequest, Settlement};
 use callback_guard_core::time::UnixMillis;
 use sha2::{Digest, Sha256};
 
-use crate::support::{MapShared, configuration};
+use crate::support::{MapShared, configuration, policy};
 
 const NOW: UnixMillis = UnixMillis::from_seconds(1_000_000);
 
@@ -295,7 +297,13 @@ fn every_truncation_of_a_reply_is_malformed() {
 #[test]
 fn what_becomes_of_a_request_when_the_store_fails() {
     let rows = [
-        (OnError::Memory, true, ClaimAnswer::GrantedHere, true, false),
+        (
+            OnError::Memory,
+            true,
+            ClaimAnswer::GrantedLocally,
+            true,
+            false,
+        ),
         // Without a claim of its own it cannot fall back on it.
         (
             OnError::Memory,
@@ -307,27 +315,27 @@ fn what_becomes_of_a_request_when_the_store_fails() {
         (OnError::Reject, true, ClaimAnswer::Unavailable, false, true),
         (OnError::Pass, true, ClaimAnswer::Unavailable, false, true),
     ];
-    for (on_error, holds_here, answer, keeps_here, releases_there) in rows {
-        let resolved = on_error.resolve(Err(StoreError::Timeout), holds_here);
+    for (on_error, holds_locally, answer, keeps_locally, releases_remotely) in rows {
+        let resolved = on_error.resolve(Err(StoreError::Timeout), holds_locally);
         assert_eq!(
             (
                 resolved.answer,
-                resolved.keeps_here,
-                resolved.releases_there
+                resolved.keeps_locally,
+                resolved.releases_remotely
             ),
-            (answer, keeps_here, releases_there),
-            "{on_error:?} {holds_here}"
+            (answer, keeps_locally, releases_remotely),
+            "{on_error:?} {holds_locally}"
         );
         // What was never asked needs no release.
-        let resolved = on_error.resolve(Err(StoreError::CircuitOpen), holds_here);
-        assert!(!resolved.releases_there);
+        let resolved = on_error.resolve(Err(StoreError::CircuitOpen), holds_locally);
+        assert!(!resolved.releases_remotely);
     }
     let resolved = OnError::Memory.resolve(Ok(ClaimAnswer::ClaimedByAnother), true);
-    assert!(!resolved.keeps_here && !resolved.releases_there);
+    assert!(!resolved.keeps_locally && !resolved.releases_remotely);
     assert!(
         OnError::Memory
             .resolve(Ok(ClaimAnswer::Granted), true)
-            .keeps_here
+            .keeps_locally
     );
 }
 
@@ -342,9 +350,9 @@ fn opened() -> Circuit {
         let permit = circuit.permit(NOW).unwrap();
         let turn = circuit.failed(permit, NOW);
         let expected = if number == FAILURES {
-            Turn::Opened
+            Transition::Opened
         } else {
-            Turn::None
+            Transition::None
         };
         assert_eq!(turn, expected);
     }
@@ -356,9 +364,9 @@ fn a_circuit_opens_after_failures_in_a_row() {
     let mut circuit = Circuit::default();
     for _ in 0..10 {
         for _ in 1..FAILURES {
-            assert_eq!(circuit.failed(Permit::Call, NOW), Turn::None);
+            assert_eq!(circuit.failed(Permit::Call, NOW), Transition::None);
         }
-        assert_eq!(circuit.succeeded(Permit::Call), Turn::None);
+        assert_eq!(circuit.succeeded(Permit::Call), Transition::None);
     }
     assert!(!circuit.is_open());
     assert!(opened().is_open());
@@ -373,10 +381,13 @@ fn an_open_circuit_lets_one_probe_through() {
     assert_eq!(circuit.permit(at(REST_MILLIS)), Some(Permit::Probe));
     assert_eq!(circuit.permit(at(REST_MILLIS)), None);
     // Calls from before say nothing.
-    assert_eq!(circuit.succeeded(Permit::Call), Turn::None);
-    assert_eq!(circuit.failed(Permit::Call, at(REST_MILLIS)), Turn::None);
+    assert_eq!(circuit.succeeded(Permit::Call), Transition::None);
+    assert_eq!(
+        circuit.failed(Permit::Call, at(REST_MILLIS)),
+        Transition::None
+    );
     assert_eq!(circuit.permit(at(REST_MILLIS)), None);
-    assert_eq!(circuit.succeeded(Permit::Probe), Turn::Closed);
+    assert_eq!(circuit.succeeded(Permit::Probe), Transition::Closed);
     assert_eq!(circuit.permit(at(REST_MILLIS)), Some(Permit::Call));
 }
 
@@ -388,7 +399,7 @@ fn failed_probes_double_the_rest_up_to_a_limit() {
         let due = UnixMillis::new(now.as_millis() + rest);
         assert_eq!(circuit.permit(UnixMillis::new(due.as_millis() - 1)), None);
         assert_eq!(circuit.permit(due), Some(Permit::Probe));
-        assert_eq!(circuit.failed(Permit::Probe, due), Turn::None);
+        assert_eq!(circuit.failed(Permit::Probe, due), Transition::None);
         (now, rest) = (due, (rest * 2).min(LONGEST_REST_MILLIS));
     }
     assert_eq!(rest, LONGEST_REST_MILLIS);
@@ -406,33 +417,37 @@ fn an_abandoned_probe_makes_room_for_another() {
 }
 
 #[test]
-fn the_backlog_keeps_what_is_due_and_gives_up_at_the_end_of_the_lease() {
-    let mut backlog = Backlog::default();
-    let errand = Errand::new(0, deliver(1, 1), at(30_000), at(0));
-    assert!(!errand.is_retry);
-    let again = errand.again(at(0));
+fn retries_keep_what_is_due_and_give_up_at_the_end_of_the_lease() {
+    let source = Arc::clone(&policy(&configuration(|_| {})).sources[0]);
+    let mut retries = Retries::default();
+    let pending = PendingSettlement::new(Arc::clone(&source), deliver(1, 1), at(30_000), at(0));
+    assert!(!pending.is_retry);
+    let again = pending.again(at(0));
     assert!(again.is_retry);
-    assert_eq!(backlog.push(again), None);
-    assert_eq!(backlog.next_due(at(99)), None);
-    let due = backlog.next_due(at(100)).unwrap();
-    assert!(backlog.is_empty());
+    assert!(retries.push(again).is_none());
+    assert!(retries.next_due(at(99)).is_none());
+    let due = retries.next_due(at(100)).unwrap();
+    assert!(retries.is_empty());
     // The pause doubles.
-    assert_eq!(backlog.push(due.again(at(100))), None);
-    assert_eq!(backlog.next_due(at(299)), None);
-    assert_eq!(backlog.next_ended(at(29_999)), None);
-    assert!(backlog.next_ended(at(30_000)).is_some());
+    assert!(retries.push(due.again(at(100))).is_none());
+    assert!(retries.next_due(at(299)).is_none());
+    assert!(retries.next_ended(at(29_999)).is_none());
+    assert!(retries.next_ended(at(30_000)).is_some());
     for number in 0..CAPACITY {
         let number = u64::try_from(number).unwrap();
-        assert_eq!(
-            backlog.push(Errand::new(0, deliver(number, 1), at(1), at(0))),
-            None
-        );
+        let pending = PendingSettlement::new(Arc::clone(&source), deliver(number, 1), at(1), at(0));
+        assert!(retries.push(pending).is_none());
     }
-    let dropped = backlog
-        .push(Errand::new(0, deliver(9_999, 1), at(1), at(0)))
+    let dropped = retries
+        .push(PendingSettlement::new(
+            Arc::clone(&source),
+            deliver(9_999, 1),
+            at(1),
+            at(0),
+        ))
         .unwrap();
     assert_eq!(dropped.settlement, deliver(0, 1));
-    assert_eq!(backlog.len(), CAPACITY);
+    assert_eq!(retries.len(), CAPACITY);
 }
 
 /// A store, as the guard uses it.
@@ -441,7 +456,7 @@ trait Store {
     fn settle(&mut self, settlement: &Settlement, now: UnixMillis) -> bool;
 }
 
-struct InMemory(Memory, MapShared);
+struct InMemory(LocalStore, MapShared);
 
 impl Store for InMemory {
     fn claim(&mut self, request: &ClaimRequest, now: UnixMillis) -> ClaimAnswer {
@@ -555,7 +570,7 @@ fn stores() -> Vec<(&'static str, Box<dyn Store>)> {
     vec![
         (
             "memory",
-            Box::new(InMemory(Memory::new(1_000), MapShared::default())),
+            Box::new(InMemory(LocalStore::new(1_000), MapShared::default())),
         ),
         ("webdis", Box::new(InRedis::new(Protocol::Webdis))),
         ("upstash", Box::new(InRedis::new(Protocol::Upstash))),

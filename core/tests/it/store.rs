@@ -2,8 +2,9 @@
 
 use callback_guard_core::event::EventKey;
 use callback_guard_core::store::bucket::{Bucket, Claimed, Fingerprint, OwnerToken};
+use callback_guard_core::store::local::LocalStore;
 use callback_guard_core::store::{
-    ClaimAnswer, ClaimRequest, Memory, Settlement, SharedData, Swap, Unavailable,
+    ClaimAnswer, ClaimRequest, Settlement, SharedData, Swap, Unavailable,
 };
 use callback_guard_core::time::UnixMillis;
 use sha2::{Digest, Sha256};
@@ -35,7 +36,7 @@ fn delivered(number: u64, owner: u64) -> Settlement {
 
 #[test]
 fn an_event_is_claimed_once_settled_once_and_then_known() {
-    let (store, mut shared) = (Memory::new(1000), MapShared::default());
+    let (store, mut shared) = (LocalStore::new(1000), MapShared::default());
     let claim = |shared: &mut MapShared, owner, now| store.claim(shared, &request(1, owner), now).0;
     assert_eq!(claim(&mut shared, 1, NOW), ClaimAnswer::Granted);
     assert_eq!(claim(&mut shared, 2, NOW), ClaimAnswer::ClaimedByAnother);
@@ -72,7 +73,7 @@ fn an_event_is_claimed_once_settled_once_and_then_known() {
 #[test]
 fn a_claim_from_a_time_when_the_clock_was_ahead_lives_one_lease_more() {
     let day = |now: UnixMillis| UnixMillis::new(now.as_millis() + 86_400_000);
-    let (store, mut shared) = (Memory::new(1000), MapShared::default());
+    let (store, mut shared) = (LocalStore::new(1000), MapShared::default());
     let mut claim = |owner, now| store.claim(&mut shared, &request(1, owner), now).0;
     assert_eq!(claim(1, day(NOW)), ClaimAnswer::Granted);
     assert_eq!(claim(2, NOW), ClaimAnswer::ClaimedByAnother);
@@ -85,7 +86,7 @@ fn a_claim_from_a_time_when_the_clock_was_ahead_lives_one_lease_more() {
 /// Workers read the clock at different moments: a second of difference changes nothing.
 #[test]
 fn a_lease_is_not_cut_for_a_second_of_difference() {
-    let (store, mut shared) = (Memory::new(1000), MapShared::default());
+    let (store, mut shared) = (LocalStore::new(1000), MapShared::default());
     let later = NOW.plus_seconds(1);
     let (answer, _) = store.claim(&mut shared, &request(1, 1), later);
     assert_eq!(answer, ClaimAnswer::Granted);
@@ -104,7 +105,7 @@ fn a_lease_is_not_cut_for_a_second_of_difference() {
 
 #[test]
 fn a_claim_lives_to_the_end_of_its_lease() {
-    let (store, mut shared) = (Memory::new(1000), MapShared::default());
+    let (store, mut shared) = (LocalStore::new(1000), MapShared::default());
     assert_eq!(
         store.claim(&mut shared, &request(1, 1), NOW).0,
         ClaimAnswer::Granted
@@ -129,7 +130,7 @@ fn a_claim_lives_to_the_end_of_its_lease() {
 
 #[test]
 fn a_delivery_after_the_lease_is_remembered_if_nobody_else_has_claimed() {
-    let (store, mut shared) = (Memory::new(1000), MapShared::default());
+    let (store, mut shared) = (LocalStore::new(1000), MapShared::default());
     store.claim(&mut shared, &request(1, 1), NOW);
     let late = NOW.plus_seconds(31);
     assert!(store.settle(&mut shared, &delivered(1, 1), late).unwrap().0);
@@ -142,7 +143,7 @@ fn a_delivery_after_the_lease_is_remembered_if_nobody_else_has_claimed() {
 #[test]
 fn the_youngest_half_is_always_known_and_almost_all_of_the_rest() {
     for capacity in [1_000_u32, 20_000] {
-        let (store, mut shared) = (Memory::new(capacity), MapShared::default());
+        let (store, mut shared) = (LocalStore::new(capacity), MapShared::default());
         let events = u64::from(capacity) * 3;
         let mut evicted = 0;
         for number in 0..events {
@@ -184,7 +185,7 @@ fn the_youngest_half_is_always_known_and_almost_all_of_the_rest() {
 
 #[test]
 fn a_store_full_of_claims_says_so_and_keeps_them_all() {
-    let (store, mut shared) = (Memory::new(1000), MapShared::default());
+    let (store, mut shared) = (LocalStore::new(1000), MapShared::default());
     let mut granted = Vec::new();
     let mut full = 0;
     for number in 0..2000 {
@@ -293,7 +294,7 @@ impl SharedData for Contended {
 
 #[test]
 fn a_conflict_is_tried_again_within_bounds() {
-    let store = Memory::new(1000);
+    let store = LocalStore::new(1000);
     for (conflicts, expected) in [
         (0, ClaimAnswer::Granted),
         (1023, ClaimAnswer::Granted),
@@ -324,7 +325,7 @@ impl SharedData for Raced {
 
     fn set(&mut self, key: &str, value: &[u8], version: u32) -> Result<Swap, Unavailable> {
         if let Some(rival) = self.rival.take() {
-            let (answer, _) = Memory::new(1000).claim(&mut self.inner, &rival, NOW);
+            let (answer, _) = LocalStore::new(1000).claim(&mut self.inner, &rival, NOW);
             assert_eq!(answer, ClaimAnswer::Granted);
         }
         self.inner.set(key, value, version)
@@ -333,7 +334,7 @@ impl SharedData for Raced {
 
 #[test]
 fn of_two_workers_that_claim_at_once_one_is_granted() {
-    let store = Memory::new(1000);
+    let store = LocalStore::new(1000);
     // In a bucket that nobody has written, in one that was emptied, and in one with other events.
     for prepare in 0..3 {
         let mut inner = MapShared::default();

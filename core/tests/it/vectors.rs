@@ -36,10 +36,11 @@ fn every_sample_of_the_sender_verifies_and_is_forwarded() {
         sorted.0.sort();
         sorted.1.sort();
         assert_eq!(sorted.0, sorted.1, "{name}");
-        let (guard, seen) = Host::new(policy).send(&known, NOW);
+        let mut host = Host::new(policy);
+        let (stream, seen) = host.send(&known, NOW);
         assert_eq!(seen.code(), Some(Code::Forwarded), "{name}: {seen:?}");
         assert_eq!(
-            guard.verified_id().unwrap().as_str(),
+            host.report(stream).id.as_ref().unwrap().as_str(),
             file["task_id"].as_str().unwrap()
         );
     }

@@ -1,26 +1,28 @@
 //! A callback, and the guard's configuration for it.
 
-use callback_guard_core::authenticate::Facts;
-use callback_guard_core::config;
+use std::sync::Arc;
+
+use callback_guard_core::authenticate::Inputs;
 use callback_guard_core::policy::Policy;
 use callback_guard_core::store::bucket::OwnerToken;
+use callback_guard_core::testkit;
 use callback_guard_core::time::UnixMillis;
 
 pub(crate) const KEY: &str = "test-webhook-hmac-key";
 pub(crate) const TIMESTAMP: &str = "1769670760";
 pub(crate) const NOW: UnixMillis = UnixMillis::from_seconds(1_769_670_760);
-pub(crate) const FACTS: Facts = Facts {
+pub(crate) const INPUTS: Inputs = Inputs {
     now: NOW,
     owner: OwnerToken::new(1),
     salt: [7; 16],
 };
 
 /// One source, `suno`, with [`KEY`].
-pub(crate) fn policy() -> Policy {
+pub(crate) fn policy() -> Arc<Policy> {
     let text = format!(
         r#"{{"sources":[{{"name":"suno","match":{{"path":"/callbacks/suno"}},"preset":"suno","secrets":[{{"value":"{KEY}"}}]}}]}}"#
     );
-    config::parse(text.as_bytes(), &|_| None).unwrap()
+    Arc::new(testkit::policy(&text))
 }
 
 /// The head of a callback with this signature, as Envoy hands it over.

@@ -6,14 +6,14 @@
 use callback_guard_core::policy::Policy;
 use callback_guard_core::scheme::keys::{HostCheck, NoVerifier, probe};
 
-use super::host;
+use crate::host;
 
 /// Gives `policy` the host's function, if it needs it and the function passes [`probe`].
 ///
 /// Without it such sources are answered 503. The configuration is not refused: that must depend on
 /// its text and the environment alone, as a worker that refuses what the others have accepted
 /// lets every request pass around the filter.
-pub(super) fn connect(policy: &mut Policy) {
+pub(crate) fn connect(policy: &mut Policy) {
     if !policy.needs_host_verify() {
         return;
     }

@@ -12,7 +12,7 @@ use callback_guard_core::store::{SharedData, Swap, Unavailable};
 
 /// The host said no: its status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Refused(u32);
+pub(crate) struct Refused(u32);
 
 const OK: u32 = 0;
 const NOT_FOUND: u32 = 1;
@@ -118,7 +118,7 @@ fn bytes_from(call: impl FnOnce(*mut *mut u8, *mut usize) -> u32) -> Result<Vec<
 }
 
 /// How serious a log line is, as the host counts.
-pub(super) fn log(level: log::Level, message: &str) {
+pub(crate) fn log(level: log::Level, message: &str) {
     let level = match level {
         log::Level::Error => 4,
         log::Level::Warn => 3,
@@ -131,7 +131,7 @@ pub(super) fn log(level: log::Level, message: &str) {
 }
 
 /// The level from which on the host keeps log lines.
-pub(super) fn log_level() -> log::LevelFilter {
+pub(crate) fn log_level() -> log::LevelFilter {
     let mut level = 2;
     // SAFETY: the address is that of a live number.
     let status = unsafe { proxy_get_log_level(&raw mut level) };
@@ -147,7 +147,7 @@ pub(super) fn log_level() -> log::LevelFilter {
 }
 
 /// Nanoseconds since the Unix epoch.
-pub(super) fn now_nanos() -> Result<u64, Refused> {
+pub(crate) fn now_nanos() -> Result<u64, Refused> {
     let mut time = 0;
     // SAFETY: the address is that of a live number.
     check(unsafe { proxy_get_current_time_nanoseconds(&raw mut time) })?;
@@ -155,47 +155,47 @@ pub(super) fn now_nanos() -> Result<u64, Refused> {
 }
 
 /// Asks for `on_tick` every `millis` milliseconds; 0 for never.
-pub(super) fn set_tick_period(millis: u32) -> Result<(), Refused> {
+pub(crate) fn set_tick_period(millis: u32) -> Result<(), Refused> {
     // SAFETY: no address is handed over.
     check(unsafe { proxy_set_tick_period_milliseconds(millis) })
 }
 
 /// Makes the calls that follow, until the end of this callback, speak of another stream.
-pub(super) fn set_effective_context(context: u32) -> Result<(), Refused> {
+pub(crate) fn set_effective_context(context: u32) -> Result<(), Refused> {
     // SAFETY: no address is handed over.
     check(unsafe { proxy_set_effective_context(context) })
 }
 
 /// Lets a paused request go on.
-pub(super) fn resume_request() -> Result<(), Refused> {
+pub(crate) fn resume_request() -> Result<(), Refused> {
     // SAFETY: no address is handed over.
     check(unsafe { proxy_continue_stream(0) })
 }
 
 /// Lets a held response go on.
-pub(super) fn resume_response() -> Result<(), Refused> {
+pub(crate) fn resume_response() -> Result<(), Refused> {
     // SAFETY: no address is handed over.
     check(unsafe { proxy_continue_stream(1) })
 }
 
 /// The header pairs of the reply to a call-out, serialised.
-pub(super) fn call_header_pairs() -> Result<Vec<u8>, Refused> {
+pub(crate) fn call_header_pairs() -> Result<Vec<u8>, Refused> {
     // SAFETY: the addresses come from `bytes_from`.
     bytes_from(|data, size| unsafe { proxy_get_header_map_pairs(6, data, size) })
 }
 
 /// At most `size` bytes of the reply to a call-out.
-pub(super) fn call_body(size: usize) -> Result<Vec<u8>, Refused> {
+pub(crate) fn call_body(size: usize) -> Result<Vec<u8>, Refused> {
     buffer(4, size)
 }
 
 /// The configuration of the plugin.
-pub(super) fn plugin_configuration() -> Result<Vec<u8>, Refused> {
+pub(crate) fn plugin_configuration() -> Result<Vec<u8>, Refused> {
     buffer(7, usize::MAX)
 }
 
 /// The first `size` bytes of the request body.
-pub(super) fn request_body(size: usize) -> Result<Vec<u8>, Refused> {
+pub(crate) fn request_body(size: usize) -> Result<Vec<u8>, Refused> {
     buffer(0, size)
 }
 
@@ -210,13 +210,25 @@ fn buffer(buffer: u32, size: usize) -> Result<Vec<u8>, Refused> {
 }
 
 /// The request's header pairs, serialised.
-pub(super) fn request_header_pairs() -> Result<Vec<u8>, Refused> {
+pub(crate) fn request_header_pairs() -> Result<Vec<u8>, Refused> {
     // SAFETY: the addresses come from `bytes_from`.
     bytes_from(|data, size| unsafe { proxy_get_header_map_pairs(0, data, size) })
 }
 
+/// The pairs of the request's trailers, serialised.
+pub(crate) fn request_trailer_pairs() -> Result<Vec<u8>, Refused> {
+    // SAFETY: the addresses come from `bytes_from`.
+    bytes_from(|data, size| unsafe { proxy_get_header_map_pairs(1, data, size) })
+}
+
+/// Removes a trailer from the request.
+pub(crate) fn remove_request_trailer(name: &[u8]) -> Result<(), Refused> {
+    // SAFETY: address and size are those of a live slice.
+    check(unsafe { proxy_remove_header_map_value(1, name.as_ptr(), name.len()) })
+}
+
 /// Adds a header to the request.
-pub(super) fn add_request_header(name: &str, value: &[u8]) -> Result<(), Refused> {
+pub(crate) fn add_request_header(name: &str, value: &[u8]) -> Result<(), Refused> {
     // SAFETY: addresses and sizes are those of live slices.
     check(unsafe {
         proxy_add_header_map_value(0, name.as_ptr(), name.len(), value.as_ptr(), value.len())
@@ -224,13 +236,13 @@ pub(super) fn add_request_header(name: &str, value: &[u8]) -> Result<(), Refused
 }
 
 /// Removes a header from the request.
-pub(super) fn remove_request_header(name: &[u8]) -> Result<(), Refused> {
+pub(crate) fn remove_request_header(name: &[u8]) -> Result<(), Refused> {
     // SAFETY: address and size are those of a live slice.
     check(unsafe { proxy_remove_header_map_value(0, name.as_ptr(), name.len()) })
 }
 
 /// Sets path and query of the request.
-pub(super) fn set_request_target(target: &[u8]) -> Result<(), Refused> {
+pub(crate) fn set_request_target(target: &[u8]) -> Result<(), Refused> {
     let name = ":path";
     // SAFETY: addresses and sizes are those of live slices.
     check(unsafe {
@@ -239,7 +251,7 @@ pub(super) fn set_request_target(target: &[u8]) -> Result<(), Refused> {
 }
 
 /// Sets the response's status.
-pub(super) fn set_response_status(status: &str) -> Result<(), Refused> {
+pub(crate) fn set_response_status(status: &str) -> Result<(), Refused> {
     let name = ":status";
     // SAFETY: addresses and sizes are those of live strings.
     check(unsafe {
@@ -248,14 +260,14 @@ pub(super) fn set_response_status(status: &str) -> Result<(), Refused> {
 }
 
 /// A property of the stream; nothing where it has none. Parts of the path are joined by zeros.
-pub(super) fn property(path: &str) -> Option<Vec<u8>> {
+pub(crate) fn property(path: &str) -> Option<Vec<u8>> {
     // SAFETY: address and size are those of a live string; the others come from `bytes_from`.
     bytes_from(|data, size| unsafe { proxy_get_property(path.as_ptr(), path.len(), data, size) })
         .ok()
 }
 
 /// A number among the properties of the stream.
-pub(super) fn number_property(path: &str) -> Option<u64> {
+pub(crate) fn number_property(path: &str) -> Option<u64> {
     property(path)?
         .first_chunk()
         .copied()
@@ -263,13 +275,13 @@ pub(super) fn number_property(path: &str) -> Option<u64> {
 }
 
 /// Sets a key of the filter state, as `wasm.<key>`.
-pub(super) fn set_filter_state(key: &str, value: &str) -> Result<(), Refused> {
+pub(crate) fn set_filter_state(key: &str, value: &str) -> Result<(), Refused> {
     // SAFETY: addresses and sizes are those of live strings.
     check(unsafe { proxy_set_property(key.as_ptr(), key.len(), value.as_ptr(), value.len()) })
 }
 
 /// Answers the request from here.
-pub(super) fn send_reply(
+pub(crate) fn send_reply(
     status: u16,
     details: &str,
     headers: &[u8],
@@ -291,7 +303,7 @@ pub(super) fn send_reply(
 }
 
 /// Calls a function that this host has beyond the ABI; its result.
-pub(super) fn call_foreign_function(name: &str, arguments: &[u8]) -> Result<Vec<u8>, Refused> {
+pub(crate) fn call_foreign_function(name: &str, arguments: &[u8]) -> Result<Vec<u8>, Refused> {
     // SAFETY: addresses and sizes are those of live slices; the others come from `bytes_from`.
     bytes_from(|data, size| unsafe {
         proxy_call_foreign_function(
@@ -307,14 +319,14 @@ pub(super) fn call_foreign_function(name: &str, arguments: &[u8]) -> Result<Vec<
 
 /// What a metric counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum MetricKind {
+pub(crate) enum MetricKind {
     Counter,
     Gauge,
     Histogram,
 }
 
 /// The number of the metric `name`, which is made if it is not there.
-pub(super) fn define_metric(kind: MetricKind, name: &str) -> Option<u32> {
+pub(crate) fn define_metric(kind: MetricKind, name: &str) -> Option<u32> {
     let kind = match kind {
         MetricKind::Counter => 0,
         MetricKind::Gauge => 1,
@@ -327,19 +339,19 @@ pub(super) fn define_metric(kind: MetricKind, name: &str) -> Option<u32> {
 }
 
 /// Moves a metric by `by`.
-pub(super) fn increment_metric(id: u32, by: i64) {
+pub(crate) fn increment_metric(id: u32, by: i64) {
     // SAFETY: no address is handed over. A metric that the host does not take is no reason to fail.
     unsafe { proxy_increment_metric(id, by) };
 }
 
 /// Sets a gauge, or puts a value into a histogram.
-pub(super) fn record_metric(id: u32, value: u64) {
+pub(crate) fn record_metric(id: u32, value: u64) {
     // SAFETY: no address is handed over. A metric that the host does not take is no reason to fail.
     unsafe { proxy_record_metric(id, value) };
 }
 
 /// Envoy's shared data of this VM id.
-pub(super) struct Shared;
+pub(crate) struct Shared;
 
 impl SharedData for Shared {
     #[inline(never)]

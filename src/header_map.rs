@@ -7,7 +7,7 @@
 
 /// Reads pairs; nothing if `bytes` are not of this form.
 #[must_use]
-pub fn decode(bytes: &[u8]) -> Option<Vec<(&[u8], &[u8])>> {
+pub(crate) fn decode(bytes: &[u8]) -> Option<Vec<(&[u8], &[u8])>> {
     let (count, rest) = number(bytes)?;
     let (mut lengths, mut text) = rest.split_at_checked(count.checked_mul(8)?)?;
     let mut pairs = Vec::with_capacity(count);
@@ -25,7 +25,7 @@ pub fn decode(bytes: &[u8]) -> Option<Vec<(&[u8], &[u8])>> {
 
 /// Writes pairs.
 #[must_use]
-pub fn encode(pairs: &[(&str, &str)]) -> Vec<u8> {
+pub(crate) fn encode(pairs: &[(&str, &str)]) -> Vec<u8> {
     let length = |text: usize| u32::try_from(text).unwrap_or(u32::MAX).to_le_bytes();
     let mut bytes = Vec::with_capacity(256);
     bytes.extend_from_slice(&length(pairs.len()));

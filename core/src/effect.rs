@@ -1,0 +1,114 @@
+//! What a [`Worker`](crate::worker::Worker) wants done by its host, beyond the verdict on the
+//! callback that runs.
+
+use crate::metrics::{Metric, SourceMetric};
+use crate::reply::Reply;
+use crate::report::LogLine;
+use crate::store::bucket::Change;
+use crate::store::circuit::Transition;
+use crate::time::UnixMillis;
+use crate::verdict::Code;
+
+/// Names one request of a worker: in a proxy-wasm VM its context's number. No two that live at the
+/// same time have the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct StreamId(pub u32);
+
+/// Names one call to the shared store, from [`Effect::Call`] to
+/// [`Worker::call_ended`](crate::worker::Worker::call_ended).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct CallId(pub u64);
+
+/// Something to be done by the host, in order.
+#[derive(Clone, Debug)]
+pub enum Effect {
+    /// Add to a counter or a gauge.
+    Add(Metric, i64),
+    /// POST `body` to the front of the shared store, as its
+    /// [`Remote`](crate::store::redis::Remote) says. Where that cannot even begin, report
+    /// [`StoreError::Unreachable`](crate::store::redis::StoreError::Unreachable).
+    Call {
+        /// What its end is reported with.
+        call: CallId,
+        /// The body.
+        body: String,
+    },
+    /// Write a line to the log, if it takes lines of the level `info`.
+    Log(LogLine),
+    /// Put a value into a histogram.
+    Record(Metric, u64),
+    /// Answer a request that is held.
+    Reply(StreamId, Reply),
+    /// Put [`Worker::upstream_headers`](crate::worker::Worker::upstream_headers) into a request that is
+    /// held, and let it go.
+    Resume(StreamId),
+    /// Let a response go that is held.
+    ResumeResponse(StreamId),
+    /// Report the time every so many milliseconds from now on; `None`: no more.
+    Ticks(Option<u32>),
+    /// Tell the access log the verdict on a request.
+    Verdict(StreamId, Code),
+}
+
+/// A list of effects, with a word for each that comes often.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Effects(pub(crate) Vec<Effect>);
+
+impl Effects {
+    pub(crate) fn push(&mut self, effect: Effect) {
+        self.0.push(effect);
+    }
+
+    pub(crate) fn add(&mut self, metric: Metric, by: i64) {
+        if by != 0 {
+            self.push(Effect::Add(metric, by));
+        }
+    }
+
+    pub(crate) fn count(&mut self, metric: Metric) {
+        self.push(Effect::Add(metric, 1));
+    }
+
+    pub(crate) fn count_of(&mut self, source: Option<usize>, metric: SourceMetric) {
+        self.count(Metric::Source(source, metric));
+    }
+
+    pub(crate) fn record_of(&mut self, source: Option<usize>, metric: SourceMetric, value: u64) {
+        self.push(Effect::Record(Metric::Source(source, metric), value));
+    }
+
+    /// How the numbers of the local store have moved.
+    pub(crate) fn change(&mut self, change: Change) {
+        self.add(Metric::Claims, change.claims);
+        self.add(Metric::Delivered, change.delivered);
+        self.add(Metric::Evictions, i64::from(change.evicted));
+    }
+
+    /// The circuit to the shared store has opened or closed.
+    pub(crate) fn circuit(&mut self, transition: Transition) {
+        match transition {
+            Transition::Closed => self.add(Metric::CircuitsOpen, -1),
+            Transition::None => {}
+            Transition::Opened => {
+                self.count(Metric::CircuitOpenings);
+                self.count(Metric::CircuitsOpen);
+            }
+        }
+    }
+}
+
+/// What a host has for every event: its shared data and the time.
+#[derive(Debug)]
+pub struct Io<'i, S> {
+    /// Shared data of all workers of the process.
+    pub shared: &'i mut S,
+    /// The time.
+    pub now: UnixMillis,
+}
+
+impl<'i, S> Io<'i, S> {
+    /// Of shared data and the time.
+    pub fn new(shared: &'i mut S, now: UnixMillis) -> Self {
+        Self { shared, now }
+    }
+}

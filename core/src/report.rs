@@ -1,0 +1,198 @@
+//! The one record of what is known of a request: metrics, log, access log, inspector, `explain` and
+//! the headers towards the upstream are all made of it.
+//!
+//! It holds no payload, no secret and no signature: the id only once it is verified, and of the
+//! payload short words that the dedupe key is made of.
+
+use std::sync::Arc;
+
+use serde::Serialize;
+
+use crate::event::EventKey;
+use crate::inspector::{Entry, Slot};
+use crate::message_id::MessageId;
+use crate::policy::{Mode, Source};
+use crate::time::UnixMillis;
+use crate::verdict::{Code, Rejection};
+
+/// Most bytes of [`Stage`].
+const STAGE_BYTES: usize = 60;
+/// Most bytes of one word of it.
+const WORD_BYTES: usize = 24;
+
+/// What is known of a request so far.
+#[derive(Clone, Debug, Default)]
+pub struct Report {
+    /// The source that it belongs to.
+    pub source: Option<Arc<Source>>,
+    /// The verdict, once there is one.
+    pub verdict: Option<Code>,
+    /// The refusal behind the verdict, with its numbers; in monitor mode, too.
+    pub rejection: Option<Rejection>,
+    /// Whether the request goes to the upstream.
+    pub is_forwarded: bool,
+    /// The message id, once the signature or token has verified it.
+    pub id: Option<MessageId>,
+    /// The event, once the request is authentic and well formed.
+    pub key: Option<EventKey>,
+    /// Whether this is a duplicate with another body than the one that was delivered.
+    pub body_changed: bool,
+    /// Age of the timestamp, in seconds; negative if it lies ahead.
+    pub age_seconds: Option<i64>,
+    /// Bytes of the body, as far as it came.
+    pub body_bytes: Option<usize>,
+    /// How long the head has been held for its body, and for the claim of another request, in
+    /// milliseconds. `None` for requests that are refused by their heads.
+    pub held_millis: Option<u64>,
+    /// Words of the payload that tell the event's stage; kept where the inspector shows them.
+    pub stage: Stage,
+    /// Where the inspector has it.
+    pub(crate) slot: Option<Slot>,
+}
+
+impl Report {
+    /// Whether verdicts are carried out. What matches no source is never monitored.
+    #[must_use]
+    pub fn mode(&self) -> Mode {
+        self.source
+            .as_ref()
+            .map_or(Mode::Enforce, |source| source.mode)
+    }
+
+    /// The source's index, for its metrics.
+    #[must_use]
+    pub fn source_index(&self) -> Option<usize> {
+        self.source.as_ref().map(|source| source.index)
+    }
+
+    /// Hands each header for the upstream to `add`, which puts it into the request.
+    ///
+    /// # Errors
+    ///
+    /// The first one of `add`.
+    pub fn upstream_headers<E>(
+        &self,
+        mut add: impl FnMut(&'static str, &[u8]) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let Some(source) = &self.source else {
+            return Ok(());
+        };
+        add("x-callback-guard-source", source.name.as_bytes())?;
+        if let Some(id) = &self.id {
+            add("x-callback-guard-id", id.as_str().as_bytes())?;
+        }
+        if let Some(key) = &self.key {
+            add("x-callback-guard-key", &key.hex())?;
+        }
+        match (source.mode, self.verdict) {
+            (Mode::Monitor, Some(verdict)) => {
+                add("x-callback-guard-verdict", verdict.as_str().as_bytes())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// What the inspector keeps of it, once there is a verdict; `key` is where it may put digits.
+    pub(crate) fn entry<'r>(
+        &'r self,
+        texts: &'r mut EntryTexts,
+        now: UnixMillis,
+    ) -> Option<Entry<'r>> {
+        let verdict = self.verdict?;
+        texts.detail = self
+            .rejection
+            .as_ref()
+            .map_or_else(String::new, ToString::to_string);
+        texts.key = self.key.map_or_else(String::new, EventKey::to_hex);
+        let detail = texts.detail.split_once(": ");
+        Some(Entry {
+            verified: self.id.is_some(),
+            time_unix_ms: now.as_millis(),
+            source: self.source.as_ref().map_or("", |source| &source.name),
+            verdict: verdict.as_str(),
+            detail: detail.map_or("", |(_, detail)| detail),
+            sent_on: self.is_forwarded,
+            id: self.id.as_ref().map_or("", |id| id.as_str()),
+            stage: self.stage.as_str(),
+            key: &texts.key,
+            age_seconds: self.age_seconds,
+            body_bytes: self.body_bytes.and_then(|bytes| bytes.try_into().ok()),
+            ..Entry::default()
+        })
+    }
+}
+
+/// Texts that an inspector's entry points to.
+#[derive(Debug, Default)]
+pub(crate) struct EntryTexts {
+    key: String,
+    detail: String,
+}
+
+/// Words of the payload that tell one event of an id from the next, such as `complete 200`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Stage(String);
+
+impl Stage {
+    /// Adds a value of the dedupe key, if it is a short plain word.
+    pub fn add(&mut self, value: &[u8]) {
+        let is_plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"_-.:".contains(byte);
+        let is_word = (1..=WORD_BYTES).contains(&value.len()) && value.iter().all(is_plain);
+        if !is_word || self.0.len().saturating_add(value.len()) >= STAGE_BYTES {
+            return;
+        }
+        if !self.0.is_empty() {
+            self.0.push(' ');
+        }
+        self.0.extend(value.iter().copied().map(char::from));
+    }
+
+    /// The words.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// One refusal, for the log.
+#[derive(Clone, Debug)]
+pub struct LogLine {
+    source: Option<Arc<Source>>,
+    rejection: Rejection,
+    id: Option<MessageId>,
+}
+
+impl LogLine {
+    /// The line for a report; `None` if it is not of a refusal.
+    #[must_use]
+    pub fn of(report: &Report) -> Option<Self> {
+        Some(Self {
+            source: report.source.clone(),
+            rejection: report.rejection.clone()?,
+            id: report.id.clone(),
+        })
+    }
+
+    /// The line as JSON.
+    #[must_use]
+    pub fn to_json(&self) -> String {
+        #[derive(Serialize)]
+        struct Line<'l> {
+            event: &'static str,
+            source: Option<&'l str>,
+            code: &'static str,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            id: Option<&'l str>,
+            detail: String,
+        }
+        let line = Line {
+            event: "refused",
+            source: self.source.as_ref().map(|source| &*source.name),
+            code: self.rejection.code().as_str(),
+            id: self.id.as_ref().map(|id| id.as_str()),
+            detail: self.rejection.to_string(),
+        };
+        // Strings as JSON: this cannot fail.
+        serde_json::to_string(&line).unwrap_or_default()
+    }
+}

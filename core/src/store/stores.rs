@@ -1,0 +1,518 @@
+//! Claims over both stores: the local one and, where it is configured, the one that many proxies
+//! share.
+//!
+//! The local store is asked first: what this proxy has delivered itself, or has in flight, needs no
+//! round trip, and a request that falls back on it (`on_error: "memory"`) has its claim there
+//! already. The shared store is asked only after the local one has granted.
+//!
+//! A request that ends while its call is in flight leaves that to the [`Retries`]: nobody will see
+//! the answer.
+
+use std::sync::Arc;
+
+use crate::effect::{CallId, Effect, Effects, Io, StreamId};
+use crate::metrics::{Metric, SourceMetric};
+use crate::policy::{Policy, Source};
+use crate::store::bucket::OwnerToken;
+use crate::store::circuit::{Circuit, Permit, Transition};
+use crate::store::local::{self, LocalStore};
+use crate::store::redis::{Remote, StoreError};
+use crate::store::retries::{PendingSettlement, Retries};
+use crate::store::{ClaimAnswer, ClaimRequest, Settlement, SharedData, Unavailable};
+use crate::time::UnixMillis;
+
+/// How many settlements are on their way at the same time with nobody waiting for them.
+const MOST_BACKGROUND_CALLS: usize = 8;
+
+/// The stores of one worker.
+#[derive(Clone, Debug)]
+pub(crate) struct Stores {
+    local: LocalStore,
+    fleet: Option<Fleet>,
+    fresh_salt: [u8; 16],
+    salt: Option<[u8; 16]>,
+}
+
+/// The store that many proxies share, as one worker sees it.
+#[derive(Clone, Debug)]
+struct Fleet {
+    remote: Arc<Remote>,
+    circuit: Circuit,
+    calls: Vec<Call>,
+    next_call: u64,
+    retries: Retries,
+    background_calls: usize,
+}
+
+/// A call on its way.
+#[derive(Clone, Debug)]
+struct Call {
+    id: CallId,
+    permit: Permit,
+    purpose: Purpose,
+}
+
+#[derive(Clone, Debug)]
+enum Purpose {
+    Claim {
+        stream: StreamId,
+        source: Arc<Source>,
+        request: ClaimRequest,
+        holds_locally: bool,
+    },
+    /// In the background.
+    Retry(PendingSettlement),
+    Settle {
+        stream: StreamId,
+        pending: PendingSettlement,
+    },
+}
+
+impl Purpose {
+    fn stream(&self) -> Option<StreamId> {
+        match self {
+            Self::Claim { stream, .. } | Self::Settle { stream, .. } => Some(*stream),
+            Self::Retry(_) => None,
+        }
+    }
+}
+
+/// A claim that is to be settled, and for how long it holds.
+#[derive(Clone, Debug)]
+pub(crate) struct Settling {
+    pub(crate) source: Arc<Source>,
+    pub(crate) settlement: Settlement,
+    pub(crate) lease_end: UnixMillis,
+}
+
+/// Who learns of the end of a call.
+#[derive(Clone, Debug)]
+pub(crate) enum Ended {
+    /// The request that asked for this claim.
+    Claim {
+        stream: StreamId,
+        source: Arc<Source>,
+        request: ClaimRequest,
+        answer: ClaimAnswer,
+    },
+    /// The request whose response is held.
+    Settled(StreamId),
+    Nobody,
+}
+
+impl Stores {
+    pub(crate) fn new(policy: &Arc<Policy>, fresh_salt: [u8; 16]) -> Self {
+        Self {
+            local: LocalStore::new(policy.capacity),
+            fleet: policy.remote.as_ref().map(|remote| Fleet {
+                remote: Arc::clone(remote),
+                circuit: Circuit::default(),
+                calls: Vec::new(),
+                next_call: 0,
+                retries: Retries::default(),
+                background_calls: 0,
+            }),
+            fresh_salt,
+            salt: None,
+        }
+    }
+
+    /// The local store's salt.
+    pub(crate) fn salt<S: SharedData>(
+        &mut self,
+        io: &mut Io<'_, S>,
+    ) -> Result<[u8; 16], Unavailable> {
+        match self.salt {
+            Some(salt) => Ok(salt),
+            None => {
+                let salt = local::salt(io.shared, self.fresh_salt)?;
+                self.salt = Some(salt);
+                Ok(salt)
+            }
+        }
+    }
+
+    /// Asks for a claim. `None` if the answer comes later, by [`Stores::call_ended`].
+    pub(crate) fn claim<S: SharedData>(
+        &mut self,
+        io: &mut Io<'_, S>,
+        stream: StreamId,
+        source: &Arc<Source>,
+        request: &ClaimRequest,
+        effects: &mut Effects,
+    ) -> Option<ClaimAnswer> {
+        let (answer, change) = self.local.claim(io.shared, request, io.now);
+        effects.change(change);
+        let Some(fleet) = &mut self.fleet else {
+            return Some(answer);
+        };
+        let holds_locally = match answer {
+            ClaimAnswer::Granted => true,
+            ClaimAnswer::Full | ClaimAnswer::Unavailable => false,
+            answer => return Some(answer),
+        };
+        let body = fleet.remote.claim(&source.name, request);
+        let purpose = Purpose::Claim {
+            stream,
+            source: Arc::clone(source),
+            request: *request,
+            holds_locally,
+        };
+        match fleet.call(purpose, body, io.now, effects) {
+            Ok(()) => None,
+            Err(_) => {
+                let refused = Err(StoreError::CircuitOpen);
+                Some(self.resolve(io, source, request, holds_locally, refused, effects))
+            }
+        }
+    }
+
+    /// Settles a claim. True if the response of `holder` is to be held until the shared store has
+    /// answered.
+    pub(crate) fn settle<S: SharedData>(
+        &mut self,
+        io: &mut Io<'_, S>,
+        settling: Settling,
+        holder: Option<StreamId>,
+        effects: &mut Effects,
+    ) -> bool {
+        let Settling {
+            source,
+            settlement,
+            lease_end,
+        } = settling;
+        let index = Some(source.index);
+        match self.local.settle(io.shared, &settlement, io.now) {
+            Ok((is_settled, change)) => {
+                effects.change(change);
+                match settlement {
+                    Settlement::Release { .. } if is_settled => {
+                        effects.count_of(index, SourceMetric::Releases);
+                    }
+                    Settlement::Deliver { .. } if !is_settled => {
+                        effects.count_of(index, SourceMetric::SettleFailures);
+                    }
+                    Settlement::Release { .. } | Settlement::Deliver { .. } => {}
+                }
+            }
+            Err(Unavailable) => effects.count_of(index, SourceMetric::SettleFailures),
+        }
+        let Some(fleet) = &mut self.fleet else {
+            return false;
+        };
+        let pending = PendingSettlement::new(source, settlement, lease_end, io.now);
+        let Some(stream) = holder else {
+            fleet.schedule(pending, effects);
+            return false;
+        };
+        let body = fleet.remote.settle(&pending.source.name, &settlement);
+        let purpose = Purpose::Settle { stream, pending };
+        match fleet.call(purpose, body, io.now, effects) {
+            Ok(()) => true,
+            Err(Purpose::Settle { pending, .. }) => {
+                fleet.schedule(pending.again(io.now), effects);
+                false
+            }
+            Err(_) => false,
+        }
+    }
+
+    /// A claim that nobody will use is void in both stores.
+    pub(crate) fn give_back<S: SharedData>(
+        &mut self,
+        io: &mut Io<'_, S>,
+        source: &Arc<Source>,
+        request: &ClaimRequest,
+        effects: &mut Effects,
+    ) {
+        self.release_locally(io, request, effects);
+        self.release_remotely(source, request, io.now, io.now, effects);
+    }
+
+    /// What the guard is told of the shared store's answer, or of its failure.
+    fn resolve<S: SharedData>(
+        &mut self,
+        io: &mut Io<'_, S>,
+        source: &Arc<Source>,
+        request: &ClaimRequest,
+        holds_locally: bool,
+        result: Result<ClaimAnswer, StoreError>,
+        effects: &mut Effects,
+    ) -> ClaimAnswer {
+        let Some(fleet) = &self.fleet else {
+            return ClaimAnswer::Unavailable;
+        };
+        if result.is_err() {
+            effects.count(Metric::Fallbacks);
+        }
+        let resolved = fleet.remote.on_error.resolve(result, holds_locally);
+        if holds_locally && !resolved.keeps_locally {
+            self.release_locally(io, request, effects);
+        }
+        if resolved.releases_remotely {
+            self.release_remotely(source, request, io.now, io.now, effects);
+        }
+        resolved.answer
+    }
+
+    fn release_locally<S: SharedData>(
+        &mut self,
+        io: &mut Io<'_, S>,
+        request: &ClaimRequest,
+        effects: &mut Effects,
+    ) {
+        let release = Settlement::release(request);
+        if let Ok((_, change)) = self.local.settle(io.shared, &release, io.now) {
+            effects.change(change);
+        }
+    }
+
+    /// Schedules a release in the shared store, not before `due`.
+    fn release_remotely(
+        &mut self,
+        source: &Arc<Source>,
+        request: &ClaimRequest,
+        now: UnixMillis,
+        due: UnixMillis,
+        effects: &mut Effects,
+    ) {
+        if let Some(fleet) = &mut self.fleet {
+            let until = now.plus_seconds(request.lease_seconds);
+            let release = Settlement::release(request);
+            let pending = PendingSettlement::new(Arc::clone(source), release, until, due);
+            fleet.schedule(pending, effects);
+        }
+    }
+
+    /// A call has been answered, with a status and a body, or has failed.
+    pub(crate) fn call_ended<S: SharedData>(
+        &mut self,
+        io: &mut Io<'_, S>,
+        call: CallId,
+        reply: Result<(u16, &[u8]), StoreError>,
+        effects: &mut Effects,
+    ) -> Ended {
+        let Some(fleet) = &mut self.fleet else {
+            return Ended::Nobody;
+        };
+        let Some(Call {
+            permit, purpose, ..
+        }) = fleet.take(|known| known.id == call)
+        else {
+            return Ended::Nobody;
+        };
+        let remote = Arc::clone(&fleet.remote);
+        match purpose {
+            Purpose::Claim {
+                stream,
+                source,
+                request,
+                holds_locally,
+            } => {
+                let result =
+                    reply.and_then(|(status, body)| remote.read_claim(status, body, request.owner));
+                fleet.record(permit, result.err(), io.now, effects);
+                let answer = self.resolve(io, &source, &request, holds_locally, result, effects);
+                Ended::Claim {
+                    stream,
+                    source,
+                    request,
+                    answer,
+                }
+            }
+            Purpose::Settle { stream, pending } => {
+                let result = reply.and_then(|(status, body)| remote.read_settle(status, body));
+                fleet.record(permit, result.err(), io.now, effects);
+                fleet.settled(pending, result, io.now, effects);
+                Ended::Settled(stream)
+            }
+            Purpose::Retry(pending) => {
+                fleet.background_calls = fleet.background_calls.saturating_sub(1);
+                let result = reply.and_then(|(status, body)| remote.read_settle(status, body));
+                fleet.record(permit, result.err(), io.now, effects);
+                fleet.settled(pending, result, io.now, effects);
+                Ended::Nobody
+            }
+        }
+    }
+
+    /// A request ends: what it has in flight is settled in the background.
+    pub(crate) fn abandon<S: SharedData>(
+        &mut self,
+        io: &mut Io<'_, S>,
+        stream: StreamId,
+        effects: &mut Effects,
+    ) {
+        let Some(fleet) = &mut self.fleet else { return };
+        let Some(call) = fleet.take(|call| call.purpose.stream() == Some(stream)) else {
+            return;
+        };
+        fleet.circuit.abandoned(call.permit, io.now);
+        // The call may still arrive until it times out, and could overtake a release.
+        let due = io.now.plus_millis(fleet.remote.timeout_millis);
+        match call.purpose {
+            Purpose::Claim {
+                source,
+                request,
+                holds_locally,
+                ..
+            } => {
+                if holds_locally {
+                    self.release_locally(io, &request, effects);
+                }
+                self.release_remotely(&source, &request, io.now, due, effects);
+            }
+            Purpose::Settle { pending, .. } => {
+                let PendingSettlement {
+                    source,
+                    settlement,
+                    until,
+                    ..
+                } = pending;
+                fleet.schedule(
+                    PendingSettlement::new(source, settlement, until, due),
+                    effects,
+                );
+            }
+            Purpose::Retry(pending) => fleet.schedule(pending, effects),
+        }
+    }
+
+    /// Time has passed: sends what is due in the background.
+    pub(crate) fn time(&mut self, now: UnixMillis, effects: &mut Effects) {
+        if let Some(fleet) = &mut self.fleet {
+            fleet.time(now, effects);
+        }
+    }
+
+    /// Whether there is something to do as time passes.
+    pub(crate) fn needs_time(&self) -> bool {
+        self.fleet
+            .as_ref()
+            .is_some_and(|fleet| !fleet.retries.is_empty())
+    }
+
+    /// The worker ends: what only it counts is taken back.
+    pub(crate) fn close(&mut self, effects: &mut Effects) {
+        if let Some(fleet) = &mut self.fleet
+            && fleet.circuit.is_open()
+        {
+            effects.circuit(Transition::Closed);
+            fleet.circuit = Circuit::default();
+        }
+    }
+}
+
+impl Fleet {
+    fn take(&mut self, is_it: impl Fn(&Call) -> bool) -> Option<Call> {
+        let at = self.calls.iter().position(is_it)?;
+        Some(self.calls.swap_remove(at))
+    }
+
+    /// Makes a call, unless the circuit is open: then its purpose comes back.
+    fn call(
+        &mut self,
+        purpose: Purpose,
+        body: String,
+        now: UnixMillis,
+        effects: &mut Effects,
+    ) -> Result<(), Purpose> {
+        let Some(permit) = self.circuit.permit(now) else {
+            effects.count(Metric::StoreErrors(StoreError::CircuitOpen));
+            return Err(purpose);
+        };
+        let id = CallId(self.next_call);
+        self.next_call = self.next_call.wrapping_add(1);
+        self.calls.push(Call {
+            id,
+            permit,
+            purpose,
+        });
+        effects.push(Effect::Call { call: id, body });
+        Ok(())
+    }
+
+    /// Tells the circuit and the metrics how a call has ended.
+    fn record(
+        &mut self,
+        permit: Permit,
+        error: Option<StoreError>,
+        now: UnixMillis,
+        effects: &mut Effects,
+    ) {
+        let transition = match error {
+            None => self.circuit.succeeded(permit),
+            Some(error) => {
+                effects.count(Metric::StoreErrors(error));
+                self.circuit.failed(permit, now)
+            }
+        };
+        effects.circuit(transition);
+    }
+
+    fn settled(
+        &mut self,
+        pending: PendingSettlement,
+        result: Result<bool, StoreError>,
+        now: UnixMillis,
+        effects: &mut Effects,
+    ) {
+        match result {
+            Ok(true) => {}
+            // Its lease has ended, and another request has claimed the event since.
+            Ok(false) => drop_settlement(&pending, effects),
+            Err(_) => self.schedule(pending.again(now), effects),
+        }
+    }
+
+    fn schedule(&mut self, pending: PendingSettlement, effects: &mut Effects) {
+        if let Some(dropped) = self.retries.push(pending) {
+            drop_settlement(&dropped, effects);
+        }
+    }
+
+    fn time(&mut self, now: UnixMillis, effects: &mut Effects) {
+        while let Some(ended) = self.retries.next_ended(now) {
+            drop_settlement(&ended, effects);
+        }
+        while self.background_calls < MOST_BACKGROUND_CALLS && self.circuit.would_permit(now) {
+            let Some(pending) = self.retries.next_due(now) else {
+                break;
+            };
+            if pending.is_retry {
+                effects.count(Metric::SettleRetries);
+            }
+            let body = self
+                .remote
+                .settle(&pending.source.name, &pending.settlement);
+            match self.call(Purpose::Retry(pending), body, now, effects) {
+                Ok(()) => self.background_calls = self.background_calls.saturating_add(1),
+                Err(Purpose::Retry(pending)) => self.schedule(pending.again(now), effects),
+                Err(_) => {}
+            }
+        }
+    }
+}
+
+/// A settlement that will not be sent any more. Of a release nothing is lost: its lease has ended.
+fn drop_settlement(pending: &PendingSettlement, effects: &mut Effects) {
+    if matches!(pending.settlement, Settlement::Deliver { .. }) {
+        effects.count_of(Some(pending.source.index), SourceMetric::SettleFailures);
+    }
+}
+
+/// Makes owner tokens that no other claim has.
+#[derive(Clone, Debug)]
+pub(crate) struct Owners(u64);
+
+impl Owners {
+    /// Counts from a random number, so that no two workers meet.
+    pub(crate) fn new(random: u64) -> Self {
+        Self(random)
+    }
+
+    pub(crate) fn next(&mut self) -> OwnerToken {
+        self.0 = self.0.wrapping_add(1);
+        OwnerToken::new(self.0)
+    }
+}

@@ -1,0 +1,784 @@
+//! All requests of one worker thread, and their claims: events in, verdicts and effects out.
+//!
+//! A host (the proxy-wasm filter, the native module, the tests) tells a [`Worker`] what happens, as it
+//! happens, and does two things: what the [`Verdict`] says with the request whose callback runs, and
+//! the [`Effect`]s, in order, with everybody else. An [`Effect::Resume`] or [`Effect::Reply`] for the
+//! request whose callback runs is its verdict instead: [`Verdict::Forward`] or [`Verdict::Reply`].
+//!
+//! | event | method |
+//! |---|---|
+//! | the head of a request | [`Worker::request_head`] |
+//! | a part of its body, the last one, its trailers | [`Worker::request_body`], [`Worker::request_trailers`] |
+//! | the head of the response, its body, its trailers | [`Worker::response_head`], [`Worker::response_body`], [`Worker::response_trailers`] |
+//! | its end, whatever came before | [`Worker::stream_end`] |
+//! | something could not be done | [`Worker::fail`] |
+//! | the end of a call to the shared store | [`Worker::call_ended`] |
+//! | time has passed | [`Worker::time`] |
+//!
+//! Whoever has no request of that name is refused: a host that loses one does not open a way around.
+
+pub(crate) mod waiting;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::authenticate::Inputs;
+use crate::effect::{CallId, Effect, Effects, Io, StreamId};
+use crate::event::EventKey;
+use crate::guard::{Guard, Step};
+use crate::json::Scratch;
+use crate::metrics::{Metric, SourceMetric};
+use crate::outcome::Outcome;
+use crate::policy::{HoldHeaders, Mode, Policy};
+use crate::reply::{Answer, Reply};
+use crate::report::{EntryTexts, LogLine, Report};
+use crate::request::RequestHead;
+use crate::store::redis::StoreError;
+use crate::store::stores::{Ended, Owners, Settling, Stores};
+use crate::store::{ClaimAnswer, SharedData};
+use crate::verdict::{Code, Rejection};
+use waiting::{Group, Waiting};
+
+pub use waiting::{MOST_ANSWERS, MOST_FOR_ONE_EVENT, MOST_IN_ALL};
+
+/// How often the time is to be reported while requests wait or settlements are to be sent, in
+/// milliseconds.
+pub const TICK_MILLIS: u32 = 20;
+
+/// The longest response body that is held until its claim is settled, in bytes.
+///
+/// Half of the smallest buffer that Envoy's advice on edge proxies gives a connection (32 KiB):
+/// what does not fit its buffer, Envoy would answer with a 500. A longer response goes on at once.
+const MOST_HELD_RESPONSE_BYTES: usize = 16 << 10;
+
+/// What to do with the request whose callback runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Let it go on as it is.
+    Continue,
+    /// Put [`Worker::upstream_headers`] into it, and let it go.
+    Forward,
+    /// Hold it.
+    Hold,
+    /// Answer it.
+    Reply(Reply),
+}
+
+/// What to do with the response whose callback runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Response {
+    /// Whether it is held, body and trailers included, until [`Effect::ResumeResponse`].
+    pub is_held: bool,
+    /// The status that takes the place of its own.
+    pub status: Option<u16>,
+}
+
+/// Random numbers that a worker begins with.
+#[derive(Clone, Copy, Debug)]
+pub struct Seed {
+    /// No two workers that ever share a store may count from near each other.
+    pub owner: u64,
+    /// The salt of a store that has none yet.
+    pub salt: [u8; 16],
+}
+
+/// All requests of one thread.
+#[derive(Clone, Debug)]
+pub struct Worker {
+    requests: BTreeMap<StreamId, Request>,
+    desk: Desk,
+    ticks: Option<u32>,
+}
+
+/// All that a worker has but its requests.
+#[derive(Clone, Debug)]
+struct Desk {
+    policy: Arc<Policy>,
+    stores: Stores,
+    waiting: Waiting,
+    effects: Effects,
+    scratch: Scratch,
+    owners: Owners,
+}
+
+#[derive(Clone, Debug)]
+enum Request {
+    Guarded(Box<Exchange>),
+    /// Answered by the inspector.
+    Inspected,
+    /// None of ours.
+    Passed,
+}
+
+/// A request that the guard judges, with its response.
+#[derive(Clone, Debug)]
+struct Exchange {
+    guard: Guard,
+    /// Bytes of its body so far.
+    received: usize,
+    is_response_held: bool,
+}
+
+impl Worker {
+    /// For one configuration.
+    #[must_use]
+    pub fn new(policy: Arc<Policy>, seed: Seed) -> Self {
+        Self {
+            requests: BTreeMap::new(),
+            desk: Desk {
+                stores: Stores::new(&policy, seed.salt),
+                waiting: Waiting::default(),
+                effects: Effects::default(),
+                scratch: Scratch::default(),
+                owners: Owners::new(seed.owner),
+                policy,
+            },
+            ticks: None,
+        }
+    }
+
+    /// The configuration.
+    #[must_use]
+    pub fn policy(&self) -> &Arc<Policy> {
+        &self.desk.policy
+    }
+
+    /// Moves the effects so far behind those in `all`.
+    pub fn take_effects(&mut self, all: &mut Vec<Effect>) {
+        all.append(&mut self.desk.effects.0);
+    }
+
+    /// What is known of a request that is still there.
+    #[must_use]
+    pub fn report(&self, stream: StreamId) -> Option<&Report> {
+        Some(self.exchange(stream)?.guard.report())
+    }
+
+    /// The head of a request has come. `ends` if no body follows.
+    ///
+    /// Before anything else is done with it, [`RequestHead::reserved_headers`] are to be removed from
+    /// it, and its path replaced by [`Worker::clean_target`], if there is one.
+    pub fn request_head<S: SharedData>(
+        &mut self,
+        io: &mut Io<'_, S>,
+        stream: StreamId,
+        head: &RequestHead<'_>,
+        ends: bool,
+    ) -> Verdict {
+        let desk = &mut self.desk;
+        if let Some(inspector) = &desk.policy.inspector
+            && let Some(reply) = inspector.answer(io.shared, head, io.now)
+        {
+            self.requests.insert(stream, Request::Inspected);
+            return Verdict::Reply(reply);
+        }
+        let Some((mut guard, step)) = Guard::open(&desk.policy, head, ends, io.now) else {
+            self.requests.insert(stream, Request::Passed);
+            return Verdict::Continue;
+        };
+        let verdict = desk.carry_out(io, stream, &mut guard, step);
+        self.insert(stream, guard);
+        match (verdict, self.desk.policy.hold_headers) {
+            // Envoy's buffer filter holds it.
+            (Verdict::Hold, HoldHeaders::BufferAfter) => Verdict::Continue,
+            (verdict, _) => verdict,
+        }
+    }
+
+    /// The rewritten path and query of a request whose head has come, if the original held a token.
+    #[must_use]
+    pub fn clean_target(&self, stream: StreamId, head: &RequestHead<'_>) -> Option<Vec<u8>> {
+        self.exchange(stream)?.guard.clean_target(head)
+    }
+
+    /// Hands each header for the upstream to `add`, which puts it into the request.
+    ///
+    /// # Errors
+    ///
+    /// The first one of `add`: report it by [`Worker::fail`].
+    pub fn upstream_headers<E>(
+        &self,
+        stream: StreamId,
+        add: impl FnMut(&'static str, &[u8]) -> Result<(), E>,
+    ) -> Result<(), E> {
+        match self.exchange(stream) {
+            // With `buffer_after` the headers have gone before.
+            Some(exchange) if self.desk.policy.hold_headers == HoldHeaders::Filter => {
+                exchange.guard.report().upstream_headers(add)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// A part of the body has come: `received` bytes are there in all, and held. `ends` if that is
+    /// all; `read` then gives so many bytes of it.
+    pub fn request_body<S: SharedData, B: AsRef<[u8]>>(
+        &mut self,
+        io: &mut Io<'_, S>,
+        stream: StreamId,
+        received: usize,
+        ends: bool,
+        read: impl FnOnce(usize) -> Option<B>,
+    ) -> Verdict {
+        let exchange = match undecided(self.requests.get_mut(&stream)) {
+            Ok(exchange) => exchange,
+            Err(verdict) => return verdict,
+        };
+        exchange.received = received;
+        if ends {
+            return self.whole_body(io, stream, read);
+        }
+        let step = exchange.guard.body_grew(received);
+        self.desk.carry_out(io, stream, &mut exchange.guard, step)
+    }
+
+    /// Trailers have come: the body has ended, and `read` gives so many bytes of it.
+    ///
+    /// Those whose names [`is_reserved`](crate::request::is_reserved) are to be removed before.
+    pub fn request_trailers<S: SharedData, B: AsRef<[u8]>>(
+        &mut self,
+        io: &mut Io<'_, S>,
+        stream: StreamId,
+        read: impl FnOnce(usize) -> Option<B>,
+    ) -> Verdict {
+        match undecided(self.requests.get_mut(&stream)) {
+            Ok(_) => self.whole_body(io, stream, read),
+            Err(verdict) => verdict,
+        }
+    }
+
+    fn whole_body<S: SharedData, B: AsRef<[u8]>>(
+        &mut self,
+        io: &mut Io<'_, S>,
+        stream: StreamId,
+        read: impl FnOnce(usize) -> Option<B>,
+    ) -> Verdict {
+        let Some(Request::Guarded(exchange)) = self.requests.get_mut(&stream) else {
+            return unknown();
+        };
+        let (guard, desk) = (&mut exchange.guard, &mut self.desk);
+        let step = desk.judge_body(io, guard, exchange.received, read);
+        let verdict = desk.carry_out(io, stream, guard, step);
+        self.adjust_ticks();
+        verdict
+    }
+
+    /// The head of the response has come. `outcome` reads what became of the request, and the
+    /// response's status.
+    pub fn response_head<S: SharedData>(
+        &mut self,
+        io: &mut Io<'_, S>,
+        stream: StreamId,
+        outcome: impl FnOnce() -> (Outcome, u64),
+    ) -> Response {
+        let Some(Request::Guarded(exchange)) = self.requests.get_mut(&stream) else {
+            return Response::default();
+        };
+        let report = exchange.guard.report();
+        let acknowledge_as = report
+            .source
+            .as_ref()
+            .filter(|source| source.mode == Mode::Enforce && report.is_forwarded)
+            .and_then(|source| source.acknowledge_as);
+        if exchange.guard.claim().is_none() && acknowledge_as.is_none() && report.slot.is_none() {
+            return Response::default();
+        }
+        let (outcome, status) = outcome();
+        self.desk
+            .show_outcome(io, &mut exchange.guard, outcome, status);
+        // Of an outcome that is not known the sender hears at once.
+        let holder = matches!(outcome, Outcome::Accepted | Outcome::Refused).then_some(stream);
+        exchange.is_response_held = self.desk.settle(io, &mut exchange.guard, outcome, holder);
+        let is_held = exchange.is_response_held;
+        self.adjust_ticks();
+        Response {
+            is_held,
+            status: acknowledge_as
+                .filter(|wanted| outcome == Outcome::Accepted && u64::from(*wanted) != status),
+        }
+    }
+
+    /// `held` bytes of the response's body are there. Whether they are held.
+    pub fn response_body(&mut self, stream: StreamId, held: usize) -> bool {
+        let Some(Request::Guarded(exchange)) = self.requests.get_mut(&stream) else {
+            return false;
+        };
+        if exchange.is_response_held && held > MOST_HELD_RESPONSE_BYTES {
+            exchange.is_response_held = false;
+            self.desk.effects.count(Metric::EarlyResponses);
+        }
+        exchange.is_response_held
+    }
+
+    /// The response's trailers are there. Whether they are held.
+    #[must_use]
+    pub fn response_trailers(&self, stream: StreamId) -> bool {
+        self.exchange(stream)
+            .is_some_and(|exchange| exchange.is_response_held)
+    }
+
+    /// A request has ended, whatever came before: nothing more will be said of it. `outcome` as for
+    /// [`Worker::response_head`].
+    pub fn stream_end<S: SharedData>(
+        &mut self,
+        io: &mut Io<'_, S>,
+        stream: StreamId,
+        outcome: impl FnOnce() -> (Outcome, u64),
+    ) {
+        let Some(Request::Guarded(mut exchange)) = self.requests.remove(&stream) else {
+            return;
+        };
+        let (guard, desk) = (&mut exchange.guard, &mut self.desk);
+        if let Some(key) = awaited(guard) {
+            desk.waiting.leave(&key, stream);
+        }
+        if guard.left().is_some() {
+            desk.tell(io, stream, guard);
+        }
+        desk.stores.abandon(io, stream, &mut desk.effects);
+        if guard.claim().is_some() || guard.report().slot.is_some() {
+            let (outcome, status) = outcome();
+            desk.show_outcome(io, guard, outcome, status);
+            desk.settle(io, guard, outcome, None);
+        }
+        self.adjust_ticks();
+    }
+
+    /// What a verdict or an effect asks for could not be done with a request, or something of it could
+    /// not be read: it is refused. Its claim, if it had one, is released: it has not been forwarded.
+    pub fn fail<S: SharedData>(&mut self, io: &mut Io<'_, S>, stream: StreamId) -> Verdict {
+        if !matches!(self.requests.get(&stream), Some(Request::Guarded(_))) {
+            // Whatever it was, it does not go on.
+            self.insert(stream, Guard::of_no_head(&self.desk.policy));
+        }
+        let Some(Request::Guarded(exchange)) = self.requests.get_mut(&stream) else {
+            return unknown();
+        };
+        let (guard, desk) = (&mut exchange.guard, &mut self.desk);
+        if let Some(key) = awaited(guard) {
+            desk.waiting.leave(&key, stream);
+        }
+        desk.stores.abandon(io, stream, &mut desk.effects);
+        let step = guard.fail();
+        let verdict = desk.carry_out(io, stream, guard, step);
+        desk.settle(io, guard, Outcome::NotReached, None);
+        self.adjust_ticks();
+        verdict
+    }
+
+    /// A call to the shared store has ended: with a status and a body, of which
+    /// [`MAX_REPLY_BYTES`](crate::store::redis::MAX_REPLY_BYTES) and one more are enough, or with an
+    /// error.
+    pub fn call_ended<S: SharedData>(
+        &mut self,
+        io: &mut Io<'_, S>,
+        call: CallId,
+        reply: Result<(u16, &[u8]), StoreError>,
+    ) {
+        let desk = &mut self.desk;
+        match desk.stores.call_ended(io, call, reply, &mut desk.effects) {
+            Ended::Nobody => {}
+            Ended::Settled(stream) => {
+                if let Some(Request::Guarded(exchange)) = self.requests.get_mut(&stream)
+                    && core::mem::take(&mut exchange.is_response_held)
+                {
+                    desk.effects.push(Effect::ResumeResponse(stream));
+                }
+            }
+            Ended::Claim {
+                stream,
+                source,
+                request,
+                answer,
+            } => {
+                let asks = match self.requests.get(&stream) {
+                    Some(Request::Guarded(exchange)) => exchange.guard.asks_for(),
+                    _ => None,
+                };
+                if asks.is_none_or(|(_, key)| key != request.key) {
+                    // Nobody will use what it may have got.
+                    desk.stores
+                        .give_back(io, &source, &request, &mut desk.effects);
+                } else {
+                    self.claim_answered(io, stream, request.key, answer);
+                }
+            }
+        }
+        self.adjust_ticks();
+    }
+
+    /// Time has passed.
+    pub fn time<S: SharedData>(&mut self, io: &mut Io<'_, S>) {
+        self.desk.stores.time(io.now, &mut self.desk.effects);
+        self.wake(io);
+        self.adjust_ticks();
+    }
+
+    /// The worker ends, with all its requests: what only it counts is taken back.
+    pub fn close(&mut self) {
+        self.desk.stores.close(&mut self.desk.effects);
+    }
+
+    /// How many requests wait for another to settle.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.desk.waiting.len()
+    }
+
+    fn insert(&mut self, stream: StreamId, guard: Guard) {
+        let exchange = Exchange {
+            guard,
+            received: 0,
+            is_response_held: false,
+        };
+        self.requests
+            .insert(stream, Request::Guarded(Box::new(exchange)));
+    }
+
+    fn exchange(&self, stream: StreamId) -> Option<&Exchange> {
+        match self.requests.get(&stream)? {
+            Request::Guarded(exchange) => Some(exchange),
+            Request::Inspected | Request::Passed => None,
+        }
+    }
+
+    fn guard(&mut self, stream: StreamId) -> Option<&mut Guard> {
+        match self.requests.get_mut(&stream)? {
+            Request::Guarded(exchange) => Some(&mut exchange.guard),
+            Request::Inspected | Request::Passed => None,
+        }
+    }
+
+    /// Asks for the events that are waited for, until enough requests have gone on.
+    fn wake<S: SharedData>(&mut self, io: &mut Io<'_, S>) {
+        let mut budget = MOST_ANSWERS;
+        for _ in 0..self.desk.waiting.events() {
+            if budget == 0 {
+                return;
+            }
+            let Some((key, mut group)) = self.desk.waiting.take_next() else {
+                return;
+            };
+            if group.is_due(io.now) {
+                self.ask_for(io, key, &mut group, &mut budget);
+            }
+            self.desk.waiting.put_back(key, group);
+        }
+    }
+
+    /// Asks for an event, on behalf of the request that has waited the longest.
+    fn ask_for<S: SharedData>(
+        &mut self,
+        io: &mut Io<'_, S>,
+        key: EventKey,
+        group: &mut Group,
+        budget: &mut usize,
+    ) {
+        let Some(stream) = group.streams.front().copied() else {
+            return;
+        };
+        let Some(Request::Guarded(exchange)) = self.requests.get_mut(&stream) else {
+            self.desk.waiting.remove(group, stream);
+            return;
+        };
+        let guard = &mut exchange.guard;
+        let step = guard.woken();
+        let (Step::Claim(request), Some((source, _))) = (step, guard.asks_for()) else {
+            self.desk.waiting.remove(group, stream);
+            return;
+        };
+        let desk = &mut self.desk;
+        let answer = desk
+            .stores
+            .claim(io, stream, source, &request, &mut desk.effects);
+        match answer {
+            Some(answer) => self.answer_group(io, key, group, stream, answer, budget),
+            None => group.asker = Some(stream),
+        }
+    }
+
+    /// The store has answered the request that asked for a claim.
+    fn claim_answered<S: SharedData>(
+        &mut self,
+        io: &mut Io<'_, S>,
+        stream: StreamId,
+        key: EventKey,
+        answer: ClaimAnswer,
+    ) {
+        let waits = |group: &Group| group.asker == Some(stream);
+        match self.desk.waiting.take(&key) {
+            Some(mut group) if waits(&group) => {
+                group.asker = None;
+                let mut budget = MOST_ANSWERS;
+                self.answer_group(io, key, &mut group, stream, answer, &mut budget);
+                self.desk.waiting.put_back(key, group);
+            }
+            group => {
+                if let Some(group) = group {
+                    self.desk.waiting.put_back(key, group);
+                }
+                let Some(guard) = self.guard(stream) else {
+                    return;
+                };
+                let step = guard.answered(answer, io.now);
+                self.go_on(io, stream, step);
+            }
+        }
+        self.back_off(io, key);
+    }
+
+    /// Has those who wait for an event pause before they ask the shared store again.
+    fn back_off<S>(&mut self, io: &Io<'_, S>, key: EventKey) {
+        let Some(mut group) = self.desk.waiting.take(&key) else {
+            return;
+        };
+        let deadlines = group.streams.iter().filter_map(|stream| {
+            let guard = &self.exchange(*stream)?.guard;
+            guard.waits_for().map(|(_, until)| until)
+        });
+        if let Some(first) = deadlines.min() {
+            group.back_off(io.now, first);
+        }
+        self.desk.waiting.put_back(key, group);
+    }
+
+    /// Tells an answer to the request that asked for it, and to all that wait for the same event, as far
+    /// as it answers them, too.
+    fn answer_group<S: SharedData>(
+        &mut self,
+        io: &mut Io<'_, S>,
+        key: EventKey,
+        group: &mut Group,
+        asker: StreamId,
+        answer: ClaimAnswer,
+        budget: &mut usize,
+    ) {
+        // A claim is for one.
+        let is_for_all = !matches!(answer, ClaimAnswer::Granted | ClaimAnswer::GrantedLocally);
+        let mut next = Some(asker);
+        let mut others = group
+            .streams
+            .clone()
+            .into_iter()
+            .filter(|other| *other != asker);
+        while let Some(stream) = next.take() {
+            let Some(guard) = self.guard(stream) else {
+                self.desk.waiting.remove(group, stream);
+                continue;
+            };
+            if guard.waits_for().is_some_and(|(awaited, _)| awaited == key) {
+                guard.woken();
+            }
+            let step = guard.answered(answer, io.now);
+            if !matches!(step, Step::Wait { .. }) {
+                self.desk.waiting.remove(group, stream);
+                *budget = budget.saturating_sub(1);
+                self.go_on(io, stream, step);
+            }
+            if is_for_all && *budget > 0 {
+                next = others.next();
+            }
+        }
+    }
+
+    /// Carries out a step of a request whose callback does not run.
+    fn go_on<S: SharedData>(&mut self, io: &mut Io<'_, S>, stream: StreamId, step: Step) {
+        let Some(Request::Guarded(exchange)) = self.requests.get_mut(&stream) else {
+            return;
+        };
+        let desk = &mut self.desk;
+        match desk.carry_out(io, stream, &mut exchange.guard, step) {
+            Verdict::Forward => desk.effects.push(Effect::Resume(stream)),
+            Verdict::Continue | Verdict::Hold => {}
+            Verdict::Reply(reply) => desk.effects.push(Effect::Reply(stream, reply)),
+        }
+    }
+
+    /// Asks for the time while there is something to do as it passes.
+    fn adjust_ticks(&mut self) {
+        let is_needed = self.desk.waiting.len() > 0 || self.desk.stores.needs_time();
+        let ticks = is_needed.then_some(TICK_MILLIS);
+        if self.ticks != ticks {
+            self.ticks = ticks;
+            self.desk.effects.push(Effect::Ticks(ticks));
+        }
+    }
+}
+
+/// The request, if it is the guard's and still to be decided; else what to do with what came of it.
+fn undecided(request: Option<&mut Request>) -> Result<&mut Exchange, Verdict> {
+    let exchange = match request {
+        Some(Request::Guarded(exchange)) => exchange,
+        Some(Request::Inspected) => return Err(Verdict::Hold),
+        Some(Request::Passed) => return Err(Verdict::Continue),
+        None => return Err(unknown()),
+    };
+    match (
+        exchange.guard.is_decided(),
+        exchange.guard.report().is_forwarded,
+    ) {
+        (false, _) => Ok(exchange),
+        (true, true) => Err(Verdict::Continue),
+        (true, false) => Err(Verdict::Hold),
+    }
+}
+
+/// The event that a request waits for, or asks for.
+fn awaited(guard: &Guard) -> Option<EventKey> {
+    let waits = guard.waits_for().map(|(key, _)| key);
+    waits.or_else(|| guard.asks_for().map(|(_, key)| key))
+}
+
+/// The answer to a request of which nothing is known.
+fn unknown() -> Verdict {
+    let rejection = Rejection::new(Code::InternalError);
+    Verdict::Reply(Reply::new(&Answer::Refuse(rejection), false))
+}
+
+impl Desk {
+    /// Has the guard judge the whole body.
+    fn judge_body<S: SharedData, B: AsRef<[u8]>>(
+        &mut self,
+        io: &mut Io<'_, S>,
+        guard: &mut Guard,
+        received: usize,
+        read: impl FnOnce(usize) -> Option<B>,
+    ) -> Step {
+        let (Ok(salt), owner, now) = (self.stores.salt(io), self.owners.next(), io.now) else {
+            return guard.fail();
+        };
+        let inputs = Inputs { now, owner, salt };
+        if !guard.reads_body() {
+            return guard.body_ended(&[], &inputs, &mut self.scratch);
+        }
+        let body = match read(received) {
+            Some(body) if body.as_ref().len() == received => body,
+            _ => return guard.fail(),
+        };
+        let bytes = u64::try_from(received).unwrap_or(u64::MAX);
+        self.effects.record_of(
+            guard.report().source_index(),
+            SourceMetric::BodyBytes,
+            bytes,
+        );
+        guard.body_ended(body.as_ref(), &inputs, &mut self.scratch)
+    }
+
+    /// Does what the guard says, until the request is answered, forwarded or held.
+    fn carry_out<S: SharedData>(
+        &mut self,
+        io: &mut Io<'_, S>,
+        stream: StreamId,
+        guard: &mut Guard,
+        mut step: Step,
+    ) -> Verdict {
+        loop {
+            step = match step {
+                Step::Answer(answer) => {
+                    self.tell(io, stream, guard);
+                    return Verdict::Reply(Reply::new(&answer, self.policy.expose_reason));
+                }
+                Step::Claim(request) => {
+                    let Some((source, _)) = guard.asks_for() else {
+                        return Verdict::Hold;
+                    };
+                    match self
+                        .stores
+                        .claim(io, stream, source, &request, &mut self.effects)
+                    {
+                        Some(answer) => guard.answered(answer, io.now),
+                        None => return Verdict::Hold,
+                    }
+                }
+                Step::Forward => {
+                    self.tell(io, stream, guard);
+                    return Verdict::Forward;
+                }
+                Step::Hold => return Verdict::Hold,
+                Step::Wait { .. } => {
+                    let Some((key, _)) = guard.waits_for() else {
+                        return Verdict::Hold;
+                    };
+                    if self.waiting.join(key, stream) {
+                        let source = guard.report().source_index();
+                        self.effects.count_of(source, SourceMetric::Waits);
+                        return Verdict::Hold;
+                    }
+                    guard.cannot_wait()
+                }
+            };
+        }
+    }
+
+    /// Tells a verdict to the metrics, the access log, the inspector and, if it is a refusal, the log.
+    fn tell<S: SharedData>(&mut self, io: &mut Io<'_, S>, stream: StreamId, guard: &mut Guard) {
+        let report = guard.report_mut();
+        let Some(verdict) = report.verdict else {
+            return;
+        };
+        let source = report.source_index();
+        let effects = &mut self.effects;
+        effects.count_of(source, SourceMetric::Verdicts(verdict));
+        if report.body_changed {
+            effects.count_of(source, SourceMetric::BodyChanges);
+        }
+        if let Some(millis) = report.held_millis {
+            effects.record_of(source, SourceMetric::DecisionMillis, millis);
+        }
+        effects.push(Effect::Verdict(stream, verdict));
+        if let Some(line) = LogLine::of(report) {
+            effects.push(Effect::Log(line));
+        }
+        if let Some(inspector) = &self.policy.inspector
+            && inspector.records
+        {
+            let slot = report
+                .entry(&mut EntryTexts::default(), io.now)
+                .and_then(|entry| inspector.write(io.shared, &entry));
+            report.slot = slot.filter(|_| report.is_forwarded);
+        }
+    }
+
+    /// Shows the inspector what became of a request that was forwarded; once.
+    fn show_outcome<S: SharedData>(
+        &mut self,
+        io: &mut Io<'_, S>,
+        guard: &mut Guard,
+        outcome: Outcome,
+        status: u64,
+    ) {
+        if let Some(inspector) = &self.policy.inspector
+            && let Some(slot) = guard.report_mut().slot.take()
+        {
+            inspector.answered(io.shared, slot, outcome, status);
+        }
+    }
+
+    /// Settles the claim of a request, if it has one. True if the response of `holder` is to be held
+    /// until the shared store has answered.
+    fn settle<S: SharedData>(
+        &mut self,
+        io: &mut Io<'_, S>,
+        guard: &mut Guard,
+        outcome: Outcome,
+        holder: Option<StreamId>,
+    ) -> bool {
+        let Some(claim) = guard.claim() else {
+            return false;
+        };
+        let (source, lease_end) = (Arc::clone(&claim.source), claim.lease_end);
+        // A fallback claim has already waited for a time-out: its response does not wait again.
+        let holder = holder.filter(|_| !claim.is_fallback);
+        self.effects
+            .count_of(Some(source.index), SourceMetric::Outcomes(outcome));
+        let Some(settlement) = guard.settle(outcome) else {
+            return false;
+        };
+        let settling = Settling {
+            source,
+            settlement,
+            lease_end,
+        };
+        self.stores.settle(io, settling, holder, &mut self.effects)
+    }
+}
