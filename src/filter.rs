@@ -15,6 +15,7 @@
 
 use core::cell::RefCell;
 use core::time::Duration;
+use std::borrow::Cow;
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher as _, Hasher as _};
 use std::rc::Rc;
@@ -162,12 +163,18 @@ impl Plugin {
                 break;
             }
             for effect in effects.drain(..) {
-                self.perform(effect, running);
+                match effect {
+                    Effect::Add(metric, by) => self.metrics.add(metric, by),
+                    Effect::Record(metric, value) => self.metrics.record(metric, value),
+                    effect => self.perform(effect, running),
+                }
             }
         }
         self.effects = effects;
     }
 
+    /// Carries out one. Out of line: most of what is rare is here.
+    #[inline(never)]
     fn perform(&mut self, effect: Effect, running: &mut Running) {
         match effect {
             Effect::Add(metric, by) => self.metrics.add(metric, by),
@@ -192,7 +199,7 @@ impl Plugin {
             }
             Effect::Record(metric, value) => self.metrics.record(metric, value),
             Effect::Reply(stream, reply) if running.stream == Some(stream) => {
-                running.verdict = Some(Verdict::Reply(reply));
+                running.verdict = Some(Verdict::Reply(*reply));
             }
             Effect::Reply(stream, reply) => {
                 if self.enter(stream.0) {
@@ -392,8 +399,7 @@ impl HttpContext for Stream {
 
     fn on_http_request_body(&mut self, size: usize, ends: bool) -> Action {
         // All of the body so far, because every answer before was to pause.
-        let read = |size| host::request_body(size).ok();
-        self.drive(|worker, io| worker.request_body(io, self.id, size, ends, read))
+        self.drive(|worker, io| worker.request_body(io, self.id, size, ends, &read_body))
     }
 
     fn on_http_request_trailers(&mut self, _count: usize) -> Action {
@@ -402,7 +408,7 @@ impl HttpContext for Stream {
             if remove_reserved_trailers().is_none() {
                 return worker.fail(io, self.id);
             }
-            worker.request_trailers(io, self.id, |size| host::request_body(size).ok())
+            worker.request_trailers(io, self.id, &read_body)
         })
     }
 
@@ -455,6 +461,11 @@ fn held(is_held: bool) -> Action {
     } else {
         Action::Continue
     }
+}
+
+/// The first `size` bytes of the request's body.
+fn read_body(size: usize) -> Option<Cow<'static, [u8]>> {
+    host::request_body(size).ok().map(Cow::Owned)
 }
 
 /// Removes what only the guard may say from the trailers. `None` if the host refuses.

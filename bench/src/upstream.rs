@@ -93,7 +93,7 @@ fn allows(worker: &mut Worker, data: &mut Locked, head: &[u8], body: &[u8]) -> b
     let (io, stream) = (&mut Io::new(data, now), StreamId(1));
     let mut verdict = worker.request_head(io, stream, &RequestHead::new(&pairs), false);
     if verdict == Verdict::Hold {
-        verdict = worker.request_body(io, stream, body.len(), true, |_| Some(body));
+        verdict = worker.request_body(io, stream, body.len(), true, &|_| Some(body.into()));
     }
     worker.stream_end(io, stream, || (Outcome::Accepted, 200));
     verdict == Verdict::Forward

@@ -19,7 +19,8 @@ pub struct StreamId(pub u32);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct CallId(pub u64);
 
-/// Something to be done by the host, in order.
+/// Something to be done by the host, in order. Small, as a request has about ten: what is rare and
+/// large is boxed.
 #[derive(Clone, Debug)]
 pub enum Effect {
     /// Add to a counter or a gauge.
@@ -34,11 +35,11 @@ pub enum Effect {
         body: String,
     },
     /// Write a line to the log, if it takes lines of the level `info`.
-    Log(LogLine),
+    Log(Box<LogLine>),
     /// Put a value into a histogram.
     Record(Metric, u64),
     /// Answer a request that is held.
-    Reply(StreamId, Reply),
+    Reply(StreamId, Box<Reply>),
     /// Put [`Worker::upstream_headers`](crate::worker::Worker::upstream_headers) into a request that is
     /// held, and let it go.
     Resume(StreamId),

@@ -351,7 +351,7 @@ impl Host {
     /// A part of the body is there: `received` bytes in all.
     pub fn part(&mut self, stream: StreamId, received: usize, now: UnixMillis) -> Seen {
         let verdict = self.tell(now, |worker, io| {
-            worker.request_body(io, stream, received, false, |_| None::<Vec<u8>>)
+            worker.request_body(io, stream, received, false, &|_| None)
         });
         self.finish(stream, verdict, now)
     }
@@ -359,7 +359,7 @@ impl Host {
     /// The whole body is there.
     pub fn body(&mut self, stream: StreamId, body: &[u8], now: UnixMillis) -> Seen {
         let verdict = self.tell(now, |worker, io| {
-            worker.request_body(io, stream, body.len(), true, |_| Some(body))
+            worker.request_body(io, stream, body.len(), true, &|_| Some(body.into()))
         });
         self.finish(stream, verdict, now)
     }
@@ -463,7 +463,7 @@ impl Host {
                 Effect::Log(line) => self.log.push(line.to_json()),
                 Effect::Record(metric, value) => self.records.push((metric, value)),
                 Effect::Reply(stream, reply) => {
-                    let before = self.seen.insert(stream, Seen::Answered(reply));
+                    let before = self.seen.insert(stream, Seen::Answered(*reply));
                     assert_eq!(before, None, "a request goes on once");
                 }
                 Effect::Resume(stream) => self.forward(stream),

@@ -133,6 +133,7 @@ impl Stores {
     }
 
     /// Asks for a claim. `None` if the answer comes later, by [`Stores::call_ended`].
+    #[inline(never)]
     pub(crate) fn claim<S: SharedData>(
         &mut self,
         io: &mut Io<'_, S>,
@@ -169,6 +170,7 @@ impl Stores {
 
     /// Settles a claim. True if the response of `holder` is to be held until the shared store has
     /// answered.
+    #[inline(never)]
     pub(crate) fn settle<S: SharedData>(
         &mut self,
         io: &mut Io<'_, S>,
@@ -230,6 +232,7 @@ impl Stores {
     }
 
     /// What the guard is told of the shared store's answer, or of its failure.
+    #[inline(never)]
     fn resolve<S: SharedData>(
         &mut self,
         io: &mut Io<'_, S>,
@@ -285,6 +288,7 @@ impl Stores {
     }
 
     /// A call has been answered, with a status and a body, or has failed.
+    #[inline(never)]
     pub(crate) fn call_ended<S: SharedData>(
         &mut self,
         io: &mut Io<'_, S>,
@@ -337,6 +341,7 @@ impl Stores {
     }
 
     /// A request ends: what it has in flight is settled in the background.
+    #[inline(never)]
     pub(crate) fn abandon<S: SharedData>(
         &mut self,
         io: &mut Io<'_, S>,

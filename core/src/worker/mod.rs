@@ -19,6 +19,7 @@
 
 pub(crate) mod waiting;
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -212,13 +213,13 @@ impl Worker {
 
     /// A part of the body has come: `received` bytes are there in all, and held. `ends` if that is
     /// all; `read` then gives so many bytes of it.
-    pub fn request_body<S: SharedData, B: AsRef<[u8]>>(
+    pub fn request_body<'b, S: SharedData>(
         &mut self,
         io: &mut Io<'_, S>,
         stream: StreamId,
         received: usize,
         ends: bool,
-        read: impl FnOnce(usize) -> Option<B>,
+        read: &dyn Fn(usize) -> Option<Cow<'b, [u8]>>,
     ) -> Verdict {
         let exchange = match undecided(self.requests.get_mut(&stream)) {
             Ok(exchange) => exchange,
@@ -235,11 +236,11 @@ impl Worker {
     /// Trailers have come: the body has ended, and `read` gives so many bytes of it.
     ///
     /// Those whose names [`is_reserved`](crate::request::is_reserved) are to be removed before.
-    pub fn request_trailers<S: SharedData, B: AsRef<[u8]>>(
+    pub fn request_trailers<'b, S: SharedData>(
         &mut self,
         io: &mut Io<'_, S>,
         stream: StreamId,
-        read: impl FnOnce(usize) -> Option<B>,
+        read: &dyn Fn(usize) -> Option<Cow<'b, [u8]>>,
     ) -> Verdict {
         match undecided(self.requests.get_mut(&stream)) {
             Ok(_) => self.whole_body(io, stream, read),
@@ -247,11 +248,12 @@ impl Worker {
         }
     }
 
-    fn whole_body<S: SharedData, B: AsRef<[u8]>>(
+    #[inline(never)]
+    fn whole_body<'b, S: SharedData>(
         &mut self,
         io: &mut Io<'_, S>,
         stream: StreamId,
-        read: impl FnOnce(usize) -> Option<B>,
+        read: &dyn Fn(usize) -> Option<Cow<'b, [u8]>>,
     ) -> Verdict {
         let Some(Request::Guarded(exchange)) = self.requests.get_mut(&stream) else {
             return unknown();
@@ -450,6 +452,7 @@ impl Worker {
     }
 
     /// Asks for the events that are waited for, until enough requests have gone on.
+    #[inline(never)]
     fn wake<S: SharedData>(&mut self, io: &mut Io<'_, S>) {
         let mut budget = MOST_ANSWERS;
         for _ in 0..self.desk.waiting.events() {
@@ -498,6 +501,7 @@ impl Worker {
     }
 
     /// The store has answered the request that asked for a claim.
+    #[inline(never)]
     fn claim_answered<S: SharedData>(
         &mut self,
         io: &mut Io<'_, S>,
@@ -544,6 +548,7 @@ impl Worker {
 
     /// Tells an answer to the request that asked for it, and to all that wait for the same event, as far
     /// as it answers them, too.
+    #[inline(never)]
     fn answer_group<S: SharedData>(
         &mut self,
         io: &mut Io<'_, S>,
@@ -590,7 +595,7 @@ impl Worker {
         match desk.carry_out(io, stream, &mut exchange.guard, step) {
             Verdict::Forward => desk.effects.push(Effect::Resume(stream)),
             Verdict::Continue | Verdict::Hold => {}
-            Verdict::Reply(reply) => desk.effects.push(Effect::Reply(stream, reply)),
+            Verdict::Reply(reply) => desk.effects.push(Effect::Reply(stream, Box::new(reply))),
         }
     }
 
@@ -637,12 +642,12 @@ fn unknown() -> Verdict {
 
 impl Desk {
     /// Has the guard judge the whole body.
-    fn judge_body<S: SharedData, B: AsRef<[u8]>>(
+    fn judge_body<'b, S: SharedData>(
         &mut self,
         io: &mut Io<'_, S>,
         guard: &mut Guard,
         received: usize,
-        read: impl FnOnce(usize) -> Option<B>,
+        read: &dyn Fn(usize) -> Option<Cow<'b, [u8]>>,
     ) -> Step {
         let (Ok(salt), owner, now) = (self.stores.salt(io), self.owners.next(), io.now) else {
             return guard.fail();
@@ -652,7 +657,7 @@ impl Desk {
             return guard.body_ended(&[], &inputs, &mut self.scratch);
         }
         let body = match read(received) {
-            Some(body) if body.as_ref().len() == received => body,
+            Some(body) if body.len() == received => body,
             _ => return guard.fail(),
         };
         let bytes = u64::try_from(received).unwrap_or(u64::MAX);
@@ -661,10 +666,11 @@ impl Desk {
             SourceMetric::BodyBytes,
             bytes,
         );
-        guard.body_ended(body.as_ref(), &inputs, &mut self.scratch)
+        guard.body_ended(&body, &inputs, &mut self.scratch)
     }
 
     /// Does what the guard says, until the request is answered, forwarded or held.
+    #[inline(never)]
     fn carry_out<S: SharedData>(
         &mut self,
         io: &mut Io<'_, S>,
@@ -711,6 +717,7 @@ impl Desk {
     }
 
     /// Tells a verdict to the metrics, the access log, the inspector and, if it is a refusal, the log.
+    #[inline(never)]
     fn tell<S: SharedData>(&mut self, io: &mut Io<'_, S>, stream: StreamId, guard: &mut Guard) {
         let report = guard.report_mut();
         let Some(verdict) = report.verdict else {
@@ -727,7 +734,7 @@ impl Desk {
         }
         effects.push(Effect::Verdict(stream, verdict));
         if let Some(line) = LogLine::of(report) {
-            effects.push(Effect::Log(line));
+            effects.push(Effect::Log(Box::new(line)));
         }
         if let Some(inspector) = &self.policy.inspector
             && inspector.records
@@ -756,6 +763,7 @@ impl Desk {
 
     /// Settles the claim of a request, if it has one. True if the response of `holder` is to be held
     /// until the shared store has answered.
+    #[inline(never)]
     fn settle<S: SharedData>(
         &mut self,
         io: &mut Io<'_, S>,
