@@ -1,7 +1,12 @@
 #!/bin/sh
-# Makes an OCI image (layout directory) of the filter in the compat form that Istio and Envoy Gateway
-# load: one tar+gzip layer with plugin.wasm. Needs GNU tar, gzip and sha256sum, and no container
-# engine. The same module always gives the same bytes, so the same digest.
+# Makes an OCI image (layout directory) of one file, in one tar+gzip layer:
+#
+#   NAME.wasm   the filter as plugin.wasm, in the compat form that Istio and Envoy Gateway load
+#   NAME.so     the dynamic module, to be mounted into Envoy's container
+#   NAME        a static program, as the entrypoint of user 65534
+#
+# Needs GNU tar, gzip and sha256sum, and no container engine. The same file always gives the same
+# bytes, so the same digest.
 #
 #   oci-image.sh target/wasm32-wasip1/release/callback_guard.wasm image
 #   skopeo copy oci:image:latest docker://REGISTRY/callback-guard:0.2.0
@@ -11,14 +16,14 @@
 set -eu
 
 if [ $# -lt 2 ] || [ $# -gt 3 ]; then
-    echo "usage: $0 MODULE.wasm DIRECTORY [ARCHITECTURE]" >&2
+    echo "usage: $0 FILE DIRECTORY [ARCHITECTURE]" >&2
     exit 2
 fi
 module=$1
 image=$2
 architecture=${3:-amd64}
 if [ ! -s "$module" ]; then
-    echo "$module: no such module (deploy/module.sh makes it)" >&2
+    echo "$module: no such file (deploy/module.sh makes the module)" >&2
     exit 1
 fi
 if [ -e "$image" ]; then
@@ -40,22 +45,35 @@ put() {
 }
 
 # No name, owner, mode or time of this machine goes into the layer.
-cp "$module" "$work/plugin.wasm"
-chmod 0644 "$work/plugin.wasm"
+annotations=
+run=
+case $module in
+    *.wasm)
+        name=plugin.wasm title=callback-guard mode=0644
+        annotations=',"annotations":{"module.wasm.image/variant":"compat"}'
+        ;;
+    *.so) name=$(basename "$module") title=callback-guard mode=0644 ;;
+    *)
+        name=$(basename "$module") title=$name mode=0755
+        run="\"User\":\"65534:65534\",\"Entrypoint\":[\"/$name\"],"
+        ;;
+esac
+cp "$module" "$work/$name"
+chmod "$mode" "$work/$name"
 tar --create --format=ustar --directory "$work" --file "$work/layer.tar" \
-    --mtime=@0 --owner=0 --group=0 --numeric-owner plugin.wasm
+    --mtime=@0 --owner=0 --group=0 --numeric-owner "$name"
 diff_id=$(digest "$work/layer.tar")
 gzip --no-name --best <"$work/layer.tar" >"$work/layer.tar.gz"
 layer_size=$(size "$work/layer.tar.gz")
 layer=$(put "$work/layer.tar.gz")
 
-printf '{"created":"1970-01-01T00:00:00Z","architecture":"%s","os":"linux","config":{"Labels":{"org.opencontainers.image.licenses":"Apache-2.0","org.opencontainers.image.title":"callback-guard"}},"rootfs":{"type":"layers","diff_ids":["sha256:%s"]},"history":[{"created":"1970-01-01T00:00:00Z","comment":"plugin.wasm"}]}' \
-    "$architecture" "$diff_id" >"$work/config.json"
+printf '{"created":"1970-01-01T00:00:00Z","architecture":"%s","os":"linux","config":{%s"Labels":{"org.opencontainers.image.licenses":"Apache-2.0","org.opencontainers.image.title":"%s"}},"rootfs":{"type":"layers","diff_ids":["sha256:%s"]},"history":[{"created":"1970-01-01T00:00:00Z","comment":"%s"}]}' \
+    "$architecture" "$run" "$title" "$diff_id" "$name" >"$work/config.json"
 config_size=$(size "$work/config.json")
 config=$(put "$work/config.json")
 
-printf '{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json","config":{"mediaType":"application/vnd.oci.image.config.v1+json","digest":"sha256:%s","size":%s},"layers":[{"mediaType":"application/vnd.oci.image.layer.v1.tar+gzip","digest":"sha256:%s","size":%s}],"annotations":{"module.wasm.image/variant":"compat"}}' \
-    "$config" "$config_size" "$layer" "$layer_size" >"$work/manifest.json"
+printf '{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json","config":{"mediaType":"application/vnd.oci.image.config.v1+json","digest":"sha256:%s","size":%s},"layers":[{"mediaType":"application/vnd.oci.image.layer.v1.tar+gzip","digest":"sha256:%s","size":%s}]%s}' \
+    "$config" "$config_size" "$layer" "$layer_size" "$annotations" >"$work/manifest.json"
 manifest_size=$(size "$work/manifest.json")
 manifest=$(put "$work/manifest.json")
 
@@ -63,5 +81,5 @@ printf '{"imageLayoutVersion":"1.0.0"}' >"$image/oci-layout"
 printf '{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[{"mediaType":"application/vnd.oci.image.manifest.v1+json","digest":"sha256:%s","size":%s,"annotations":{"org.opencontainers.image.ref.name":"latest"}}]}' \
     "$manifest" "$manifest_size" >"$image/index.json"
 
-echo "module  sha256:$(digest "$module")"
+echo "file    sha256:$(digest "$module")"
 echo "image   sha256:$manifest"

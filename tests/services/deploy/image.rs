@@ -107,7 +107,7 @@ fn the_image_has_one_layer_with_the_module_alone() {
     let digest = index["manifests"][0]["digest"].as_str().unwrap();
     assert_eq!(
         said,
-        format!("module  {}\nimage   {digest}\n", sha256(&bytes))
+        format!("file    {}\nimage   {digest}\n", sha256(&bytes))
     );
 }
 
@@ -148,7 +148,7 @@ fn what_is_wrong_is_said() {
     let refused = output(Command::new(&script).arg(&missing).arg(&image));
     assert_eq!(refused.status.code(), Some(1));
     let said = String::from_utf8_lossy(&refused.stderr);
-    assert!(said.contains("missing.wasm: no such module"), "{said}");
+    assert!(said.contains("missing.wasm: no such file"), "{said}");
 
     let module = module(&directory);
     let refused = output(Command::new(&script).arg(&module).arg(directory.path()));
