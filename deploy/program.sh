@@ -18,7 +18,8 @@ case ${1:-} in
 esac
 target=$architecture-unknown-linux-musl
 cargo=${CARGO:-cargo}
-rustup target add --toolchain "$(rustup show active-toolchain | cut -d' ' -f1)" "$target" >/dev/null 2>&1 || true
+# In the sources' folder this is their toolchain.
+[ -d "$(${RUSTC:-rustc} --print target-libdir --target "$target")" ] || rustup target add "$target"
 
 # A panic says file and line: as in deploy/module.sh, no path of this machine is left in the program.
 "$cargo" fetch --quiet --locked --target "$target"

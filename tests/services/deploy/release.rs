@@ -1,0 +1,112 @@
+//! `deploy/release.sh` makes what a release has.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use callback_guard_harness::{places, wasm};
+use serde_json::Value;
+use tempfile::TempDir;
+
+use super::programs::{find, run};
+use super::support::path;
+
+/// zig and cargo-zigbuild, where pip puts them.
+fn zig() -> PathBuf {
+    let script = fs::read_to_string(path("deploy/program.sh")).unwrap();
+    let (_, packages) = script.split_once("`pip install ").unwrap();
+    let (packages, _) = packages.split_once('`').unwrap();
+    let home = places::target()
+        .join("zig")
+        .join(packages.replace(' ', "-"));
+    if !home.join("bin/cargo-zigbuild").is_file() {
+        run(Command::new("python3")
+            .args(["-m", "pip", "install", "--quiet", "--no-deps", "--target"])
+            .arg(&home)
+            .args(packages.split(' ')));
+    }
+    home
+}
+
+fn release(directory: &Path) {
+    let zig = zig();
+    let search = std::env::var("PATH").unwrap();
+    run(Command::new(path("deploy/release.sh"))
+        .arg(directory)
+        .env("PATH", format!("{}/bin:{search}", zig.display()))
+        .env("PYTHONPATH", zig));
+}
+
+#[test]
+fn a_release_is_complete_and_each_file_runs_anywhere() {
+    let parent = TempDir::new().unwrap();
+    let directory = parent.path().join("release");
+    release(&directory);
+    let machine = std::env::consts::ARCH;
+    let file = |name: &str| directory.join(name.replace("ARCH", machine));
+
+    run(Command::new("sha256sum")
+        .args(["--check", "--strict", "SHA256SUMS"])
+        .current_dir(&directory));
+    let sums = fs::read_to_string(directory.join("SHA256SUMS")).unwrap();
+    assert_eq!(
+        sums.lines().count() + 1,
+        fs::read_dir(&directory).unwrap().count()
+    );
+    // Not `assert_eq`, which would print both.
+    let module = fs::read(wasm::module(&|_| {}).unwrap()).unwrap();
+    assert!(fs::read(file("callback_guard.wasm")).unwrap() == module);
+
+    let version = env!("CARGO_PKG_VERSION");
+    for program in ["callback-guard", "callback-guard-inbox"] {
+        let path = file(&format!("{program}-ARCH"));
+        let said = run(Command::new(&path).arg("--version").env_clear());
+        assert_eq!(said, format!("{program} {version}\n"));
+        let headers = run(Command::new("readelf").arg("--program-headers").arg(&path));
+        assert!(!headers.contains("INTERP"), "{program} is not static");
+        // Nothing of the machine that built it.
+        let bytes = fs::read(&path).unwrap();
+        let home = places::repository().display().to_string();
+        assert!(
+            !bytes
+                .windows(home.len())
+                .any(|window| window == home.as_bytes()),
+            "{home} in {program}"
+        );
+        let bill: Value =
+            serde_json::from_slice(&fs::read(file(&format!("{program}-ARCH.cdx.json"))).unwrap())
+                .unwrap();
+        assert_eq!(bill["metadata"]["component"]["version"], version);
+
+        let found = inspect(&file(&format!("{program}-ARCH.oci.tar")));
+        assert_eq!(found["config"]["User"], "65534:65534");
+        assert_eq!(
+            found["config"]["Entrypoint"],
+            serde_json::json!([format!("/{program}")])
+        );
+    }
+    let filter = inspect(&directory.join("callback-guard-filter.oci.tar"));
+    assert_eq!(filter["history"][0]["comment"], "plugin.wasm");
+
+    let packed = run(Command::new("tar")
+        .args(["--list", "--file"])
+        .arg(directory.join("callback-guard-kubernetes.tar.gz")));
+    for name in [
+        "kustomization.yaml",
+        "guard.yaml",
+        "envoy.yaml",
+        "drain.sh",
+        "callback_guard.wasm",
+    ] {
+        let name = format!("callback-guard-kubernetes/{name}\n");
+        assert!(packed.contains(&name), "{packed}");
+    }
+}
+
+/// The configuration of an image.
+fn inspect(archive: &Path) -> Value {
+    let said = run(Command::new(find("skopeo", "skopeo"))
+        .args(["inspect", "--config"])
+        .arg(format!("oci-archive:{}", archive.display())));
+    serde_json::from_str(&said).unwrap()
+}
