@@ -34,6 +34,7 @@ use crate::scheme::keys::no_verifier;
 use error::{Path, within};
 use raw::{Preset, RawInspector, RawLog};
 use reading::read;
+use warnings::Warnings;
 
 /// The most refusals that a worker may log in a second.
 const MOST_REFUSALS_PER_SECOND: u64 = 1000;
@@ -62,7 +63,7 @@ fn policy(raw: RawConfig, environment: Environment<'_>) -> Result<Policy, Config
             "there is none, expected at least one",
         ));
     }
-    let mut warnings = Vec::new();
+    let mut warnings = Warnings::default();
     let mut sources: Vec<Source> = Vec::with_capacity(raw.sources.len());
     for (index, raw_source) in raw.sources.into_iter().enumerate() {
         let path = path.index(index);
@@ -120,7 +121,7 @@ fn policy(raw: RawConfig, environment: Environment<'_>) -> Result<Policy, Config
         host_verify: no_verifier,
         refusals_per_second,
         sources: sources.into_iter().map(Arc::new).collect(),
-        warnings,
+        warnings: warnings.list,
     })
 }
 

@@ -2,7 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use serde::Deserialize;
+use core::fmt;
+
+use serde::de::{Error as _, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 
 use crate::json::Root;
 use crate::payload::FieldType;
@@ -149,7 +152,7 @@ pub struct RawSource {
     /// A shared token instead of a signature.
     pub(super) token: Option<RawToken>,
     /// Values that the preset asks for.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "each_once")]
     pub(super) parameters: BTreeMap<String, String>,
     /// The keys, any of which may have signed: for rotation.
     #[cfg_attr(feature = "schema", schemars(length(min = 1, max = 8)))]
@@ -179,6 +182,32 @@ pub struct RawSource {
     /// The status that stands for every 2xx of the upstream. Default: the preset's own, or none.
     #[cfg_attr(feature = "schema", schemars(range(min = 200, max = 299)))]
     pub(super) acknowledge_as: Option<u16>,
+}
+
+/// Reads an object whose names are free, each of them once: of two values the author may mean the other.
+fn each_once<'d, D: Deserializer<'d>>(reader: D) -> Result<BTreeMap<String, String>, D::Error> {
+    struct EachOnce;
+
+    impl<'d> Visitor<'d> for EachOnce {
+        type Value = BTreeMap<String, String>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a map")
+        }
+
+        fn visit_map<A: MapAccess<'d>>(self, mut fields: A) -> Result<Self::Value, A::Error> {
+            let mut values = BTreeMap::new();
+            while let Some(name) = fields.next_key::<String>()? {
+                if values.contains_key(&name) {
+                    return Err(A::Error::custom("duplicate field"));
+                }
+                values.insert(name, fields.next_value()?);
+            }
+            Ok(values)
+        }
+    }
+
+    reader.deserialize_map(EachOnce)
 }
 
 /// Which requests: `path` or `path_prefix`, one of the two.

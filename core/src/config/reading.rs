@@ -78,7 +78,7 @@ fn in_words(path: Path, said: &str) -> (Path, String) {
         let problem = format!("is missing, expected {}", accepted(&path, None));
         return (path, problem);
     }
-    if said.starts_with("duplicate field ") {
+    if said.starts_with("duplicate field") {
         return (path, "is there twice, expected it once".to_owned());
     }
     let expected = said.split_once(", expected ").map(|(_, expected)| expected);

@@ -9,6 +9,7 @@ use super::raw::{
     RawPublicFormat, RawPublicKey, RawSecret, RawSecretEncoding, RawSecretFormat, RawSource,
 };
 use super::variable::variable;
+use super::warnings::{LEAST_SECRET, Warnings};
 use super::{ConfigError, Environment, Path};
 #[cfg(feature = "sign")]
 use crate::scheme::keys::SigningKey;
@@ -16,6 +17,9 @@ use crate::scheme::keys::{Algorithm, Key, PublicEncoding, Token};
 
 /// The most secrets, or public keys, that a source may have.
 const MAX_SECRETS: usize = 8;
+
+/// What Supabase puts before its secrets, which are Standard Webhooks' but for that.
+const SUPABASE: &[u8] = b"v1,whsec_";
 
 /// Secrets are given with and without padding.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
@@ -67,6 +71,14 @@ impl<'s> Given<'s> {
     pub(super) fn tokens(&self) -> Result<Vec<Token>, ConfigError> {
         self.refuse_public_keys("a token")?;
         self.read_secrets(|path, bytes| {
+            if bytes.len() < LEAST_SECRET {
+                let problem = format!(
+                    "the token has {} bytes, which can be guessed, expected at least {LEAST_SECRET} \
+                     random ones",
+                    bytes.len()
+                );
+                return Err(ConfigError::new(path, problem));
+            }
             Token::new(bytes).ok_or_else(|| ConfigError::new(path, "the secret is empty"))
         })
     }
@@ -154,6 +166,21 @@ impl<'s> Given<'s> {
         Ok(secrets)
     }
 
+    /// Warns of secrets that were probably not meant to be as they are.
+    pub(super) fn warn(&self, warnings: &mut Warnings) -> Result<(), ConfigError> {
+        let path = self.path.field("secrets");
+        for (index, raw) in self.secrets.iter().enumerate() {
+            let path = path.index(index);
+            let Some((place, text)) = self.text(&path, &raw.env, &raw.value, raw.optional)? else {
+                continue;
+            };
+            if let Some((_, key)) = self.secret(&path, raw)? {
+                warnings.secret(&self.path, &place, &text, key);
+            }
+        }
+        Ok(())
+    }
+
     /// The bytes of a secret, and where they are from.
     fn secret(&self, path: &Path, raw: &RawSecret) -> Result<Option<(Path, Vec<u8>)>, ConfigError> {
         let Some((path, text)) = self.text(path, &raw.env, &raw.value, raw.optional)? else {
@@ -161,6 +188,9 @@ impl<'s> Given<'s> {
         };
         if text.is_empty() {
             return Err(ConfigError::new(&path, "the secret is empty"));
+        }
+        if text.trim_ascii().is_empty() {
+            return Err(ConfigError::new(&path, "the secret is blank"));
         }
         if text.ends_with(b"\n") || text.ends_with(b"\r") {
             return Err(ConfigError::new(&path, "the secret ends with a line break"));
@@ -173,14 +203,19 @@ impl<'s> Given<'s> {
         };
         // The senders' own libraries take secrets with and without it.
         let prefix = prefix.unwrap_or_default().as_bytes();
-        let text = text.strip_prefix(prefix).unwrap_or(&text);
+        let bare = text.strip_prefix(prefix).unwrap_or(&text);
         let key = match encoding {
-            RawSecretEncoding::Utf8 => Some(text.to_vec()),
-            RawSecretEncoding::Hex => hex::decode(text).ok(),
-            RawSecretEncoding::Base64 => BASE64.decode(text).ok(),
+            RawSecretEncoding::Utf8 => Some(bare.to_vec()),
+            RawSecretEncoding::Hex => hex::decode(bare).ok(),
+            RawSecretEncoding::Base64 => BASE64.decode(bare).ok(),
         };
         match key {
             Some(key) => Ok(Some((path, key))),
+            None if text.starts_with(SUPABASE) => Err(ConfigError::new(
+                &path,
+                "the secret begins with `v1,whsec_`, as Supabase writes it, expected \
+                 `\"prefix\": \"v1,whsec_\"` and `\"encoding\": \"base64\"` beside it",
+            )),
             None => Err(ConfigError::new(
                 &path,
                 format!("the secret is not valid {}", encoding.name()),

@@ -6,7 +6,7 @@ use super::raw::{
 };
 use super::secrets::Given;
 use super::signature::{self, Parameters};
-use super::warnings::{self, Warning};
+use super::warnings::{self, Warnings};
 use super::{ConfigError, Environment, Path, dedupe, presets, within};
 use crate::json::{Root, Selector};
 use crate::payload::{HostPattern, Requirement, UrlRule, is_host};
@@ -28,7 +28,7 @@ pub(super) fn compile(
     path: &Path,
     raw: RawSource,
     mode: Mode,
-    warnings: &mut Vec<Warning>,
+    warnings: &mut Warnings,
 ) -> Result<Source, ConfigError> {
     let name_path = path.field("name");
     let is_name_byte =
@@ -124,6 +124,7 @@ pub(super) fn compile(
             }
         }
     }
+    given.warn(warnings)?;
     #[cfg(feature = "sign")]
     let signing_keys = given.signing_keys(match &scheme.proof {
         Proof::Signature(rule) => Some(rule.algorithm),

@@ -7,6 +7,9 @@ use super::error::Path;
 use crate::policy::{Dedupe, KeyPart, PathRule, Source, Unmatched};
 use crate::scheme::IdAt;
 
+/// The shortest secret, in bytes, that nobody guesses.
+pub(super) const LEAST_SECRET: usize = 16;
+
 /// Something in a configuration that is accepted and probably a mistake. Never shows a secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Warning {
@@ -16,7 +19,7 @@ pub struct Warning {
 
 impl Warning {
     #[cold]
-    pub(super) fn new(path: &Path, problem: impl Into<Box<str>>) -> Self {
+    fn new(path: &Path, problem: impl Into<Box<str>>) -> Self {
         Self {
             path: path.0.as_str().into(),
             problem: problem.into(),
@@ -36,13 +39,58 @@ impl fmt::Display for Warning {
     }
 }
 
+/// What was found so far.
+#[derive(Default)]
+pub(super) struct Warnings {
+    pub(super) list: Vec<Warning>,
+    /// The secrets of the sources so far, for as long as the configuration is being read.
+    secrets: Vec<(Path, Vec<u8>)>,
+}
+
+impl Warnings {
+    fn add(&mut self, path: &Path, problem: impl Into<Box<str>>) {
+        self.list.push(Warning::new(path, problem));
+    }
+
+    /// Warns of a secret that was probably not meant to be as it is: `text` as it was given at `path`,
+    /// `key` as it is used by the source at `source`.
+    pub(super) fn secret(&mut self, source: &Path, path: &Path, text: &[u8], key: Vec<u8>) {
+        let is_stray = |byte: Option<&u8>| {
+            byte.is_some_and(|byte| byte.is_ascii_whitespace() || b"\"'`".contains(byte))
+        };
+        if is_stray(text.first()) || is_stray(text.last()) {
+            self.add(
+                path,
+                "the secret begins or ends with white space or a quote, which is part of it as it is: \
+                 expected the bare secret",
+            );
+        }
+        if key.len() < LEAST_SECRET {
+            let problem = format!(
+                "the secret has {} bytes, which can be guessed from one captured callback: expected at \
+                 least {LEAST_SECRET} random ones",
+                key.len()
+            );
+            self.add(path, problem);
+        }
+        let other = self
+            .secrets
+            .iter()
+            .find(|(other, known)| other.0 != source.0 && *known == key);
+        if let Some((other, _)) = other {
+            let problem = format!(
+                "is a secret of {} as well: who can send for one of them can send for both; expected \
+                 secrets of its own",
+                other.0
+            );
+            self.add(path, problem);
+        }
+        self.secrets.push((source.clone(), key));
+    }
+}
+
 /// Warns of paths that are matched exactly while everything else passes.
-pub(super) fn unmatched(
-    path: &Path,
-    rule: Unmatched,
-    sources: &[Source],
-    warnings: &mut Vec<Warning>,
-) {
+pub(super) fn unmatched(path: &Path, rule: Unmatched, sources: &[Source], warnings: &mut Warnings) {
     let is_exact = |source: &Source| matches!(source.route.path, PathRule::Exact(_));
     if rule == Unmatched::Pass
         && let Some(index) = sources.iter().position(is_exact)
@@ -52,12 +100,12 @@ pub(super) fn unmatched(
              of it that it knows, but not another path that the application's own rules lead to \
              the same handler; expected `reject`, or `match.path_prefix`"
         );
-        warnings.push(Warning::new(path, problem));
+        warnings.add(path, problem);
     }
 }
 
 /// Warns of a key that leaves out the message id: different events may look like one.
-pub(super) fn key(path: &Path, dedupe: &Dedupe, id: &IdAt, warnings: &mut Vec<Warning>) {
+pub(super) fn key(path: &Path, dedupe: &Dedupe, id: &IdAt, warnings: &mut Warnings) {
     let has = |part: KeyPart| dedupe.key.contains(&part);
     let is_whole = match id {
         // The body stands for an id that nobody gives: the key is what names the event.
@@ -71,5 +119,5 @@ pub(super) fn key(path: &Path, dedupe: &Dedupe, id: &IdAt, warnings: &mut Vec<Wa
     let problem = "does not hold the message id: of two events that agree in the rest, the second is \
                    answered as a duplicate and never delivered; expected every place of the id among \
                    its parts";
-    warnings.push(Warning::new(path, problem));
+    warnings.add(path, problem);
 }

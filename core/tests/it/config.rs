@@ -251,6 +251,15 @@ fn secrets() {
         "sources[0].secrets[0].env: the secret is empty",
     );
     refused(
+        source("secrets", json!([{ "value": " \t\n" }])),
+        "sources[0].secrets[0].value: the secret is blank",
+    );
+    refused(
+        source("secrets", json!([{ "env": "hunter2hunter2" }])),
+        "sources[0].secrets[0].env: names a variable that is not set (not shown, as it may be a secret), \
+         expected the name of an environment variable, such as `SUNO_WEBHOOK_KEY`",
+    );
+    refused(
         source("secrets", json!([{ "env": "BREAK" }])),
         "sources[0].secrets[0].env: the secret ends with a line break",
     );
@@ -302,6 +311,53 @@ fn secrets() {
         "secrets",
         json!([{ "value": "00fF", "encoding": "hex" }]),
     ));
+}
+
+#[test]
+fn secrets_as_supabase_writes_them() {
+    let secret = |secret: Value| {
+        move |c: &mut Value| {
+            c["sources"][0]["preset"] = json!("standard-webhooks");
+            c["sources"][0]["secrets"] = json!([secret]);
+        }
+    };
+    let text = "v1,whsec_AAECAwQFBgcICQoLDA0ODw==";
+    refused(
+        secret(json!({ "value": text })),
+        "sources[0].secrets[0].value: the secret begins with `v1,whsec_`, as Supabase writes it, \
+         expected `\"prefix\": \"v1,whsec_\"` and `\"encoding\": \"base64\"` beside it",
+    );
+    accepted(secret(
+        json!({ "value": text, "prefix": "v1,whsec_", "encoding": "base64" }),
+    ));
+}
+
+#[test]
+fn tokens_that_can_be_guessed() {
+    let token = |token: &'static str| {
+        move |c: &mut Value| {
+            let source = c["sources"][0].as_object_mut().unwrap();
+            source.remove("preset");
+            source.insert("token".into(), json!({ "header": "x-token" }));
+            source.insert("secrets".into(), json!([{ "value": token }]));
+        }
+    };
+    refused(
+        token("hunter2hunter2!"),
+        "sources[0].secrets[0].value: the token has 15 bytes, which can be guessed, expected at least \
+         16 random ones",
+    );
+    accepted(token("hunter2hunter2!!"));
+}
+
+#[test]
+fn a_parameter_has_one_value() {
+    let text = r#"{ "sources": [{ "name": "a", "match": { "path": "/a" }, "preset": "square",
+        "parameters": { "notification_url": "https://a", "notification_url": "https://b" },
+        "secrets": [{ "value": "0123456789abcdef" }] }] }"#;
+    let error = config::parse(text.as_bytes(), &|_| None).unwrap_err();
+    let expected = "sources[0].parameters.notification_url: is there twice, expected it once";
+    assert_eq!(error.to_string(), expected);
 }
 
 #[test]

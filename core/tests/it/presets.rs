@@ -367,7 +367,8 @@ proptest! {
             };
             // A token is text that a header can hold.
             let is_token = matches!(preset(&name).sources[0].scheme.proof, Proof::Token(_));
-            let key = if is_token { id.as_bytes() } else { &key[..] };
+            let token = format!("{id:0>16}");
+            let key = if is_token { token.as_bytes() } else { &key[..] };
             let request = genuine(&with(key), &body, now);
             let mut host = Host::new(with(key));
             let places = covered(&host.policy, &request, &id);
@@ -707,7 +708,8 @@ fn a_token_stands_for_a_signature() {
         move || {
             configured("sunoapi-token", |source| {
                 source["token"] = token.clone();
-                source["secrets"] = json!([{ "value": "current" }, { "value": "previous" }]);
+                source["secrets"] =
+                    json!([{ "value": "current-token-16" }, { "value": "previous-token-1" }]);
             })
         }
     };
@@ -715,23 +717,31 @@ fn a_token_stands_for_a_signature() {
     let plain = Request::unsigned(&text).with(":path", PATH);
     let header = at(json!({ "header": "X-Token" }));
     for (request, code) in [
-        (plain.clone().and("x-token", "current"), Code::Forwarded),
-        (plain.clone().and("x-token", "previous"), Code::Forwarded),
+        (
+            plain.clone().and("x-token", "current-token-16"),
+            Code::Forwarded,
+        ),
+        (
+            plain.clone().and("x-token", "previous-token-1"),
+            Code::Forwarded,
+        ),
         (plain.clone(), Code::SignatureMissing),
         (plain.clone().and("x-token", ""), Code::SignatureMalformed),
         (
-            plain.clone().and("x-token", "curren"),
-            Code::SignatureMismatch,
-        ),
-        (
-            plain.clone().and("x-token", "currentprevious"),
+            plain.clone().and("x-token", "current-token-1"),
             Code::SignatureMismatch,
         ),
         (
             plain
                 .clone()
-                .and("x-token", "current")
-                .and("x-token", "current"),
+                .and("x-token", "current-token-16previous-token-1"),
+            Code::SignatureMismatch,
+        ),
+        (
+            plain
+                .clone()
+                .and("x-token", "current-token-16")
+                .and("x-token", "current-token-16"),
             Code::SignatureAmbiguous,
         ),
     ] {
@@ -740,17 +750,29 @@ fn a_token_stands_for_a_signature() {
     let query = at(json!({ "query": "token" }));
     let segment = at(json!({ "path_segment": true }));
     for (policy, target, code) in [
-        (query(), "/callbacks?token=current", Code::Forwarded),
-        (query(), "/callbacks?a=b&token=previous", Code::Forwarded),
+        (
+            query(),
+            "/callbacks?token=current-token-16",
+            Code::Forwarded,
+        ),
+        (
+            query(),
+            "/callbacks?a=b&token=previous-token-1",
+            Code::Forwarded,
+        ),
         (query(), "/callbacks", Code::SignatureMissing),
         (query(), "/callbacks?token=x", Code::SignatureMismatch),
         (
             query(),
-            "/callbacks?token=current&token=current",
+            "/callbacks?token=current-token-16&token=current-token-16",
             Code::SignatureAmbiguous,
         ),
-        (segment(), "/callbacks/current", Code::Forwarded),
-        (segment(), "/callbacks/a/previous?b", Code::Forwarded),
+        (segment(), "/callbacks/current-token-16", Code::Forwarded),
+        (
+            segment(),
+            "/callbacks/a/previous-token-1?b",
+            Code::Forwarded,
+        ),
         (segment(), "/callbacks", Code::SignatureMissing),
         (segment(), "/callbacks/x", Code::SignatureMismatch),
     ] {
@@ -761,7 +783,7 @@ fn a_token_stands_for_a_signature() {
     let (_, seen) = host.send(&plain.clone().body("no json").and("x-token", "x"), NOW);
     assert_eq!(seen.code(), Some(Code::SignatureMismatch));
     // The rest is as for a signed callback of the same sender.
-    let request = plain.and("x-token", "current");
+    let request = plain.and("x-token", "current-token-16");
     check_after(header(), &request, &request, Code::Duplicate);
     check(
         header(),

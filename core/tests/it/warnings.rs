@@ -99,3 +99,60 @@ fn refusals_per_second_have_a_limit() {
     let problem = "log.refusals_per_second: 1001 is out of range, expected 0 to 1000";
     assert_eq!(limit(json!(1001)), Err(problem.to_owned()));
 }
+
+fn secrets(secrets: Value) -> impl FnOnce(&mut Value) {
+    move |c| c["sources"][0]["secrets"] = secrets
+}
+
+#[test]
+fn secrets_that_were_pasted_with_something_around_them() {
+    let expected = "sources[0].secrets[0].value: the secret begins or ends with white space or a quote, \
+                    which is part of it as it is: expected the bare secret";
+    for text in [
+        " 0123456789abcdef",
+        "0123456789abcdef\t",
+        "\"0123456789abcdef\"",
+        "0123456789abcdef'",
+        "`0123456789abcdef",
+    ] {
+        assert_eq!(
+            warned(secrets(json!([{ "value": text }]))),
+            [expected],
+            "{text}"
+        );
+    }
+    assert!(warned(secrets(json!([{ "value": "0123456789 \"abcdef" }]))).is_empty());
+}
+
+#[test]
+fn secrets_that_can_be_guessed() {
+    let expected = "sources[0].secrets[1].value: the secret has 15 bytes, which can be guessed from one \
+                    captured callback: expected at least 16 random ones";
+    let short = json!([{ "value": "0123456789abcdef" }, { "value": "0123456789abcde" }]);
+    assert_eq!(warned(secrets(short)), [expected]);
+    // What counts is what the sender signs with.
+    let hex = json!([{ "value": "00112233445566778899aabbccddeeff", "encoding": "hex" }]);
+    assert!(warned(secrets(hex)).is_empty());
+}
+
+#[test]
+fn one_secret_for_two_sources() {
+    let two = |second: Value| {
+        move |c: &mut Value| {
+            let mut other = c["sources"][0].clone();
+            other["name"] = json!("other");
+            other["match"] = json!({ "path": "/other" });
+            other["secrets"] = second;
+            c["sources"].as_array_mut().unwrap().push(other);
+        }
+    };
+    let same = json!([{ "value": "0123456789abcdef0" }, { "value": crate::support::SECRET }]);
+    let expected = "sources[1].secrets[1].value: is a secret of sources[0] as well: who can send for one \
+                    of them can send for both; expected secrets of its own";
+    assert_eq!(warned(two(same)), [expected]);
+    let twice = json!([{ "value": "0123456789abcdef0" }, { "value": "0123456789abcdef0" }]);
+    assert!(
+        warned(two(twice)).is_empty(),
+        "twice in one source is a rotation that is over"
+    );
+}
