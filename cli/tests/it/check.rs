@@ -323,7 +323,7 @@ spec:
 fn a_variable_that_the_file_itself_sets_counts_as_set() {
     let envoy = envoy_yaml(&[(
         "host_env_keys: [SUNO_WEBHOOK_KEY,",
-        "key_values: { SUNO_WEBHOOK_KEY: \"in-the-file\" }\n                            host_env_keys: [",
+        "key_values: { SUNO_WEBHOOK_KEY: \"in-the-file-itself\" }\n                            host_env_keys: [",
     )]);
     let envoy = file("envoy.yaml", &envoy);
     let run = run_with(&["check", "--strict", &envoy.path], &[], "");
