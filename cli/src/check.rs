@@ -43,7 +43,12 @@ pub(crate) struct CheckArgs {
 
 /// Stands for the secret in `variable` that is not there: valid as UTF-8, base64 and hex, and another
 /// one for each variable.
-fn assumed(variable: &str) -> Vec<u8> {
+fn assumed(configuration: &str, variable: &str) -> Vec<u8> {
+    let configuration: Value = serde_json::from_str(configuration).unwrap_or_default();
+    let store = configuration.pointer("/store/token_env");
+    if store.and_then(Value::as_str) == Some(variable) {
+        return b"user:password".to_vec();
+    }
     let mut hasher = DefaultHasher::new();
     variable.hash(&mut hasher);
     format!("{:032x}", hasher.finish()).into_bytes()
@@ -112,7 +117,7 @@ fn judge(args: &CheckArgs, found: &Found<'_>) -> Result<Policy, String> {
         in_file
             .map(|(_, value)| value.clone().into_bytes())
             .or_else(|| std::env::var_os(variable).map(std::ffi::OsString::into_encoded_bytes))
-            .or_else(|| args.assume_env.then(|| assumed(variable)))
+            .or_else(|| args.assume_env.then(|| assumed(&found.text, variable)))
     };
     config::parse(found.text.as_bytes(), &environment).map_err(|error| error.to_string())
 }
@@ -163,10 +168,17 @@ fn describe(policy: &Policy, found: &Found<'_>) -> String {
         let secrets = secrets.into_iter().flatten();
         let secrets: Vec<String> = secrets.map(|raw| secret(raw, &given)).collect();
         let _ = writeln!(text, "    secrets: {}", secrets.join(", "));
+        let time = match source.scheme.timestamp() {
+            Some(_) => format!(
+                "timestamp up to {} s old or {} s ahead",
+                source.tolerance.past, source.tolerance.future
+            ),
+            None => "the time is not signed".to_owned(),
+        };
         let _ = writeln!(
             text,
-            "    timestamp up to {} s old or {} s ahead, body up to {} bytes",
-            source.tolerance.past, source.tolerance.future, source.max_body_bytes
+            "    {time}, body up to {} bytes",
+            source.max_body_bytes
         );
         let dedupe = &source.dedupe;
         let in_flight = match dedupe.in_flight {

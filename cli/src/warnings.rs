@@ -2,7 +2,8 @@
 
 use std::fmt;
 
-use callback_guard_core::policy::{HoldHeaders, PathRule, Policy};
+use callback_guard_core::policy::{HoldHeaders, InFlight, PathRule, Policy, Source, Unmatched};
+use callback_guard_core::scheme::{Form, Proof};
 use serde_json::Value;
 
 use crate::envoy::{Found, Shape, Step, field, join};
@@ -25,6 +26,14 @@ impl fmt::Display for Warning {
 const DEFAULT_BUFFER: u64 = 1 << 20;
 /// Envoy's default for the timeout of a route, in seconds.
 const DEFAULT_TIMEOUT: f64 = 15.0;
+/// Envoy's default for `max_headers_count`.
+const DEFAULT_HEADERS: u64 = 100;
+/// How many signatures a request can have where each has a header of its own: DocuSign's keys.
+const NUMBERED_SIGNATURES: u64 = 100;
+/// How many headers a request has beside them, with those that proxies add.
+const OTHER_HEADERS: u64 = 20;
+/// Envoy's default for `stream_idle_timeout`, in seconds.
+const DEFAULT_IDLE: f64 = 300.0;
 
 /// What is amiss around a configuration that the filter accepts as `policy`.
 pub(crate) fn around(found: &Found<'_>, policy: &Policy) -> Vec<Warning> {
@@ -43,7 +52,10 @@ pub(crate) fn around(found: &Found<'_>, policy: &Policy) -> Vec<Warning> {
     }
     warnings.filters();
     warnings.limits();
+    warnings.headers();
+    warnings.paths();
     warnings.routes();
+    warnings.idle();
     warnings.cluster();
     warnings.list
 }
@@ -216,6 +228,141 @@ impl<'f> Warnings<'_, 'f> {
                 self.limit(join(&manager.path, path), window);
             }
         }
+    }
+
+    /// A limit on headers that keeps out a sender with a header for each signature.
+    fn headers(&mut self) {
+        let is_numbered = |source: &Source| match &source.scheme.proof {
+            Proof::Signature(rule) => rule.value.form == Form::Numbered,
+            Proof::Token(_) => false,
+        };
+        let needed = NUMBERED_SIGNATURES.saturating_add(OTHER_HEADERS);
+        let (Some(manager), Some(source)) = (
+            self.manager(),
+            self.policy
+                .sources
+                .iter()
+                .find(|source| is_numbered(source)),
+        ) else {
+            return;
+        };
+        let given = field(manager.value, "common_http_protocol_options")
+            .and_then(|options| field(options, "max_headers_count"))
+            .and_then(number);
+        let most = given.unwrap_or(DEFAULT_HEADERS);
+        if most < needed {
+            self.add(
+                join(
+                    &manager.path,
+                    "common_http_protocol_options.max_headers_count",
+                ),
+                format!(
+                    "is {most}, and a callback to {} can have {NUMBERED_SIGNATURES} headers with \
+                     signatures: Envoy answers 431",
+                    source.name
+                ),
+                "raise it to 120 or more",
+            );
+        }
+    }
+
+    /// Paths that reach the guard as they were written, where what it does not know passes.
+    fn paths(&mut self) {
+        let Some(manager) = self.manager() else {
+            return;
+        };
+        if self.policy.unmatched != Unmatched::Pass {
+            return;
+        }
+        for name in ["normalize_path", "merge_slashes"] {
+            if field(manager.value, name) != Some(&Value::Bool(true)) {
+                self.add(
+                    join(&manager.path, name),
+                    "is not true, and `unmatched` is `pass`: a near miss of a guarded path reaches the \
+                     guard as it was written",
+                    "set it to true",
+                );
+            }
+        }
+        let name = "path_with_escaped_slashes_action";
+        let action = field(manager.value, name).and_then(Value::as_str);
+        let is_strict = matches!(
+            action,
+            Some("REJECT_REQUEST" | "UNESCAPE_AND_REDIRECT" | "UNESCAPE_AND_FORWARD")
+        );
+        if !is_strict {
+            self.add(
+                join(&manager.path, name),
+                "keeps escaped slashes, and `unmatched` is `pass`: a near miss of a guarded path \
+                 reaches the guard as it was written",
+                "set it to REJECT_REQUEST",
+            );
+        }
+    }
+
+    /// An idle timeout that ends a request while the guard has it wait, or the application works.
+    fn idle(&mut self) {
+        let Some(manager) = self.manager() else {
+            return;
+        };
+        let idle = match field(manager.value, "stream_idle_timeout") {
+            None => DEFAULT_IDLE,
+            Some(given) => match seconds(given) {
+                Some(0.0) | None => return,
+                Some(idle) => idle,
+            },
+        };
+        let waits = self
+            .policy
+            .sources
+            .iter()
+            .map(|source| match source.dedupe.in_flight {
+                InFlight::Reject => 0,
+                InFlight::Wait { seconds } => seconds,
+            });
+        let wait = waits.max().unwrap_or(0);
+        let wait = f64::from(u32::try_from(wait).unwrap_or(u32::MAX));
+        let work = self.longest_timeout();
+        // A route that takes longer than a claim lives is warned of as that.
+        let leases = self
+            .policy
+            .sources
+            .iter()
+            .map(|source| source.dedupe.lease_seconds);
+        let lease = f64::from(u32::try_from(leases.min().unwrap_or(0)).unwrap_or(u32::MAX));
+        if work < lease && idle <= wait + work {
+            self.add(
+                join(&manager.path, "stream_idle_timeout"),
+                format!(
+                    "is {idle} s, and a request can wait {wait} s (dedupe.wait_seconds) and then be \
+                     worked on for {work} s (the route's timeout): Envoy ends it before"
+                ),
+                "keep it above both together",
+            );
+        }
+    }
+
+    /// The longest timeout of a route of callbacks, in seconds.
+    fn longest_timeout(&self) -> f64 {
+        let manager = self.manager();
+        let hosts = manager
+            .as_ref()
+            .and_then(|manager| field(manager.value, "route_config"))
+            .and_then(|config| field(config, "virtual_hosts"))
+            .and_then(Value::as_array);
+        let routes = hosts
+            .into_iter()
+            .flatten()
+            .filter_map(|host| field(host, "routes")?.as_array())
+            .flatten()
+            .filter(|route| self.serves(route))
+            .filter_map(|route| field(route, "route"));
+        routes
+            .map(|action| match field(action, "timeout") {
+                None => DEFAULT_TIMEOUT,
+                Some(given) => seconds(given).unwrap_or(0.0),
+            })
+            .fold(0.0, f64::max)
     }
 
     fn limit(&mut self, path: String, limit: u64) {

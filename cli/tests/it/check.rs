@@ -170,7 +170,7 @@ fn what_makes_a_good_filter_unsafe_is_warned_of() {
         &[("timeout: 15s\n", "timeout: 30s\n")],
         &["routes[0].route.timeout: is 30 s, and lease_seconds is 30"],
     );
-    warns(&[("timeout: 15s\n", "timeout: 29.9s\n")], &[]);
+    warns(&[("timeout: 15s\n", "timeout: 19.9s\n")], &[]);
     warns(
         &[("timeout: 15s\n", "timeout: 0s\n")],
         &["routes[0].route.timeout: is 0, which is no limit"],
@@ -381,4 +381,100 @@ fn a_remote_store_needs_its_cluster() {
         "{}",
         run.out
     );
+}
+
+#[test]
+fn limits_that_keep_out_what_a_preset_promises_are_warned_of() {
+    let preset = "\"preset\": \"suno\"";
+    let docusign = (preset, "\"preset\": \"docusign\"");
+    warns(&[docusign], &[]);
+    warns(
+        &[
+            docusign,
+            ("max_headers_count: 128", "max_headers_count: 64"),
+        ],
+        &[
+            "common_http_protocol_options.max_headers_count: is 64, and a callback to suno can have 100",
+        ],
+    );
+    warns(
+        &[("stream_idle_timeout: 30s", "stream_idle_timeout: 25s")],
+        &[
+            "stream_idle_timeout: is 25 s, and a request can wait 10 s (dedupe.wait_seconds) and then be \
+           worked on for 15 s",
+        ],
+    );
+}
+
+#[test]
+fn near_misses_that_reach_the_guard_as_they_were_written_are_warned_of() {
+    let pass = ("\"sources\": [", "\"unmatched\": \"pass\", \"sources\": [");
+    let prefix = (
+        "\"path\": \"/callbacks/suno\"",
+        "\"path_prefix\": \"/callbacks\"",
+    );
+    let normal = ("normalize_path: true", "normalize_path: false");
+    let slashes = ("merge_slashes: true", "merge_slashes: false");
+    let escaped = (
+        "path_with_escaped_slashes_action: REJECT_REQUEST",
+        "path_with_escaped_slashes_action: KEEP_UNCHANGED",
+    );
+    warns(
+        &[pass],
+        &[
+            "unmatched: is `pass`, and sources[0] matches one exact path: the guard refuses each near miss",
+        ],
+    );
+    warns(&[pass, prefix], &[]);
+    warns(
+        &[pass, prefix, normal, slashes, escaped],
+        &[
+            "normalize_path: is not true, and `unmatched` is `pass`: a near miss",
+            "merge_slashes: is not true",
+            "path_with_escaped_slashes_action: keeps escaped slashes",
+        ],
+    );
+    // Where nothing passes, nothing is missed.
+    warns(&[normal, slashes, escaped], &[]);
+}
+
+#[test]
+fn a_scheme_without_a_signed_time_is_not_said_to_have_one() {
+    let guard = GUARD.replace("\"suno\",\n", "\"github\",\n");
+    let guard = file("guard.json", &guard);
+    let run = run(&["check", &guard.path]);
+    assert_eq!(run.code, 0, "{}", run.err);
+    assert!(
+        run.out.contains("the time is not signed, body up to"),
+        "{}",
+        run.out
+    );
+    assert!(!run.out.contains("s old"), "{}", run.out);
+}
+
+/// Every file of the repository that holds a configuration is one that the filter accepts, and nothing
+/// in it is warned of.
+#[test]
+fn every_file_of_the_repository_is_in_order() {
+    let files = std::process::Command::new("git")
+        .args(["ls-files", "*.yaml", "*.yml", "*.json"])
+        .current_dir(repository())
+        .output()
+        .unwrap();
+    let mut checked = Vec::new();
+    for name in String::from_utf8(files.stdout).unwrap().lines() {
+        let bytes = std::fs::read(repository().join(name)).unwrap();
+        let text = String::from_utf8_lossy(&bytes);
+        let is_data = ["tests/", "cli/tests/", "core/", "fuzz/", "docs/"];
+        if !text.contains("sources") || is_data.iter().any(|start| name.starts_with(start)) {
+            continue;
+        }
+        let run = run_with(&["check", "--strict", "--assume-env", name], &[], "");
+        if run.err.contains("holds no configuration of the guard") {
+            continue;
+        }
+        assert_eq!((run.code, run.err.as_str()), (0, ""), "{name}");
+        checked.push(name.to_owned());
+    }
+    assert!(checked.len() >= 5, "{checked:?}");
 }
