@@ -257,6 +257,14 @@ impl PathRule {
         }
     }
 
+    /// The path itself.
+    #[must_use]
+    pub fn text(&self) -> &str {
+        match self {
+            PathRule::Exact(path) | PathRule::Prefix(path) => path,
+        }
+    }
+
     /// An exact path is more specific than any prefix, a longer prefix than a shorter one.
     fn specificity(&self) -> (bool, usize) {
         match self {
@@ -301,7 +309,31 @@ impl Route {
     }
 }
 
+impl Source {
+    /// Path and query that may go on from here, if they are not those of `head`: they held a token,
+    /// which neither the upstream nor the access log may see, whatever becomes of the request.
+    #[must_use]
+    pub fn clean_target(&self, head: &RequestHead<'_>) -> Option<Vec<u8>> {
+        match &self.scheme.proof {
+            Proof::Token(rule) => rule.clean(head, self.route.path.text()),
+            Proof::Signature(_) => None,
+        }
+    }
+}
+
 impl Policy {
+    /// What stands in the access log for the target of a request that is refused and belongs to no
+    /// source, if that is not its own: where a sender has a token in its path, a path that was
+    /// misspelt holds it as well.
+    #[must_use]
+    pub fn hidden_target(&self) -> Option<Vec<u8>> {
+        let hides = |source: &Source| match &source.scheme.proof {
+            Proof::Token(rule) => matches!(rule.at, TokenAt::PathSegment { .. }),
+            Proof::Signature(_) => false,
+        };
+        self.sources.iter().any(hides).then(|| b"/".to_vec())
+    }
+
     /// Whether a source of it needs [`Policy::host_verify`].
     #[must_use]
     pub fn needs_host_verify(&self) -> bool {

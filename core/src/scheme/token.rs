@@ -88,6 +88,26 @@ impl TokenRule {
         self.compare(token.as_ref())
     }
 
+    /// The target of `head` without tokens, genuine or not; nothing where it holds none. `path` is that
+    /// of the source.
+    ///
+    /// Where the token belongs at the end of the path, and something else is there, the token may be
+    /// anywhere: then nothing is left but `path`.
+    #[must_use]
+    pub fn clean(&self, head: &RequestHead<'_>, path: &str) -> Option<Vec<u8>> {
+        let clean = self.at.clean(head.target());
+        if !matches!(self.at, TokenAt::PathSegment { .. }) || head.target() == path.as_bytes() {
+            return clean;
+        }
+        let is_token =
+            |segment| percent_decode(segment).is_some_and(|one| self.compare(&one).is_ok());
+        let is_left = |target: &Vec<u8>| target.split(|byte| b"/?".contains(byte)).any(is_token);
+        match clean.filter(|target| !is_left(target)) {
+            Some(target) if self.check(head).is_ok() => Some(target),
+            _ => Some(path.as_bytes().to_vec()),
+        }
+    }
+
     fn compare(&self, token: &[u8]) -> Result<TokenProof, Rejection> {
         if token.is_empty() {
             return Err(Rejection::new(Code::SignatureMalformed));
@@ -133,8 +153,7 @@ impl TokenAt {
     }
 
     /// `target` (path and query) without its tokens, genuine or not; nothing where it holds none.
-    #[must_use]
-    pub fn clean(&self, target: &[u8]) -> Option<Vec<u8>> {
+    fn clean(&self, target: &[u8]) -> Option<Vec<u8>> {
         let (path, query) = split_target(target);
         match self {
             TokenAt::Basic | TokenAt::Header(_) | TokenAt::Pointer(_) => None,
@@ -331,6 +350,34 @@ mod tests {
             let rule = TokenRule { at, tokens };
             assert!(rule.check(&head).is_ok(), "{full}");
             assert_eq!(rule.at.clean(full.as_bytes()).unwrap(), clean.as_bytes());
+            assert_eq!(rule.clean(&head, "/a").unwrap(), clean.as_bytes());
+        }
+    }
+
+    #[test]
+    fn a_token_that_is_not_where_it_belongs_is_not_left_in_the_path() {
+        let rule = TokenRule {
+            at: TokenAt::PathSegment { below: 2 },
+            tokens: vec![Token::new(b"to/ken").unwrap()],
+        };
+        for (target, expected) in [
+            ("/a/to%2Fken", Some("/a")),
+            ("/a/b/to%2fken?c=d", Some("/a/b?c=d")),
+            ("/a", None),
+            ("/a/to%2Fken/", Some("/a")),
+            ("/a/to%2Fken/x?c=d", Some("/a")),
+            ("/a/to%2Fken/to%2Fken", Some("/a")),
+            ("/a/x", Some("/a")),
+            ("/a/%zz", Some("/a")),
+            // Near misses.
+            ("/A/to%2Fken", Some("/a")),
+            ("//a/to%2Fken/x", Some("/a")),
+            ("/%2561%2Fto%2Fken", Some("/a")),
+        ] {
+            let pairs: &[(&[u8], &[u8])] = &[(b":path", target.as_bytes())];
+            let clean = rule.clean(&RequestHead::new(pairs), "/a");
+            let clean = clean.as_deref().map(String::from_utf8_lossy);
+            assert_eq!(clean.as_deref(), expected, "{target}");
         }
     }
 
