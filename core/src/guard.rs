@@ -29,7 +29,6 @@ use crate::policy::{
 use crate::reply::Answer;
 use crate::report::Report;
 use crate::request::RequestHead;
-use crate::scheme::Proof;
 use crate::store::bucket::{Fingerprint, OwnerToken};
 use crate::store::{ClaimAnswer, ClaimRequest, Settlement};
 use crate::time::UnixMillis;
@@ -227,9 +226,9 @@ impl Guard {
     /// log may see that, whatever becomes of the request.
     #[must_use]
     pub fn clean_target(&self, head: &RequestHead<'_>) -> Option<Vec<u8>> {
-        match &self.report.source.as_ref()?.scheme.proof {
-            Proof::Token(rule) => rule.at.clean(head.target()),
-            Proof::Signature(_) => None,
+        match &self.report.source {
+            Some(source) => source.clean_target(head),
+            None => self.policy.hidden_target(),
         }
     }
 

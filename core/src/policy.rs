@@ -15,6 +15,7 @@ use crate::request::RequestHead;
 use crate::scheme::keys::HostVerify;
 #[cfg(feature = "sign")]
 use crate::scheme::keys::SigningKey;
+use crate::scheme::token::TokenAt;
 use crate::scheme::{Proof, Scheme, Tolerance};
 use crate::store::redis::{OnError, Remote};
 
@@ -257,14 +258,6 @@ impl PathRule {
         }
     }
 
-    /// The path itself.
-    #[must_use]
-    pub fn text(&self) -> &str {
-        match self {
-            PathRule::Exact(path) | PathRule::Prefix(path) => path,
-        }
-    }
-
     /// An exact path is more specific than any prefix, a longer prefix than a shorter one.
     fn specificity(&self) -> (bool, usize) {
         match self {
@@ -327,7 +320,7 @@ impl Policy {
     /// misspelt holds it as well.
     #[must_use]
     pub fn hidden_target(&self) -> Option<Vec<u8>> {
-        let hides = |source: &Source| match &source.scheme.proof {
+        let hides = |source: &Arc<Source>| match &source.scheme.proof {
             Proof::Token(rule) => matches!(rule.at, TokenAt::PathSegment { .. }),
             Proof::Signature(_) => false,
         };
