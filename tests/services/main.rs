@@ -19,6 +19,7 @@
 mod applications;
 mod deploy;
 mod docker;
+mod inbox;
 mod inspector;
 mod redis;
 mod senders;

@@ -11,8 +11,11 @@
 
 mod accept;
 mod commands;
+mod crashes;
 mod deliver;
 mod model;
 mod rules;
 mod start;
 mod support;
+#[path = "../trial/mod.rs"]
+mod trial;

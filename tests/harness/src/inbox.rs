@@ -382,7 +382,7 @@ impl Postgres {
         ])
         .arg("--pgdata")
         .arg(&data)
-        .current_dir(&data);
+        .current_dir(directory.path());
         child::run(init, &|_| {}).context("cannot make a PostgreSQL cluster")?;
         let mut postgres = Self {
             programs,

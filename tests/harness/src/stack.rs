@@ -20,9 +20,13 @@ pub const SECRET_VARIABLE: &str = "SUNO_WEBHOOK_KEY";
 /// The secret, unless a test sets another.
 pub const SECRET: &str = "test-webhook-hmac-key";
 
+/// Starts something between Envoy and the upstream at the given address; returns its own.
+type Between<'a> = Box<dyn FnOnce(SocketAddr) -> Result<SocketAddr> + 'a>;
+
 /// What is to be started: the repository's `envoy.yaml`, but for what is said here.
 #[must_use]
 pub struct Setup<'a> {
+    between: Option<Between<'a>>,
     render: Render,
     options: Options,
     progress: &'a dyn Fn(&str),
@@ -32,6 +36,7 @@ impl<'a> Setup<'a> {
     /// The repository's `envoy.yaml` with [`SECRET`], on free ports, with two workers.
     pub fn new() -> Self {
         Self {
+            between: None,
             render: Render::repository().on_free_ports(),
             options: Options::default(),
             progress: &|_| {},
@@ -93,6 +98,13 @@ impl<'a> Setup<'a> {
         self
     }
 
+    /// Puts something between Envoy and the upstream: `start` gets the upstream's address and
+    /// returns where Envoy shall send to.
+    pub fn between(mut self, start: impl FnOnce(SocketAddr) -> Result<SocketAddr> + 'a) -> Self {
+        self.between = Some(Box::new(start));
+        self
+    }
+
     /// Starts both.
     ///
     /// # Errors
@@ -101,7 +113,11 @@ impl<'a> Setup<'a> {
     pub fn start(self) -> Result<Stack> {
         let binary = envoy_binary::find(self.progress)?;
         let upstream = Upstream::start()?;
-        let render = with_module(self.render, self.progress)?.upstream(upstream.address());
+        let behind = match self.between {
+            Some(start) => start(upstream.address())?,
+            None => upstream.address(),
+        };
+        let render = with_module(self.render, self.progress)?.upstream(behind);
         let envoy = Envoy::start(&binary, &render, &self.options)?;
         Ok(Stack {
             envoy,

@@ -1,0 +1,6 @@
+//! The inbox on PostgreSQL: one, two and four of them on one database.
+
+mod postgres;
+#[path = "../../../inbox/tests/trial/mod.rs"]
+mod trial;
+mod trials;
