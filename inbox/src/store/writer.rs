@@ -198,8 +198,22 @@ async fn write(store: Store, receiver: Arc<Mutex<mpsc::Receiver<Operation>>>) {
                 }
             }
             // Nobody is answered: each finds that its reply was dropped.
-            Err(error) => tracing::error!(%error, "the store has not written"),
+            Err(error) => {
+                tracing::error!(%error, "the store has not written");
+                make_room(&store).await;
+            }
         }
+    }
+}
+
+/// After a write that failed, as on a full disk: moves what the write-ahead log of SQLite holds to
+/// the places in the file that purged events have left, and empties the log.
+async fn make_room(store: &Store) {
+    if store.dialect == Dialect::Sqlite {
+        // Without room for that either, the next write fails as well.
+        let _ = sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)")
+            .execute(&store.writers)
+            .await;
     }
 }
 

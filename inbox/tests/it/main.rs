@@ -11,8 +11,10 @@
 
 mod accept;
 mod commands;
+mod complaints;
 mod crashes;
 mod deliver;
+mod faults;
 mod model;
 mod rules;
 mod start;

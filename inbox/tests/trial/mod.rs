@@ -185,7 +185,12 @@ pub fn run(seed: u64, inboxes: usize, setup: impl FnOnce(&str) -> InboxSetup) ->
     for _ in 1..inboxes {
         setups.push(first.another().unwrap());
     }
-    let mut running: Vec<Inbox> = setups.iter().map(|setup| setup.start().unwrap()).collect();
+    // The database may be away just now: then it is tried again.
+    let start = |setup: &InboxSetup| {
+        let minute = Duration::from_secs(60);
+        wait_for_within(minute, "the inbox", || setup.start().ok()).unwrap()
+    };
+    let mut running: Vec<Inbox> = setups.iter().map(start).collect();
     let addresses: Vec<SocketAddr> = running.iter().map(Inbox::address).collect();
     let over = AtomicBool::new(false);
     let mut kills = 0;
@@ -209,11 +214,7 @@ pub fn run(seed: u64, inboxes: usize, setup: impl FnOnce(&str) -> InboxSetup) ->
                 let index = usize::try_from(chance.below(u64::try_from(inboxes).unwrap())).unwrap();
                 running[index].kill();
                 chance.pause(1, 100);
-                // The database may be away just now: then it is tried again.
-                wait_for_within(Duration::from_secs(60), "the inbox", || {
-                    running[index].restart().ok()
-                })
-                .unwrap();
+                running[index] = start(&setups[index]);
             }
         }
         over.store(true, Ordering::Relaxed);

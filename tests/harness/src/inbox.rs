@@ -413,7 +413,7 @@ impl Postgres {
                 "-c",
                 "unix_socket_directories=",
             ])
-            .args(["-c", "max_connections=200"])
+            .args(["-c", "max_connections=500"])
             .current_dir(&data)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
