@@ -243,6 +243,20 @@ fn answer(batch: Vec<Operation>, done: Vec<Done>) {
 
 async fn transact(store: &Store, batch: &[Operation]) -> sqlx::Result<Vec<Done>> {
     let mut connection = store.writers.acquire().await?;
+    let done = transact_on(&mut connection, store, batch).await;
+    if done.is_err() {
+        // SQLite itself ends a transaction that finds the disk full, and sqlx does not learn of it:
+        // the connection would refuse every further one.
+        let _ = connection.close().await;
+    }
+    done
+}
+
+async fn transact_on(
+    connection: &mut AnyConnection,
+    store: &Store,
+    batch: &[Operation],
+) -> sqlx::Result<Vec<Done>> {
     let mut transaction = connection.begin_with(store.dialect.begin()).await?;
     let now = store.now(&mut transaction).await?;
     let accepted = accept_all(store.dialect, &mut transaction, batch, now).await?;
