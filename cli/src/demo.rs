@@ -1,6 +1,7 @@
 //! `demo`: the guard in a real Envoy, in front of an application that records what it sees.
 
 mod fleet;
+mod inbox;
 mod screen;
 mod story;
 
@@ -38,7 +39,7 @@ const NEXT: &[(&str, &str)] = &[
 /// Exits with 0 only if all is as promised.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  callback-guard demo\n  callback-guard demo --verbose\n  callback-guard demo --keep\n  callback-guard demo --fleet"
+    after_help = "Examples:\n  callback-guard demo\n  callback-guard demo --verbose\n  callback-guard demo --keep\n  callback-guard demo --fleet\n  callback-guard demo --inbox"
 )]
 pub(crate) struct DemoArgs {
     /// List each of the genuine kinds of callbacks
@@ -50,6 +51,9 @@ pub(crate) struct DemoArgs {
     /// Instead: two Envoys that share their events through one Redis
     #[arg(long, conflicts_with_all = ["keep", "verbose"])]
     pub(crate) fleet: bool,
+    /// Instead: an inbox between Envoy and the application, which is down for a while
+    #[arg(long, conflicts_with_all = ["fleet", "keep", "verbose"])]
+    pub(crate) inbox: bool,
 }
 
 /// Runs the demo.
@@ -66,6 +70,8 @@ pub(crate) fn run(args: &DemoArgs) -> anyhow::Result<ExitCode> {
         .context("cannot listen for Ctrl-C")?;
     let result = if args.fleet {
         fleet::show(&interrupted)
+    } else if args.inbox {
+        inbox::show(&interrupted)
     } else {
         single(args, &interrupted)
     };

@@ -18,6 +18,7 @@ mod calls;
 mod e2e;
 mod faults;
 mod hostile;
+mod inbox;
 mod memory;
 mod rollout;
 mod soak;

@@ -38,6 +38,12 @@ impl Guarded {
         Self::builder().configuration(change).start()
     }
 
+    /// What a test has started in its own way.
+    #[allow(dead_code, reason = "for the tests of the inbox")]
+    pub fn of(stack: Stack) -> Self {
+        Self(stack)
+    }
+
     pub fn builder() -> Builder {
         Builder(Setup::new())
     }

@@ -17,7 +17,7 @@ use crate::wait::{try_wait_for, wait_for};
 use crate::{child, places};
 
 /// How long an inbox may take to come up: a killed one's store may have much to read again.
-const START: Duration = Duration::from_secs(30);
+const START: Duration = Duration::from_secs(60);
 
 /// The path of `callback-guard-inbox`, built once per process, optimized or not.
 ///
@@ -401,18 +401,29 @@ impl Postgres {
     /// If it does not come up.
     pub fn restart(&mut self) -> Result<()> {
         self.kill();
+        let up = try_wait_for(START, "PostgreSQL to take queries", || {
+            // Processes of a killed server may live a moment longer, and keep a new one out.
+            let is_running = match &mut self.child {
+                Some(child) => child.try_wait()?.is_none(),
+                None => false,
+            };
+            if !is_running {
+                self.child = Some(self.spawn()?);
+            }
+            Ok(self.query("SELECT 1").ok())
+        });
+        up.map(drop)
+    }
+
+    fn spawn(&self) -> Result<Child> {
         let data = self.directory.path().join("data");
         let mut command = as_server(&self.programs.join("postgres"));
         command
             .arg("-D")
             .arg(&data)
             .args(["-p", &self.address.port().to_string()])
-            .args([
-                "-c",
-                "listen_addresses=127.0.0.1",
-                "-c",
-                "unix_socket_directories=",
-            ])
+            .args(["-c", "listen_addresses=127.0.0.1"])
+            .args(["-c", "unix_socket_directories="])
             .args(["-c", "max_connections=500"])
             .current_dir(&data)
             .stdin(Stdio::null())
@@ -420,9 +431,7 @@ impl Postgres {
             .stderr(fs::File::create(
                 self.directory.path().join("postgres.log"),
             )?);
-        self.child = Some(child::spawn(command).context("cannot run postgres")?);
-        wait_for("PostgreSQL to take queries", || self.query("SELECT 1").ok())?;
-        Ok(())
+        child::spawn(command).context("cannot run postgres")
     }
 
     /// Ends all of it at once, as a power cut does for the processes.
