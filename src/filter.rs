@@ -27,7 +27,9 @@ use proxy_wasm::types::{Action, ContextType};
 
 use callback_guard_core::config;
 use callback_guard_core::effect::{CallId, Effect, Io, StreamId};
+use callback_guard_core::log::{is_first, start_line};
 use callback_guard_core::outcome::Outcome;
+use callback_guard_core::policy::Policy;
 use callback_guard_core::reply::{Answer, Reply};
 use callback_guard_core::request::{RequestHead, is_reserved};
 use callback_guard_core::store::redis::{MAX_REPLY_BYTES, StoreError};
@@ -101,6 +103,7 @@ impl RootContext for Root {
         match config::parse(&text, &environment) {
             Ok(mut policy) => {
                 verify::connect(&mut policy);
+                say_once_that_it_starts(&policy, &text);
                 let mut salt = [0; 16];
                 let (left, right) = salt.split_at_mut(8);
                 left.copy_from_slice(&random().to_le_bytes());
@@ -296,6 +299,25 @@ impl Plugin {
         let body = host::call_body(MAX_REPLY_BYTES.saturating_add(1))
             .map_err(|_| StoreError::Unreachable)?;
         Ok((status, body))
+    }
+}
+
+/// Logs what the filter guards and what its configuration hardly means to, unless another VM of this
+/// process has done so for the same configuration.
+///
+/// Whatever the host says to it, the plugin is configured all the same.
+#[cold]
+fn say_once_that_it_starts(policy: &Policy, text: &[u8]) {
+    if !is_first(&mut Shared, text) {
+        return;
+    }
+    let level = if policy.warnings.is_empty() {
+        log::Level::Info
+    } else {
+        log::Level::Warn
+    };
+    if host::log_level() >= level {
+        host::log(level, &start_line(policy));
     }
 }
 

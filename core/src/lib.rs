@@ -39,6 +39,9 @@
 
 #![forbid(unsafe_code)]
 
+/// The version of the guard.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+
 pub mod authenticate;
 pub mod config;
 mod content_type;

@@ -4,9 +4,11 @@
 //! payload data.
 
 use serde::Serialize;
+use sha2::{Digest as _, Sha256};
 
 use crate::policy::{Mode, PathRule, Policy, Unmatched};
 use crate::store::redis::Protocol;
+use crate::store::{ABSENT, SharedData, Swap};
 use crate::time::UnixMillis;
 
 /// Whether a refusal is logged.
@@ -65,23 +67,39 @@ impl Limiter {
         Some(core::mem::take(&mut self.left_out))
     }
 
-    /// When [`Limiter::left_out`] has something to tell, if nothing is refused any more.
+    /// Whether there is something to tell once this second is over.
     #[must_use]
-    pub fn due(&self) -> Option<UnixMillis> {
-        let next = self.second.saturating_add(1).saturating_mul(1000);
-        (self.left_out > 0).then(|| UnixMillis::new(next))
+    pub fn has_left_out(&self) -> bool {
+        self.left_out > 0
     }
 }
 
-/// The line for refusals that were left out.
-#[must_use]
-pub fn left_out_line(count: u64) -> String {
-    format!(r#"{{"event":"left_out","count":{count}}}"#)
+/// Where the last start is noted in shared data.
+const STARTED: &str = "callback-guard.started";
+
+/// Whether nobody in this process has said so far that the filter starts with this configuration.
+///
+/// Every VM is configured by itself: the one that a configuration is tried with, the main thread's and
+/// each worker's. Where the host has no shared data, each says so.
+pub fn is_first<S: SharedData>(shared: &mut S, configuration: &[u8]) -> bool {
+    let mut hash = Sha256::new();
+    hash.update(crate::VERSION);
+    hash.update([0]);
+    hash.update(configuration);
+    let own = hash.finalize();
+    let Ok((noted, version)) = shared.get(STARTED) else {
+        return true;
+    };
+    if noted.is_some_and(|noted| noted == own.as_slice()) {
+        return false;
+    }
+    let set = shared.set(STARTED, &own, version.unwrap_or(ABSENT));
+    !matches!(set, Ok(Swap::Conflict))
 }
 
 /// The line of a filter that starts: what it guards, and what is probably not meant.
 #[must_use]
-pub fn start_line(policy: &Policy, version: &str) -> String {
+pub fn start_line(policy: &Policy) -> String {
     let sources = policy.sources.iter().map(|source| {
         let (path, is_prefix) = match &source.route.path {
             PathRule::Exact(path) => (path, false),
@@ -98,7 +116,7 @@ pub fn start_line(policy: &Policy, version: &str) -> String {
     });
     let line = Start {
         event: "start",
-        version,
+        version: crate::VERSION,
         sources: sources.collect(),
         store: match &policy.remote {
             None => "memory",
@@ -157,11 +175,11 @@ mod tests {
         let flood: Vec<_> = (0..5).map(|_| limiter.refused(at(1000))).collect();
         use Refusal::{LeftOut, Logged};
         assert_eq!(flood, [Logged, Logged, LeftOut, LeftOut, LeftOut]);
-        assert_eq!(limiter.due(), Some(at(2000)));
+        assert!(limiter.has_left_out());
         assert_eq!(limiter.left_out(at(1999)), None, "its second is not over");
         assert_eq!(limiter.left_out(at(2000)), Some(3));
         assert_eq!(limiter.left_out(at(2000)), None, "told once");
-        assert_eq!(limiter.due(), None);
+        assert!(!limiter.has_left_out());
         assert_eq!(limiter.refused(at(2000)), Logged);
     }
 
@@ -181,10 +199,5 @@ mod tests {
         assert_eq!(limiter.refused(at(90_000)), Refusal::LeftOut);
         assert_eq!(limiter.left_out(at(5000)), Some(1));
         assert_eq!(limiter.refused(at(5000)), Refusal::Logged);
-    }
-
-    #[test]
-    fn the_line_for_the_others_is_json() {
-        assert_eq!(left_out_line(7), r#"{"event":"left_out","count":7}"#);
     }
 }

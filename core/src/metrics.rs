@@ -14,6 +14,8 @@ const NO_SOURCE: &str = "*";
 /// A metric.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Metric {
+    /// Gauge: always 1; its name has the version.
+    BuildInfo,
     /// Counter: claims on the shared store whose circuit opened.
     CircuitOpenings,
     /// Gauge: circuits that are not closed.
@@ -86,7 +88,7 @@ pub struct Definition {
 }
 
 /// Metrics of the process: those without a payload, then one for each [`StoreError`].
-const GLOBAL: usize = 9 + StoreError::ALL.len();
+const GLOBAL: usize = 10 + StoreError::ALL.len();
 /// Metrics of a source: those without a payload, then outcomes and verdicts.
 const PER_SOURCE: usize = 7 + Outcome::ALL.len() + Code::ALL.len();
 
@@ -104,7 +106,8 @@ impl Metric {
             Self::Capacity => 6,
             Self::Fallbacks => 7,
             Self::SettleRetries => 8,
-            Self::StoreErrors(error) => 9 + error.index(),
+            Self::BuildInfo => 9,
+            Self::StoreErrors(error) => 10 + error.index(),
             Self::Source(source, metric) => {
                 // Requests without a source come first.
                 let block = source.map_or(0, |index| index.saturating_add(1));
@@ -150,6 +153,12 @@ pub fn definitions(policy: &Policy) -> Vec<Definition> {
         Kind::Gauge,
         global("store_capacity"),
         Some(policy.capacity.into()),
+    );
+    define(
+        Metric::BuildInfo,
+        Kind::Gauge,
+        format!("build_info.version.{}", crate::VERSION),
+        Some(1),
     );
     define(Metric::Claims, Kind::Gauge, global("store_claims"), None);
     define(

@@ -154,9 +154,18 @@ impl Stage {
     }
 }
 
+/// A line for the log.
+#[derive(Clone, Debug)]
+pub enum LogLine {
+    /// So many refusals of the seconds before have no line of their own.
+    LeftOut(u64),
+    /// One refusal.
+    Refused(Refused),
+}
+
 /// One refusal, for the log.
 #[derive(Clone, Debug)]
-pub struct LogLine {
+pub struct Refused {
     source: Option<Arc<Source>>,
     rejection: Rejection,
     id: Option<MessageId>,
@@ -166,16 +175,25 @@ impl LogLine {
     /// The line for a report; `None` if it is not of a refusal.
     #[must_use]
     pub fn of(report: &Report) -> Option<Self> {
-        Some(Self {
+        Some(Self::Refused(Refused {
             source: report.source.clone(),
             rejection: report.rejection.clone()?,
             id: report.id.clone(),
-        })
+        }))
     }
 
     /// The line as JSON.
     #[must_use]
     pub fn to_json(&self) -> String {
+        match self {
+            Self::LeftOut(count) => format!(r#"{{"event":"left_out","count":{count}}}"#),
+            Self::Refused(refused) => refused.to_json(),
+        }
+    }
+}
+
+impl Refused {
+    fn to_json(&self) -> String {
         #[derive(Serialize)]
         struct Line<'l> {
             event: &'static str,

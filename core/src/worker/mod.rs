@@ -28,6 +28,7 @@ use crate::effect::{CallId, Effect, Effects, Io, StreamId};
 use crate::event::EventKey;
 use crate::guard::{Guard, Step};
 use crate::json::Scratch;
+use crate::log::{Limiter, Refusal};
 use crate::metrics::{Metric, SourceMetric};
 use crate::outcome::Outcome;
 use crate::policy::{HoldHeaders, Mode, Policy};
@@ -100,6 +101,8 @@ struct Desk {
     effects: Effects,
     scratch: Scratch,
     owners: Owners,
+    /// Which refusals are logged.
+    refusals: Limiter,
 }
 
 #[derive(Clone, Debug)]
@@ -132,6 +135,7 @@ impl Worker {
                 effects: Effects::default(),
                 scratch: Scratch::default(),
                 owners: Owners::new(seed.owner),
+                refusals: Limiter::new(policy.refusals_per_second),
                 policy,
             },
             ticks: None,
@@ -179,6 +183,9 @@ impl Worker {
         };
         let verdict = desk.carry_out(io, stream, &mut guard, step);
         self.insert(stream, guard);
+        if self.desk.refusals.has_left_out() {
+            self.adjust_ticks();
+        }
         match (verdict, self.desk.policy.hold_headers) {
             // Envoy's buffer filter holds it.
             (Verdict::Hold, HoldHeaders::BufferAfter) => Verdict::Continue,
@@ -412,6 +419,10 @@ impl Worker {
     /// Time has passed.
     pub fn time<S: SharedData>(&mut self, io: &mut Io<'_, S>) {
         self.desk.stores.time(io.now, &mut self.desk.effects);
+        if let Some(count) = self.desk.refusals.left_out(io.now) {
+            let line = LogLine::LeftOut(count);
+            self.desk.effects.push(Effect::Log(Box::new(line)));
+        }
         self.wake(io);
         self.adjust_ticks();
     }
@@ -601,7 +612,9 @@ impl Worker {
 
     /// Asks for the time while there is something to do as it passes.
     fn adjust_ticks(&mut self) {
-        let is_needed = self.desk.waiting.len() > 0 || self.desk.stores.needs_time();
+        let is_needed = self.desk.waiting.len() > 0
+            || self.desk.stores.needs_time()
+            || self.desk.refusals.has_left_out();
         let ticks = is_needed.then_some(TICK_MILLIS);
         if self.ticks != ticks {
             self.ticks = ticks;
@@ -733,8 +746,15 @@ impl Desk {
             effects.record_of(source, SourceMetric::DecisionMillis, millis);
         }
         effects.push(Effect::Verdict(stream, verdict));
-        if let Some(line) = LogLine::of(report) {
-            effects.push(Effect::Log(Box::new(line)));
+        if report.rejection.is_some() {
+            if let Some(count) = self.refusals.left_out(io.now) {
+                effects.push(Effect::Log(Box::new(LogLine::LeftOut(count))));
+            }
+            if self.refusals.refused(io.now) == Refusal::Logged
+                && let Some(line) = LogLine::of(report)
+            {
+                effects.push(Effect::Log(Box::new(line)));
+            }
         }
         if let Some(inspector) = &self.policy.inspector
             && inspector.records

@@ -64,7 +64,7 @@ fn a_filter_that_starts_says_what_it_guards_and_no_secret() {
             "secrets": [{ "value": "hunter3hunter3hunter3" }],
         }));
     });
-    let line = log::start_line(&policy(&configuration), "1.2.3");
+    let line = log::start_line(&policy(&configuration));
     let mut line: Value = serde_json::from_str(&line).unwrap();
     let warnings = line["warnings"].take();
     assert!(warnings[0].as_str().unwrap().starts_with("unmatched: "));
@@ -72,7 +72,7 @@ fn a_filter_that_starts_says_what_it_guards_and_no_secret() {
         line,
         json!({
             "event": "start",
-            "version": "1.2.3",
+            "version": callback_guard_core::VERSION,
             "sources": [
                 { "name": "suno", "preset": "suno", "path": "/callbacks/suno" },
                 { "name": "spelled", "path_prefix": "/b", "host": "b.example", "monitor": true },
@@ -155,4 +155,15 @@ fn one_secret_for_two_sources() {
         warned(two(twice)).is_empty(),
         "twice in one source is a rotation that is over"
     );
+}
+
+#[test]
+fn one_vm_of_a_process_says_that_the_filter_starts() {
+    let mut shared = callback_guard_core::testkit::MapShared::default();
+    let said: Vec<bool> = (0..4).map(|_| log::is_first(&mut shared, b"{}")).collect();
+    assert_eq!(said, [true, false, false, false]);
+    // Another configuration is another start, also if it was there before.
+    assert!(log::is_first(&mut shared, b"{ }"));
+    assert!(!log::is_first(&mut shared, b"{ }"));
+    assert!(log::is_first(&mut shared, b"{}"));
 }

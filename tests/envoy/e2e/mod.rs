@@ -7,6 +7,7 @@ mod dedupe;
 mod deliver;
 mod docs;
 mod hold;
+mod log;
 mod measures;
 mod observe;
 mod refuse;
