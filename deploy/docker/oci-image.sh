@@ -3,7 +3,7 @@
 #
 #   NAME.wasm   the filter as plugin.wasm, in the compat form that Istio and Envoy Gateway load
 #   NAME.so     the dynamic module, to be mounted into Envoy's container
-#   NAME        a static program, as the entrypoint of user 65534
+#   NAME        a static program, as the entrypoint of user 65534, who may write in /data
 #
 # Needs GNU tar, gzip and sha256sum, and no container engine. The same file always gives the same
 # bytes, so the same digest.
@@ -47,6 +47,7 @@ put() {
 # No name, owner, mode or time of this machine goes into the layer.
 annotations=
 run=
+owner=0
 case $module in
     *.wasm)
         name=plugin.wasm title=callback-guard mode=0644
@@ -54,14 +55,16 @@ case $module in
         ;;
     *.so) name=$(basename "$module") title=callback-guard mode=0644 ;;
     *)
-        name=$(basename "$module") title=$name mode=0755
-        run="\"User\":\"65534:65534\",\"Entrypoint\":[\"/$name\"],"
+        name=$(basename "$module") title=$name mode=0555 owner=65534
+        run="\"User\":\"65534:65534\",\"Entrypoint\":[\"/$name\"],\"WorkingDir\":\"/data\","
         ;;
 esac
-cp "$module" "$work/$name"
-chmod "$mode" "$work/$name"
-tar --create --format=ustar --directory "$work" --file "$work/layer.tar" \
-    --mtime=@0 --owner=0 --group=0 --numeric-owner "$name"
+mkdir "$work/root"
+[ -z "$run" ] || install -d -m 0755 "$work/root/data"
+cp "$module" "$work/root/$name"
+chmod "$mode" "$work/root/$name"
+(cd "$work/root" && tar --create --format=ustar --mtime=@0 \
+    --owner="$owner" --group="$owner" --numeric-owner -- *) >"$work/layer.tar"
 diff_id=$(digest "$work/layer.tar")
 gzip --no-name --best <"$work/layer.tar" >"$work/layer.tar.gz"
 layer_size=$(size "$work/layer.tar.gz")

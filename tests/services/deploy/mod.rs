@@ -9,6 +9,6 @@ mod manifests;
 mod metrics;
 pub mod programs;
 mod prometheus;
-mod release;
+pub mod release;
 mod schemas;
 pub mod support;

@@ -28,20 +28,33 @@ fn zig() -> PathBuf {
     home
 }
 
-fn release(directory: &Path) {
+/// A script that needs zig.
+fn with_zig(script: &str) -> Command {
     let zig = zig();
     let search = std::env::var("PATH").unwrap();
-    run(Command::new(path("deploy/release.sh"))
-        .arg(directory)
+    let mut command = Command::new(path(script));
+    command
         .env("PATH", format!("{}/bin:{search}", zig.display()))
-        .env("PYTHONPATH", zig));
+        .env("PYTHONPATH", zig);
+    command
+}
+
+/// The static program of a package.
+pub fn program(package: &str, name: &str) -> PathBuf {
+    let built = places::target().join("release-files");
+    run(with_zig("deploy/program.sh")
+        .arg(package)
+        .arg("--target-dir")
+        .arg(&built));
+    let target = format!("{}-unknown-linux-musl", std::env::consts::ARCH);
+    built.join(target).join("release").join(name)
 }
 
 #[test]
 fn a_release_is_complete_and_each_file_runs_anywhere() {
     let parent = TempDir::new().unwrap();
     let directory = parent.path().join("release");
-    release(&directory);
+    run(with_zig("deploy/release.sh").arg(&directory));
     let machine = std::env::consts::ARCH;
     let file = |name: &str| directory.join(name.replace("ARCH", machine));
 

@@ -108,6 +108,17 @@ pub fn image() -> &'static str {
     &IMAGE
 }
 
+/// Puts an image that needs no engine to be made into the engine.
+pub fn load(layout: &Path, tag: &str) {
+    let mut skopeo = Command::new(find("skopeo", "skopeo"));
+    skopeo.arg("copy");
+    if let Some(host) = ENGINE.as_deref() {
+        skopeo.args(["--dest-daemon-host", host]);
+    }
+    let from = format!("oci:{}:latest", layout.display());
+    run(skopeo.args([from, format!("docker-daemon:{tag}")]));
+}
+
 /// Builds the Dockerfile in a folder.
 #[track_caller]
 pub fn build(folder: &Path, tag: &str) {

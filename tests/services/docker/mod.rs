@@ -8,5 +8,6 @@
 
 mod engine;
 mod image;
+mod inbox;
 mod redis;
 mod single;
