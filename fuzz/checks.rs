@@ -493,7 +493,13 @@ pub(crate) fn request(data: &[u8]) {
         };
         // Only what is authentic gets here.
         let id = id.as_deref().expect("an id");
-        assert_eq!(report.id.as_ref().map(|id| id.as_str()), Some(id));
+        assert_eq!(
+            report
+                .id
+                .as_ref()
+                .map(callback_guard_core::message_id::MessageId::as_str),
+            Some(id)
+        );
         assert_eq!(signed, id);
         assert!((1..=256).contains(&id.len()) && !id.contains('.'));
         match &seen {

@@ -551,6 +551,6 @@ fn log_to_host() {
     let _ = log::set_logger(&HostLog);
     log::set_max_level(log::LevelFilter::Info);
     std::panic::set_hook(Box::new(|info| {
-        host::log(log::Level::Error, &info.to_string())
+        host::log(log::Level::Error, &info.to_string());
     }));
 }

@@ -127,7 +127,7 @@ fn answer_all(mut stream: TcpStream, mut answer: impl FnMut(&[u8], &[u8]) -> &'s
         }
         match stream.read(&mut part) {
             Ok(count) if count > 0 => {
-                request.extend_from_slice(part.get(..count).unwrap_or_default())
+                request.extend_from_slice(part.get(..count).unwrap_or_default());
             }
             _ => return,
         }

@@ -101,7 +101,12 @@ impl Kind {
 /// A body for senders of whom there is no sample: the least that `source` accepts.
 pub(crate) fn made_for(source: &Source, id: &str, now: UnixMillis) -> Vec<u8> {
     let mut body = json!({ "type": "callback-guard.test" });
-    let pointer = |slot: usize| source.pointers.get(slot).map(|pointer| pointer.as_str());
+    let pointer = |slot: usize| {
+        source
+            .pointers
+            .get(slot)
+            .map(callback_guard_core::json::Pointer::as_str)
+    };
     for field in source.required.iter().filter(|field| !field.optional) {
         let value = match field.kind {
             FieldType::Array => json!([]),

@@ -207,7 +207,7 @@ impl Refused {
             event: "refused",
             source: self.source.as_ref().map(|source| &*source.name),
             code: self.rejection.code().as_str(),
-            id: self.id.as_ref().map(|id| id.as_str()),
+            id: self.id.as_ref().map(MessageId::as_str),
             detail: self.rejection.to_string(),
         };
         // Strings as JSON: this cannot fail.

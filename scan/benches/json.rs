@@ -106,7 +106,7 @@ fn main() {
             bencher.iter(|| serde_json::from_slice::<IgnoredAny>(black_box(body)).is_ok());
         });
         group.bench_function("SHA-256", |bencher| {
-            bencher.iter(|| Sha256::digest(black_box(body)))
+            bencher.iter(|| Sha256::digest(black_box(body)));
         });
         group.finish();
     }

@@ -91,7 +91,7 @@ fn names(lists: &[&[&str]]) -> BTreeSet<String> {
 #[test]
 fn the_module_imports_these_functions_and_no_other() {
     let path = wasm::module(&|_| {}).unwrap();
-    let bytes = std::fs::read(&path).unwrap();
+    let bytes = fs::read(&path).unwrap();
     let (mut imports, mut exports) = (BTreeSet::new(), BTreeSet::new());
     for payload in wasmparser::Parser::new(0).parse_all(&bytes) {
         match payload.unwrap() {
@@ -126,7 +126,7 @@ fn the_module_imports_these_functions_and_no_other() {
 #[test]
 fn the_border_calls_what_is_listed() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/host.rs");
-    let text = std::fs::read_to_string(path).unwrap();
+    let text = fs::read_to_string(path).unwrap();
     let declared: BTreeSet<&str> = text
         .lines()
         .filter_map(|line| line.trim().strip_prefix("fn ")?.split_once('('))
@@ -156,7 +156,7 @@ fn envoy_allows_the_module_these_and_no_other() {
 /// The flag for this is in `.cargo/config.toml`; a build without it works, and is slower.
 #[test]
 fn the_module_looks_at_sixteen_bytes_at_a_time() {
-    let bytes = std::fs::read(wasm::module(&|_| {}).unwrap()).unwrap();
+    let bytes = fs::read(wasm::module(&|_| {}).unwrap()).unwrap();
     let mut count = 0;
     for payload in wasmparser::Parser::new(0).parse_all(&bytes) {
         if let wasmparser::Payload::CodeSectionEntry(body) = payload.unwrap() {

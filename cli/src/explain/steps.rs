@@ -139,7 +139,7 @@ pub(super) fn table(case: &Case<'_>, judgement: &Judgement) -> String {
     let code = judgement
         .rejection
         .as_ref()
-        .map(|rejection| rejection.code());
+        .map(callback_guard_core::verdict::Rejection::code);
     let refused = code.map(|code| refused_at(case, judgement, code));
     let passes_by = source.is_none() && refused.is_none();
     let mut is_reached = true;
@@ -342,7 +342,7 @@ fn id(case: &Case<'_>, source: &Source) -> String {
             }
             if found.is_empty() {
                 let pointers = source.pointers.get(slots.clone()).unwrap_or_default();
-                let pointers: Vec<&str> = pointers.iter().map(|pointer| pointer.as_str()).collect();
+                let pointers: Vec<&str> = pointers.iter().map(json::Pointer::as_str).collect();
                 return format!("nothing at {}", pointers.join(", "));
             }
             found.join(", ")

@@ -212,7 +212,7 @@ fn has_samples(source: &Source) -> bool {
             let is_there = |pointer: &&str| *pointer == "/data/task_id";
             pointers
                 .iter()
-                .map(|pointer| pointer.as_str())
+                .map(callback_guard_core::json::Pointer::as_str)
                 .any(|pointer| is_there(&pointer))
         }
         IdAt::BodyDigest | IdAt::MessageDigest | IdAt::Header(_) => false,

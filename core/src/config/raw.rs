@@ -245,8 +245,8 @@ pub(super) struct RawSecret {
     pub(super) optional: bool,
 }
 
-impl core::fmt::Debug for RawSecret {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+impl fmt::Debug for RawSecret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("RawSecret([redacted])")
     }
 }

@@ -457,7 +457,7 @@ fn urls_must_point_to_an_allowed_host() {
 #[test]
 fn either_secret_of_a_rotation_verifies() {
     let old = policy(&configuration(|c| {
-        c["sources"][0]["secrets"] = json!([{ "value": "old" }])
+        c["sources"][0]["secrets"] = json!([{ "value": "old" }]);
     }));
     let both = policy(&configuration(|c| {
         c["sources"][0]["secrets"] = json!([{ "value": "new" }, { "value": "old" }]);

@@ -335,7 +335,7 @@ fn refusals_say_what_was_off_and_nothing_that_is_not_verified() {
     seen.sort_by_key(|event| event["number"].as_u64());
     let of = |name: &str| {
         let values = seen.iter().map(|event| event[name].clone());
-        Value::from_iter(values)
+        values.collect::<Value>()
     };
     assert_eq!(
         of("verdict"),

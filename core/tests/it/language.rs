@@ -364,7 +364,7 @@ fn no_message_with_a_sorted_form_has_a_second_reading_but_that_of_its_fields() {
     assert_eq!(seen.len(), 6);
     refused(
         &source(twilio, |source| {
-            source["match"] = json!({ "path_prefix": "/callbacks" })
+            source["match"] = json!({ "path_prefix": "/callbacks" });
         }),
         "sources[0].signature.message: holds a URL whose end nothing shows, so the path must be \
          exact, expected `match.path`",

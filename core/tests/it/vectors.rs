@@ -98,7 +98,7 @@ fn rfc_4231() {
 #[test]
 fn wycheproof() {
     let text = include_str!("../../../tests/data/wycheproof/hmac_sha256_test.json");
-    let file: serde_json::Value = serde_json::from_str(text).unwrap();
+    let file: Value = serde_json::from_str(text).unwrap();
     let (mut taken, mut refused, mut short) = (0, 0, 0);
     for group in file["testGroups"].as_array().unwrap() {
         for test in group["tests"].as_array().unwrap() {

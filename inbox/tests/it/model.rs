@@ -498,7 +498,7 @@ async fn the_store_does_what_the_rules_say_whatever_happens() {
                 }
                 6..=9 => {
                     pair.claim(usize::try_from(random.below(4)).unwrap() + 1)
-                        .await
+                        .await;
                 }
                 10..=14 if !pair.held.is_empty() => {
                     let index =

@@ -217,7 +217,7 @@ impl Keys {
                 if equal.len() > LINEAR_KEYS {
                     match equal.first() {
                         Some(key) if key.piece < PIECE_GOES_ON => {
-                            self.second(body, equal, &mut found)
+                            self.second(body, equal, &mut found);
                         }
                         _ => runs.push(Run { start, end, depth }),
                     }

@@ -126,7 +126,7 @@ fn a_split_body_shows_its_head_first_and_a_held_one_does_not() {
 fn trailers_travel_where_they_are_enabled() {
     let stack = Setup::new()
         .without_guard()
-        .render(|render| render.http1_trailers())
+        .render(callback_guard_harness::Render::http1_trailers)
         .start()
         .unwrap();
     for protocol in Protocol::ALL {
@@ -416,7 +416,7 @@ fn envoy_shows_what_it_does() {
         assert_eq!(
             SHARED.send(&Request::get("/one?token=1")).unwrap().status,
             200
-        )
+        );
     })
     .join()
     .unwrap();

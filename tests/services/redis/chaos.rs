@@ -165,7 +165,7 @@ fn run(
         fleet
             .envoys
             .iter()
-            .map(|envoy| envoy.listener_address())
+            .map(callback_guard_harness::Envoy::listener_address)
             .collect::<Vec<_>>(),
     );
     let ids: Vec<String> = (0..EVENTS)

@@ -32,7 +32,7 @@ fn check_once(envoys: usize, seed: u64) {
     let addresses: Vec<SocketAddr> = fleet
         .envoys
         .iter()
-        .map(|envoy| envoy.listener_address())
+        .map(callback_guard_harness::Envoy::listener_address)
         .collect();
     let mut random = Random(seed);
     // The copies of an event lie side by side, so that they are under way at the same time.
