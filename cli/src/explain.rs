@@ -186,7 +186,7 @@ pub(crate) fn run(args: &ExplainArgs) -> anyhow::Result<ExitCode> {
     text.push_str(&steps::table(&case, &judgement));
     text.push('\n');
     text.push_str(&conclusion(&case, &judgement));
-    output::print(&text)?;
+    output::print(&output::harmless(&text))?;
     Ok(match judgement.rejection {
         None => ExitCode::SUCCESS,
         Some(_) => ExitCode::from(SAID_NO),

@@ -9,7 +9,7 @@ use crate::event::EventKey;
 use crate::json::{self, Document, JsonError, Kind, Scratch};
 use crate::message_id::MessageId;
 use crate::policy::{HeaderRole, KeyPart, Policy, Source};
-use crate::report::{Report, Stage};
+use crate::report::{Check, Report, Stage};
 use crate::request::{MediaType, Occurrence, RequestHead};
 use crate::scheme::{
     Credentials, IdAt, MessageInput, Proof, SignatureRule, Signed, Timestamp, TimestampPlace,
@@ -53,17 +53,24 @@ pub(crate) fn check_head(
     now: UnixMillis,
     report: &mut Report,
 ) -> Result<Pending, Rejection> {
+    report.check = Check::Method;
     head.check_method()?;
+    report.check = Check::MediaType;
     let media_type = head.check_media_type(&source.media_types)?;
+    report.check = Check::Encoding;
     head.check_content_encoding()?;
+    report.check = Check::Length;
     head.check_declared_length(limit(source))?;
+    report.check = Check::Credentials;
     let credentials = source.scheme.read_head(head)?;
     if let Credentials::Signed(signed) = &credentials
         && let Some(timestamp) = signed.timestamp()
     {
+        report.check = Check::Freshness;
         report.age_seconds = timestamp.age_seconds(now);
         source.tolerance.check(timestamp, now)?;
     }
+    report.check = Check::OtherHeaders;
     let headers = capture_headers(source, head)?;
     Ok(Pending {
         credentials,
@@ -110,6 +117,7 @@ pub(crate) fn authenticate(
     scratch: &mut Scratch,
     report: &mut Report,
 ) -> Result<Authentic, Rejection> {
+    report.check = Check::Body;
     if body.len() > source.max_body_bytes {
         return Err(Rejection::too_large(limit(source)));
     }
@@ -132,11 +140,13 @@ pub(crate) fn authenticate(
     if let Some((rule, signed)) = signature
         && rule.signs_body()
     {
+        report.check = Check::Mac;
         // An id in the message is a header here: the configuration sees to that.
         input.id = header_id(source, pending);
         input.timestamp = signed.timestamp().map(Timestamp::as_bytes);
         rule.verify(&input, signed.signatures(), policy.host_verify)?;
     }
+    report.check = Check::Json;
     let document = match pending.media_type {
         MediaType::Json => Some(json::scan(body, &source.selector, scratch).map_err(refuse_json)?),
         MediaType::Other => {
@@ -148,8 +158,10 @@ pub(crate) fn authenticate(
     if let (Proof::Token(rule), Credentials::TokenInBody) =
         (&source.scheme.proof, &pending.credentials)
     {
+        report.check = Check::Mac;
         rule.check_body(|slot| text_at(document, slot))?;
     }
+    report.check = Check::Id;
     let digest = Digested::of(body);
     let id = match (&source.scheme.id, signature) {
         (IdAt::MessageDigest, Some((rule, _))) => MessageId::digest(&rule.digest(&input)?),
@@ -158,6 +170,7 @@ pub(crate) fn authenticate(
     if let Some((rule, signed)) = signature
         && !rule.signs_body()
     {
+        report.check = Check::Mac;
         input.id = Some(id.as_str().as_bytes());
         verify_values(policy, source, rule, signed, input, document)?;
     }
@@ -169,7 +182,9 @@ pub(crate) fn authenticate(
     {
         report_stage(source, document, &mut report.stage);
     }
+    report.check = Check::Payload;
     check_payload(source, document, inputs.now)?;
+    report.check = Check::Event;
     let key = event_key(source, pending, document, id)?;
     report.key = Some(key);
     Ok(Authentic {

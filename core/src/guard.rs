@@ -27,7 +27,7 @@ use crate::policy::{
     Destination, HoldHeaders, InFlight, Mode, OnBodyChange, OnUnknown, Policy, Source, Unmatched,
 };
 use crate::reply::Answer;
-use crate::report::Report;
+use crate::report::{Check, Report};
 use crate::request::RequestHead;
 use crate::store::bucket::{Fingerprint, OwnerToken};
 use crate::store::{ClaimAnswer, ClaimRequest, Settlement};
@@ -151,7 +151,10 @@ impl Guard {
         }
         let step = match check_head(&source, head, now, &mut guard.report) {
             Err(rejection) => guard.refuse_head(source.mode, rejection, head, ends),
-            Ok(_) if ends => guard.refuse(source.mode, Rejection::new(Code::BodyEmpty)),
+            Ok(_) if ends => {
+                guard.report.check = Check::Body;
+                guard.refuse(source.mode, Rejection::new(Code::BodyEmpty))
+            }
             Ok(pending) => {
                 guard.state = State::Receiving(Callback {
                     source,
@@ -263,6 +266,7 @@ impl Guard {
         if received <= source.max_body_bytes {
             return Step::Hold;
         }
+        self.report.check = Check::Body;
         let rejection = Rejection::too_large(limit(source));
         self.refuse(source.mode, rejection)
     }

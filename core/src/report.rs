@@ -20,9 +20,45 @@ const STAGE_BYTES: usize = 60;
 /// Most bytes of one word of it.
 const WORD_BYTES: usize = 24;
 
+/// A check of the guard, in the order in which most requests meet them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Check {
+    /// A source matches host and path, and nothing nearly.
+    #[default]
+    Source,
+    /// The method.
+    Method,
+    /// The content type.
+    MediaType,
+    /// The content encoding.
+    Encoding,
+    /// The declared length.
+    Length,
+    /// Signature and timestamp, or the token, in the head.
+    Credentials,
+    /// The age of the timestamp.
+    Freshness,
+    /// The other headers that are needed.
+    OtherHeaders,
+    /// The body's length.
+    Body,
+    /// The JSON.
+    Json,
+    /// The message id.
+    Id,
+    /// The signature, or a token in the body.
+    Mac,
+    /// The payload's own rules.
+    Payload,
+    /// The event's key.
+    Event,
+}
+
 /// What is known of a request so far.
 #[derive(Clone, Debug, Default)]
 pub struct Report {
+    /// The check that is being made, or was made last: of a refused request the one that it failed.
+    pub check: Check,
     /// The source that it belongs to.
     pub source: Option<Arc<Source>>,
     /// The verdict, once there is one.

@@ -283,7 +283,71 @@ fn messages(case: &Case<'_>, source: &Source, rule: &SignatureRule) -> Vec<Varia
             }
         }
     }
+    if let Some(parts) = facts.parts(rule, stamp.clone()) {
+        for index in 0..parts.len() {
+            let Some(part) = parts.get(index).map(|part| part.to_vec()) else {
+                continue;
+            };
+            for (mistake, url) in urls(&part) {
+                let mut parts: Vec<Vec<u8>> = parts.iter().map(|part| part.to_vec()).collect();
+                if let Some(part) = parts.get_mut(index) {
+                    *part = url;
+                }
+                found.push(Variant::wrong(mistake, parts.concat()));
+            }
+        }
+    }
     found.extend(layouts(case, &facts, stamp.as_deref()));
+    found
+}
+
+/// What a sender may have signed in place of a URL, if `part` is one: they differ from what is
+/// configured in a slash, the scheme, the port or the query.
+fn urls(part: &[u8]) -> Vec<(String, Vec<u8>)> {
+    let Some(url) = std::str::from_utf8(part).ok() else {
+        return Vec::new();
+    };
+    let Some((scheme, rest)) = url.split_once("://") else {
+        return Vec::new();
+    };
+    let other = match scheme {
+        "https" => "http",
+        "http" => "https",
+        _ => return Vec::new(),
+    };
+    let (host, path) = match rest.find('/') {
+        Some(at) => rest.split_at(at),
+        None => (rest, ""),
+    };
+    let path_alone = path.split('?').next().unwrap_or_default();
+    let toggled = match path_alone.strip_suffix('/') {
+        Some(bare) => bare.to_owned(),
+        None => format!("{path_alone}/"),
+    };
+    let query = path.get(path_alone.len()..).unwrap_or_default();
+    let host_alone = host.split(':').next().unwrap_or_default();
+    let port = if scheme == "https" { 443 } else { 80 };
+    let mut bases = vec![(scheme, host.to_owned(), path.to_owned())];
+    for (scheme, host) in [
+        (other, host.to_owned()),
+        (scheme, host.to_ascii_lowercase()),
+        (scheme, host_alone.to_owned()),
+        (scheme, format!("{host_alone}:{port}")),
+    ] {
+        bases.push((scheme, host, path.to_owned()));
+    }
+    bases.push((scheme, host.to_owned(), format!("{toggled}{query}")));
+    bases.push((other, host.to_owned(), format!("{toggled}{query}")));
+    bases.push((scheme, host.to_owned(), path_alone.to_owned()));
+    let mut found: Vec<(String, Vec<u8>)> = Vec::new();
+    for (scheme, host, path) in bases {
+        let variant = format!("{scheme}://{host}{path}");
+        let is_known = found.iter().any(|(_, known)| known == variant.as_bytes());
+        if variant != url && !is_known {
+            let mistake = format!("the sender signs for {variant}, not for {url}");
+            found.push((mistake, variant.into_bytes()));
+        }
+    }
     found
 }
 

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use callback_guard_core::json::{self, Kind, Scratch};
 use callback_guard_core::policy::{KeyPart, PathRule, Source};
+use callback_guard_core::report::Check as Step;
 use callback_guard_core::request::{MediaType, Occurrence};
 use callback_guard_core::scheme::keys::{KeyIndex, verify};
 use callback_guard_core::scheme::token::TokenAt;
@@ -12,55 +13,34 @@ use callback_guard_core::scheme::{
     TimestampPlace, Tolerance,
 };
 use callback_guard_core::time::UnixMillis;
-use callback_guard_core::verdict::Code;
 
 use super::{Case, Judgement, place_name, rule, signed, unit_name};
 use crate::time;
 
 /// A step, in the words of the contract.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Step {
-    Source,
-    Method,
-    MediaType,
-    Encoding,
-    Length,
-    Headers,
-    Freshness,
-    OtherHeaders,
-    Body,
-    Json,
-    Id,
-    Mac,
-    Payload,
-    Event,
-}
-
-impl Step {
-    fn name(self) -> &'static str {
-        match self {
-            Step::Source => "source",
-            Step::Method => "method",
-            Step::MediaType => "content type",
-            Step::Encoding => "content encoding",
-            Step::Length => "declared length",
-            Step::Headers => "signature, timestamp",
-            Step::Freshness => "freshness",
-            Step::OtherHeaders => "other headers",
-            Step::Body => "body size",
-            Step::Json => "JSON",
-            Step::Id => "message id",
-            Step::Mac => "MAC",
-            Step::Payload => "payload rules",
-            Step::Event => "event",
-        }
+fn name(step: Step) -> &'static str {
+    match step {
+        Step::Source => "source",
+        Step::Method => "method",
+        Step::MediaType => "content type",
+        Step::Encoding => "content encoding",
+        Step::Length => "declared length",
+        Step::Credentials => "signature, timestamp",
+        Step::Freshness => "freshness",
+        Step::OtherHeaders => "other headers",
+        Step::Body => "body size",
+        Step::Json => "JSON",
+        Step::Id => "message id",
+        Step::Mac => "MAC",
+        Step::Payload => "payload rules",
+        Step::Event => "event",
     }
 }
 
 /// The order of the steps: where the body is signed, its MAC is checked before it is parsed.
 fn order(signs_body: bool) -> [Step; 14] {
     use Step::{
-        Body, Encoding, Event, Freshness, Headers, Id, Json, Length, Mac, MediaType, Method,
+        Body, Credentials, Encoding, Event, Freshness, Id, Json, Length, Mac, MediaType, Method,
         OtherHeaders, Payload, Source,
     };
     let (a, b, c) = if signs_body {
@@ -74,7 +54,7 @@ fn order(signs_body: bool) -> [Step; 14] {
         MediaType,
         Encoding,
         Length,
-        Headers,
+        Credentials,
         Freshness,
         OtherHeaders,
         Body,
@@ -86,61 +66,14 @@ fn order(signs_body: bool) -> [Step; 14] {
     ]
 }
 
-/// The step that a refusal was made at.
-fn refused_at(case: &Case<'_>, judgement: &Judgement, code: Code) -> Step {
-    let at_head = judgement.at_head;
-    let source = judgement.report.source.as_deref();
-    let is_read = source.is_some_and(|source| signed(case, source).is_some());
-    match code {
-        Code::NoSource => Step::Source,
-        Code::MethodNotAllowed => Step::Method,
-        Code::UnsupportedMediaType if at_head => Step::MediaType,
-        Code::SignatureMismatch if at_head => Step::Headers, // a token
-        Code::UnsupportedContentEncoding => Step::Encoding,
-        Code::BodyTooLarge if at_head => Step::Length,
-        Code::BodyTooLarge | Code::BodyEmpty => Step::Body,
-        Code::SignatureMissing
-        | Code::SignatureAmbiguous
-        | Code::SignatureMalformed
-        | Code::TimestampMissing
-        | Code::TimestampAmbiguous
-        | Code::TimestampMalformed
-            if at_head =>
-        {
-            if is_read {
-                Step::OtherHeaders
-            } else {
-                Step::Headers
-            }
-        }
-        Code::TimestampTooOld | Code::TimestampInFuture if at_head => Step::Freshness,
-        Code::IdMissing | Code::IdAmbiguous if at_head => Step::OtherHeaders,
-        Code::UnsupportedMediaType
-        | Code::JsonMalformed
-        | Code::JsonAmbiguousKey
-        | Code::JsonDuplicateKey
-        | Code::JsonTooDeep => Step::Json,
-        Code::IdMissing if judgement.report.id.is_some() => Step::Event,
-        Code::IdMissing | Code::IdAmbiguous | Code::IdMalformed => Step::Id,
-        Code::SignatureMismatch => Step::Mac,
-        Code::PayloadInvalid
-        | Code::UrlNotAllowed
-        | Code::TimestampMissing
-        | Code::TimestampMalformed
-        | Code::TimestampTooOld
-        | Code::TimestampInFuture => Step::Payload,
-        _ => Step::Event,
-    }
-}
-
 /// The table.
 pub(super) fn table(case: &Case<'_>, judgement: &Judgement) -> String {
     let source = judgement.report.source.as_deref();
-    let code = judgement
+    // The guard's own word, not a guess from its code.
+    let refused = judgement
         .rejection
-        .as_ref()
-        .map(callback_guard_core::verdict::Rejection::code);
-    let refused = code.map(|code| refused_at(case, judgement, code));
+        .is_some()
+        .then_some(judgement.report.check);
     let passes_by = source.is_none() && refused.is_none();
     let mut is_reached = true;
     let mut text = String::new();
@@ -163,7 +96,7 @@ pub(super) fn table(case: &Case<'_>, judgement: &Judgement) -> String {
         if passes_by {
             is_reached = false;
         }
-        text.push_str(&format!("{mark:8} {:21} {note}\n", step.name()));
+        text.push_str(&format!("{mark:8} {:21} {note}\n", name(step)));
     }
     text
 }
@@ -192,7 +125,7 @@ fn seen(case: &Case<'_>, judgement: &Judgement, step: Step) -> String {
             Occurrence::Missing => format!("none; at most {limit} bytes"),
             other => format!("{} of at most {limit} bytes", given(other)),
         },
-        Step::Headers => headers(case, source),
+        Step::Credentials => headers(case, source),
         Step::Freshness => match signed(case, source) {
             Some(signed) => match signed.timestamp() {
                 Some(timestamp) => age(case, timestamp, source.tolerance),

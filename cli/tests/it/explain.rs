@@ -504,3 +504,92 @@ fn monitor_mode_says_that_the_request_goes_through() {
         run.out
     );
 }
+
+/// A declared length of at most 16 KiB has the guard answer at the body's end: that must not look as if
+/// the head's checks had been passed.
+#[test]
+fn a_refusal_by_the_head_is_shown_there_whatever_length_is_declared() {
+    for length in [1, 100, 16_384, 16_385] {
+        let declared = format!("host: h\r\ncontent-length: {length}");
+        let mut unsigned = Request::suno(SECRET).head("host: h", &declared);
+        unsigned.headers.clear();
+        let run = unsigned.refused("signature, timestamp", Code::SignatureMissing);
+        assert!(!run.out.contains("ok       MAC"), "{length}: {}", run.out);
+        let wrong = Request::suno(SECRET)
+            .head("host: h", &declared)
+            .header("x-webhook-signature", |_| "no base64!".to_owned());
+        let run = wrong.refused("signature, timestamp", Code::SignatureMalformed);
+        assert!(!run.out.contains("ok       MAC"), "{length}: {}", run.out);
+    }
+}
+
+/// Whatever a capture holds, a terminal gets nothing to act on.
+#[test]
+fn control_characters_of_a_capture_are_escaped() {
+    let hostile = "\u{1b}[2J\u{1b}]0;x\u{7}\u{9b}31m\u{202e}\r\u{8}";
+    let escaped = serde_json::to_string(hostile).unwrap();
+    let key = format!(r#"{{"code":200,{escaped}:1,{escaped}:2}}"#);
+    let raw = format!("{{\"code\":200,\"{hostile}\":1}}");
+    let id = format!(r#"{{"code":200,"msg":"m","data":{{"task_id":{escaped}}}}}"#);
+    let deep =
+        format!(r#"{{"code":{escaped},"msg":{escaped},"data":{{"task_id":"a",{escaped}:"b"}}}}"#);
+    let in_head = hostile.replace('\r', "");
+    let captures = [
+        Request::suno(SECRET).body(&key),
+        Request::suno(SECRET).body(&raw),
+        Request::suno(SECRET).body(&id),
+        Request::suno(SECRET).body(&deep),
+        Request::suno(SECRET).header("x-webhook-signature", |_| in_head.clone()),
+        Request::suno(SECRET).header("x-webhook-timestamp", |_| in_head.clone()),
+        Request::suno(SECRET).head("application/json", &in_head),
+        Request::suno(SECRET).head("/callbacks", &format!("/{in_head}")),
+        Request::suno(SECRET).head("host: h", &format!("host: {in_head}")),
+    ];
+    for capture in captures {
+        let run = capture.explain(SECRET, &[]);
+        for text in [&run.out, &run.err] {
+            let acts = |one: &char| *one != '\n' && one.is_control() || *one == '\u{202e}';
+            assert_eq!(text.chars().find(acts), None, "{text:?}");
+        }
+    }
+}
+
+#[test]
+fn a_url_that_is_signed_in_another_form_is_found() {
+    let square =
+        |url: &str| format!(r#""preset":"square","parameters":{{"notification_url":"{url}"}}"#);
+    let body = r#"{"event_id":"a"}"#;
+    let configured = "https://hooks.example.com/square";
+    for signed in [
+        "https://hooks.example.com/square/",
+        "http://hooks.example.com/square",
+        "https://hooks.example.com:443/square",
+        "http://hooks.example.com/square/",
+    ] {
+        let key = SigningKey::secret(Algorithm::HmacSha256, SECRET.as_bytes()).unwrap();
+        let guard = |url: &str| {
+            configuration(&square(url), "").replace(
+                ",\n        \"payload\":{\"allowed_url_hosts\":[\"example.com\"]}",
+                "",
+            )
+        };
+        let environment = |_: &str| Some(SECRET.into());
+        let policy = config::parse(guard(signed).as_bytes(), &environment).unwrap();
+        let now = UnixMillis::from_seconds(NOW);
+        let headers = sign::sign(&policy.sources[0], &key, body.as_bytes(), "m", now).unwrap();
+        let lines: String = headers
+            .iter()
+            .map(|(name, value)| format!("{name}: {value}\r\n"))
+            .collect();
+        let text = format!(
+            "POST /callbacks HTTP/1.1\r\nhost: h\r\ncontent-type: application/json\r\n{lines}\r\n{body}"
+        );
+        let guard = file("guard.json", &guard(configured));
+        let request = file("request.txt", &text);
+        let all = ["explain", "--config", &guard.path, &request.path];
+        let run = run_with(&all, &[("KEY", SECRET)], "");
+        let expected =
+            format!("most likely: the sender signs for {signed}, not for {configured}\n");
+        assert!(run.out.contains(&expected), "{}{}", run.out, run.err);
+    }
+}
