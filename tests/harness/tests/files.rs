@@ -24,6 +24,9 @@ struct Compose {
     #[serde(rename = "x-defaults")]
     _defaults: yaml_serde::Value,
     services: BTreeMap<String, Service>,
+    #[serde(rename = "networks")]
+    _networks: Value,
+    volumes: BTreeMap<String, Value>,
 }
 
 /// `docker compose` refuses unknown keys, too.
@@ -32,6 +35,8 @@ struct Compose {
 struct Service {
     build: Option<String>,
     cap_drop: Vec<String>,
+    #[serde(rename = "command")]
+    _command: Option<Vec<String>>,
     #[serde(default)]
     depends_on: Vec<String>,
     #[serde(default)]
@@ -44,12 +49,18 @@ struct Service {
     #[serde(rename = "mem_limit")]
     _mem_limit: Option<String>,
     #[serde(default)]
+    networks: BTreeMap<String, Value>,
+    #[serde(default)]
     ports: Vec<String>,
+    #[serde(default)]
+    profiles: Vec<String>,
     read_only: bool,
     restart: String,
     #[serde(rename = "security_opt")]
     _security_opt: Vec<String>,
     stop_grace_period: Option<String>,
+    #[serde(rename = "user")]
+    _user: Option<String>,
     #[serde(default)]
     volumes: Vec<String>,
 }
@@ -62,6 +73,7 @@ fn read(name: &str) -> String {
 fn compose() -> Compose {
     let mut document: yaml_serde::Value = yaml_serde::from_str(&read("compose.yaml")).unwrap();
     document.apply_merge().unwrap();
+    document.apply_merge().unwrap(); // what was merged may merge something itself
     yaml_serde::from_value(document).unwrap()
 }
 
@@ -238,10 +250,41 @@ fn compose_connects_what_envoy_yaml_names() {
         assert_eq!(service.cap_drop, ["ALL"]);
         for volume in &service.volumes {
             let (source, _) = volume.split_once(':').unwrap();
+            if compose.volumes.contains_key(source) {
+                continue;
+            }
             let source: PathBuf = places::repository().join(source);
             assert!(source.exists(), "{}", source.display());
         }
     }
+}
+
+/// With the profile, Envoy reaches the inbox by the name that `envoy.yaml` has for the application,
+/// and the inbox the application.
+#[test]
+fn compose_puts_the_inbox_between_envoy_and_the_application() {
+    let compose = compose();
+    let [envoy, inbox] = ["envoy-inbox", "inbox"].map(|name| &compose.services[name]);
+    for service in [envoy, inbox] {
+        assert_eq!(service.profiles, ["inbox"]);
+    }
+    let aliases = |service: &Service, network: &str| strings(&service.networks[network]["aliases"]);
+    assert_eq!(envoy.networks.keys().collect::<Vec<_>>(), ["front"]);
+    assert!(aliases(inbox, "front").contains("app"));
+    assert!(aliases(&compose.services["app"], "default").contains("application"));
+    let variable = |name: &str| {
+        let value = &inbox.environment[&format!("CALLBACK_GUARD_INBOX_{name}")];
+        value.clone().unwrap()
+    };
+    assert_eq!(variable("TO"), "http://application:8080");
+    let address = inbox.networks["front"]["ipv4_address"].as_str().unwrap();
+    assert_eq!(variable("LISTEN"), format!("{address}:8080"));
+    assert_eq!(variable("STORE"), "sqlite:/data/inbox.db");
+    assert_eq!(inbox.volumes, ["inbox:/data"]);
+    assert!(
+        inbox.ports.is_empty(),
+        "callbacks come through the guard only"
+    );
 }
 
 /// What `envoy.yaml` says belongs together does.

@@ -342,6 +342,10 @@ fn every_expression_of_the_dashboard_and_the_rules_returns_data() {
                 .replace("$cluster", "app")
                 .replace("$__rate_interval", "1m");
             assert!(!expression.contains('$'), "{expression}");
+            // What the inbox shows is asked of one in tests/services/inbox.
+            if expression.contains("callback_guard_inbox_") {
+                continue;
+            }
             expressions.push((panel["title"].to_string(), expression));
         }
     }
