@@ -381,7 +381,10 @@ fn reference_head(given: &[(&[u8], &[u8])]) -> Option<Code> {
         || essence
             .strip_suffix("+json")
             .and_then(|base| base.split_once('/'))
-            .is_some_and(|(kind, base)| token(kind) && token(base));
+            .is_some_and(|(kind, base)| {
+                let is_form = kind == "multipart" || base.starts_with("x-www-form-urlencoded");
+                token(kind) && token(base) && !is_form
+            });
     let full = String::from_utf8_lossy(media_type);
     let parameters = full.split_once(';').map_or("", |(_, rest)| rest);
     if !is_json || !is_utf8(parameters) {

@@ -194,9 +194,9 @@ fn is_ambiguous(tree: &Tree) -> bool {
             let token = rest[1..].split('/').next().unwrap_or_default();
             let token = token.replace("~1", "/").replace("~0", "~");
             match tree.at(around) {
-                Some(Tree::Object(members)) => members
-                    .iter()
-                    .any(|(key, _)| *key != token && folded(key) == folded(&token)),
+                Some(Tree::Object(members)) => members.iter().any(|(key, _)| {
+                    *key != token && folded(key) == folded(&token) || key == "__proto__"
+                }),
                 _ => false,
             }
         })

@@ -109,6 +109,11 @@ impl Readings {
         Self(forms)
     }
 
+    /// Whether some reader leaves the path's beginning, by a `..`.
+    pub(crate) fn climb(&self) -> bool {
+        self.0.iter().any(|form| form.climbs)
+    }
+
     /// Whether an application could take the path for `guarded`.
     pub(crate) fn meet(&self, guarded: &Guarded) -> bool {
         self.0.iter().any(|form| guarded.is_met_by(form))

@@ -288,6 +288,14 @@ impl Route {
         self.path.matches(head.path()) && self.host.as_deref().is_none_or(is_host)
     }
 
+    /// Whether a path below the prefix leads out of it again to an application that resolves `..`.
+    fn leaves(&self, head: &RequestHead<'_>) -> bool {
+        let may_climb = |byte: &u8| matches!(byte, b'.' | b'%' | 0x80..);
+        matches!(self.path, PathRule::Prefix(_))
+            && head.path().iter().any(may_climb)
+            && Readings::of(head.target()).climb()
+    }
+
     /// Whether a more specific path of `sources` lies in this one.
     fn shadows(&self, sources: &[Arc<Source>]) -> bool {
         sources.iter().any(|other| {
@@ -361,6 +369,7 @@ impl Policy {
             .filter(|(_, source)| source.route.matches(head))
             .max_by_key(|(_, source)| source.route.specificity());
         match matched {
+            Some((index, source)) if source.route.leaves(head) => Destination::NearMiss(index),
             Some((index, source)) if !source.route.shadows(&self.sources) => {
                 Destination::Source(index)
             }

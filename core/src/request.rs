@@ -108,9 +108,19 @@ impl<'a> RequestHead<'a> {
         let mut values = self.values(name);
         match (values.next(), values.next()) {
             (None, _) => Occurrence::Missing,
-            (Some(value), None) => Occurrence::Once(value),
-            (Some(_), Some(_)) => Occurrence::Several,
+            (Some(value), None) if !self.has_twin(name) => Occurrence::Once(value),
+            (Some(_), _) => Occurrence::Several,
         }
+    }
+
+    /// Whether a header is there whose name differs from `name` by `_` for `-` alone: CGI and its
+    /// heirs hand both to the application as one.
+    fn has_twin(&self, name: &[u8]) -> bool {
+        let plain = |byte: u8| if byte == b'_' { b'-' } else { byte };
+        let is_same = |(a, b): (&u8, &u8)| plain(*a) == plain(*b);
+        self.pairs.iter().any(|(given, _)| {
+            given.len() == name.len() && *given != name && given.iter().zip(name).all(is_same)
+        })
     }
 
     /// Names in lower case and values, in order.
@@ -235,6 +245,9 @@ pub enum MediaType {
     Other,
 }
 
+/// What the subtype of forms begins with.
+const FORM_SUBTYPE: &[u8] = b"x-www-form-urlencoded";
+
 /// The media type of forms.
 const FORM: &[u8] = b"application/x-www-form-urlencoded";
 
@@ -283,8 +296,16 @@ pub(crate) fn is_json(essence: &[u8]) -> bool {
         .len()
         .checked_sub(5)
         .and_then(|at| subtype.split_at_checked(at));
+    // Some parsers look at the beginning alone, and would take such a body for a form.
+    let is_form = |base: &[u8]| {
+        kind.eq_ignore_ascii_case(b"multipart")
+            || base
+                .get(..FORM_SUBTYPE.len())
+                .is_some_and(|start| start.eq_ignore_ascii_case(FORM_SUBTYPE))
+    };
     suffix.is_some_and(|(base, suffix)| {
         is_media_type_part(kind)
+            && !is_form(base)
             && is_media_type_part(base)
             && suffix.eq_ignore_ascii_case(b"+json")
     })
@@ -314,6 +335,8 @@ mod tests {
         media_type("application/json ; charset=utf-8", true);
         media_type("application/cloudevents+json", true);
         media_type("application/+json", false);
+        media_type("application/x-www-form-urlencoded+json", false);
+        media_type("multipart/form-data+json; boundary=x", false);
         media_type("application/json, text/plain", false);
         media_type("application/jsonp", false);
         media_type("text/plain", false);
@@ -334,6 +357,17 @@ mod tests {
         let pairs: Vec<(&[u8], &[u8])> = names.iter().map(|name| (*name, &b""[..])).collect();
         let own: Vec<&[u8]> = RequestHead::new(&pairs).reserved_headers().collect();
         assert_eq!(own, names[..4]);
+    }
+
+    #[test]
+    fn a_name_with_underscores_counts_as_the_one_with_hyphens() {
+        let once: &[(&[u8], &[u8])] = &[(b"webhook-id", b"a"), (b"webhook-idx", b"b")];
+        let twice: &[(&[u8], &[u8])] = &[(b"webhook_id", b"b"), (b"webhook-id", b"a")];
+        let head = RequestHead::new(once);
+        assert_eq!(head.occurrence(b"webhook-id"), Occurrence::Once(b"a"));
+        assert_eq!(head.occurrence(b"webhook_id"), Occurrence::Missing);
+        let head = RequestHead::new(twice);
+        assert_eq!(head.occurrence(b"webhook-id"), Occurrence::Several);
     }
 
     #[track_caller]

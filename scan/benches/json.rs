@@ -88,7 +88,7 @@ fn main() {
     .iter()
     .filter_map(|text| Pointer::parse(text).ok())
     .collect();
-    let selector = Selector::new(&pointers, true);
+    let selector = Selector::new(&pointers, true).refusing_other_case();
     let mut scratch = Scratch::default();
     let mut criterion = Criterion::default().configure_from_args();
     for (name, body) in bodies() {

@@ -589,6 +589,12 @@ fn a_key_that_a_reader_without_case_takes_for_another_is_refused() {
         (r#"{"data":[{"Images":1}]}"#, Some(10)),
         (r#"{"data":[{"images":1}, {"Images":1}]}"#, None),
         (r#"{"data":[{"\u0130mages":1}]}"#, Some(10)),
+        (
+            r#"{"taskId":"a","data":{"__proto__":{"task_id":"b"}}}"#,
+            Some(22),
+        ),
+        (r#"{"\u005f_proto__":{}}"#, Some(1)),
+        (r#"{"other":{"__proto__":{}},"__PROTO__":1}"#, None),
         // Elsewhere names may be what they are.
         (
             r#"{"other":{"Data":{"Task_ID":1}},"x":[{"TASKID":2}]}"#,

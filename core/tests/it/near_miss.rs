@@ -316,6 +316,21 @@ fn a_near_miss_of_a_stricter_source_is_not_judged_by_a_wider_one() {
 }
 
 #[test]
+fn a_path_that_leads_out_of_a_prefix_is_not_below_it() {
+    let policy = passing(&["/callbacks/*"]);
+    for (path, expected) in [
+        ("/callbacks/../admin", Destination::NearMiss(0)),
+        ("/callbacks/x/..%2f../admin", Destination::NearMiss(0)),
+        ("/callbacks/%252e%252e/admin", Destination::NearMiss(0)),
+        ("/callbacks/..;/admin", Destination::NearMiss(0)),
+        ("/callbacks/v1.2/a..b/%C3%A4...", Destination::Source(0)),
+        ("/callbacks/x?/../..", Destination::Source(0)),
+    ] {
+        assert_eq!(destination(&policy, path.as_bytes()), expected, "{path}");
+    }
+}
+
+#[test]
 fn the_longest_path_is_read_in_no_time() {
     let policy = passing(&["/callbacks/suno", "/hooks/*"]);
     for unit in [

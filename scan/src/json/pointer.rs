@@ -210,7 +210,8 @@ impl Selector {
     }
 
     /// Refuses a key that is one of the pointers' tokens but for case: an application that ignores
-    /// case would read its value instead.
+    /// case would read its value instead. So is `__proto__` refused beside them: JavaScript that copies
+    /// such an object finds members in it that it does not have.
     #[must_use]
     pub fn refusing_other_case(mut self) -> Self {
         self.refuses_other_case = true;
@@ -226,7 +227,7 @@ impl Selector {
             return child.node;
         }
         let index = index(&key);
-        parent.letters |= letter(&key);
+        parent.letters |= letter(&key) | letter(PROTOTYPE);
         parent.children.push(Child {
             key,
             index,
@@ -288,12 +289,17 @@ impl Selector {
     }
 }
 
+/// Source: ECMA-262, B.2.2.1: a setter, for whoever copies members one by one.
+const PROTOTYPE: &str = "__proto__";
+
 impl Node {
     #[inline(never)]
     fn has_but_for_case(&self, key: &[u8]) -> bool {
-        self.children
-            .iter()
-            .any(|child| fold::equal(child.key.as_bytes(), key))
+        key == PROTOTYPE.as_bytes()
+            || self
+                .children
+                .iter()
+                .any(|child| fold::equal(child.key.as_bytes(), key))
     }
 }
 
