@@ -280,11 +280,7 @@ impl Route {
     }
 
     fn matches(&self, head: &RequestHead<'_>) -> bool {
-        let is_host = |host: &str| {
-            let given = head.host();
-            let given = given.strip_suffix(b".").unwrap_or(given);
-            given.eq_ignore_ascii_case(host.as_bytes())
-        };
+        let is_host = |host: &str| head.host().eq_ignore_ascii_case(host.as_bytes());
         self.path.matches(head.path()) && self.host.as_deref().is_none_or(is_host)
     }
 

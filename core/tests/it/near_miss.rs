@@ -205,7 +205,8 @@ fn a_guarded_path_is_one_under_any_host() {
     let request = Request::unsigned("{}");
     for (host, code) in [
         ("hooks.example", Code::SignatureMissing),
-        ("HOOKS.example.:8443", Code::SignatureMissing),
+        ("HOOKS.example:8443", Code::SignatureMissing),
+        ("hooks.example.", Code::NoSource),
         ("app.example", Code::NoSource),
         ("evil@hooks.example", Code::NoSource),
         ("", Code::NoSource),
