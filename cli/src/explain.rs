@@ -231,6 +231,11 @@ fn conclusion(case: &Case<'_>, judgement: &Judgement) -> String {
     let source = judgement.report.source.as_deref();
     let Some(rejection) = &judgement.rejection else {
         return match judgement.claim {
+            None if judgement.report.verdict == Some(Code::Challenge) => {
+                "a challenge: the guard answers it, and nothing is forwarded (in monitor mode the \
+                 application answers)\n"
+                    .to_owned()
+            }
             Some(_) => "authentic and well formed: it is forwarded, unless the store knows the \
                         event as delivered (200 duplicate) or another request holds its claim\n"
                 .to_owned(),

@@ -72,6 +72,8 @@ impl SourceArgs {
                 "match": { "path_prefix": "/" },
                 "preset": self.preset,
                 "parameters": parameters(&self.parameter),
+                // Nobody asks here, so nobody needs a verify token.
+                "challenge": [],
             }),
             Some(file) => {
                 let found = envoy::only_configuration(file)?;

@@ -5,10 +5,12 @@ use std::cell::OnceCell;
 
 use sha2::{Digest, Sha256};
 
+use crate::challenge::{self, Asked, Step};
 use crate::event::EventKey;
 use crate::json::{self, Document, JsonError, Kind, Scratch};
 use crate::message_id::MessageId;
 use crate::policy::{HeaderRole, KeyPart, Policy, Source};
+use crate::reply::Answer;
 use crate::report::{Check, Report, Stage};
 use crate::request::{MediaType, Occurrence, RequestHead};
 use crate::scheme::{
@@ -35,6 +37,8 @@ pub(crate) struct Pending {
     credentials: Credentials,
     headers: Vec<Option<Box<[u8]>>>,
     media_type: MediaType,
+    /// Where the body can make the request a challenge.
+    asked: Option<Asked<'static>>,
 }
 
 /// A request that is authentic and well formed. Only [`authenticate`] makes one, and only out of
@@ -76,6 +80,7 @@ pub(crate) fn check_head(
         credentials,
         headers,
         media_type,
+        asked: challenge::ask(source, head),
     })
 }
 
@@ -106,8 +111,8 @@ fn capture_headers(
 ///
 /// Where the scheme signs the body, the MAC comes first, over the received bytes. Where it signs a
 /// value from inside the body, that is parsed first, as unauthenticated bytes within fixed bounds.
-/// A token was checked with the head. The payload's own rules come last. `report` has the id as soon
-/// as the MAC has verified it.
+/// A token was checked with the head. A challenge ends here, before anything is claimed. The payload's own
+/// rules come last. `report` has the id as soon as the MAC has verified it.
 pub(crate) fn authenticate(
     policy: &Policy,
     source: &Source,
@@ -116,18 +121,19 @@ pub(crate) fn authenticate(
     inputs: &Inputs,
     scratch: &mut Scratch,
     report: &mut Report,
-) -> Result<Authentic, Rejection> {
+) -> Result<Authentic, Answer> {
     report.check = Check::Body;
     if body.len() > source.max_body_bytes {
-        return Err(Rejection::too_large(limit(source)));
+        return Err(Rejection::too_large(limit(source)).into());
     }
     if body.is_empty() {
-        return Err(Rejection::new(Code::BodyEmpty));
+        return Err(Rejection::new(Code::BodyEmpty).into());
     }
+    let asked = pending.asked.as_ref();
     let signature = match (&source.scheme.proof, &pending.credentials) {
         (Proof::Signature(rule), Credentials::Signed(signed)) => Some((rule, signed)),
         (Proof::Token(_), Credentials::Token(_) | Credentials::TokenInBody) => None,
-        _ => return Err(Rejection::new(Code::InternalError)),
+        _ => return Err(Rejection::new(Code::InternalError).into()),
     };
     let mut input = MessageInput {
         body,
@@ -144,7 +150,14 @@ pub(crate) fn authenticate(
         // An id in the message is a header here: the configuration sees to that.
         input.id = header_id(source, pending);
         input.timestamp = signed.timestamp().map(Timestamp::as_bytes);
-        rule.verify(&input, signed.signatures(), policy.host_verify)?;
+        let checked = rule.verify(&input, signed.signatures(), policy.host_verify);
+        if let Err(rejection) = checked {
+            let answer = challenge::instead_of(rejection, source, asked, body, scratch);
+            if answer.is_of_challenge() {
+                report.check = Check::Challenge;
+            }
+            return Err(answer);
+        }
     }
     report.check = Check::Json;
     let document = match pending.media_type {
@@ -155,11 +168,17 @@ pub(crate) fn authenticate(
         }
     };
     let document = document.as_ref();
+    report.check = Check::Challenge;
+    challenge::at_body(source, Step::Body, asked, document)?;
     if let (Proof::Token(rule), Credentials::TokenInBody) =
         (&source.scheme.proof, &pending.credentials)
     {
         report.check = Check::Mac;
         rule.check_body(|slot| text_at(document, slot))?;
+    }
+    if signature.is_none_or(|(rule, _)| rule.signs_body()) {
+        report.check = Check::AuthenticChallenge;
+        challenge::at_body(source, Step::Verified, asked, document)?;
     }
     report.check = Check::Id;
     let digest = Digested::of(body);
@@ -173,6 +192,8 @@ pub(crate) fn authenticate(
         report.check = Check::Mac;
         input.id = Some(id.as_str().as_bytes());
         verify_values(policy, source, rule, signed, input, document)?;
+        report.check = Check::AuthenticChallenge;
+        challenge::at_body(source, Step::Verified, asked, document)?;
     }
     let id = report.id.insert(id);
     if policy

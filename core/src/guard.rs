@@ -7,7 +7,8 @@
 //! | state | event | step |
 //! |---|---|---|
 //! | (none) | head | [`Hold`](Step::Hold), [`Answer`](Step::Answer), [`Forward`](Step::Forward); no guard for what passes |
-//! | draining: refused by its head | the end of the body | `Answer` |
+//! | draining: decided by its head | the end of the body | `Answer` |
+//! | asked: refused by its head, unless its body is a challenge | the whole body | `Answer`, `Forward` |
 //! | receiving | part of the body | `Hold`, `Answer`, `Forward` |
 //! | receiving | the whole body | [`Claim`](Step::Claim), `Answer`, `Forward` |
 //! | claiming | the store's answer | `Forward`, `Answer`, [`Wait`](Step::Wait) |
@@ -20,6 +21,7 @@
 use std::sync::Arc;
 
 use crate::authenticate::{Authentic, Inputs, Pending, authenticate, check_head, limit};
+use crate::challenge::{self, Asked};
 use crate::event::EventKey;
 use crate::json::Scratch;
 use crate::outcome::Outcome;
@@ -80,8 +82,10 @@ pub struct Guard {
 enum State {
     /// The head is in order; the body comes.
     Receiving(Callback),
-    /// Refused by its head; answered when its short body has ended.
-    Draining(Rejection),
+    /// Decided by its head; answered when its short body has ended.
+    Draining(Answer),
+    /// Refused by its head, unless its short body proves to be a challenge.
+    Asked(Arc<Source>, Asked<'static>, Rejection),
     /// The store has been asked. With the end of the wait, if it waits.
     Claiming(Verified, Option<UnixMillis>),
     /// Another request has claimed the event.
@@ -140,17 +144,28 @@ impl Guard {
         };
         let Some(source) = policy.sources.get(index).cloned() else {
             let rejection = Rejection::new(Code::NoSource);
-            let step = guard.refuse_head(Mode::Enforce, rejection, head, ends);
+            let step = guard.end_head(Mode::Enforce, rejection.into(), head, ends);
             return Some((guard, step));
         };
         guard.report.source = Some(Arc::clone(&source));
         if is_near_miss {
             let rejection = Rejection::because(Code::NoSource, NEAR_MISS);
-            let step = guard.refuse_head(source.mode, rejection, head, ends);
+            let step = guard.end_head(source.mode, rejection.into(), head, ends);
+            return Some((guard, step));
+        }
+        if let Err(answer) = challenge::at_head(&source, head) {
+            guard.report.check = Check::Challenge;
+            let step = guard.end_head(source.mode, answer, head, ends);
             return Some((guard, step));
         }
         let step = match check_head(&source, head, now, &mut guard.report) {
-            Err(rejection) => guard.refuse_head(source.mode, rejection, head, ends),
+            Err(rejection) => match challenge::ask_refused(&source, head).filter(|_| !ends) {
+                Some(asked) => {
+                    guard.state = State::Asked(source, asked, rejection);
+                    Step::Hold
+                }
+                None => guard.end_head(source.mode, rejection.into(), head, ends),
+            },
             Ok(_) if ends => {
                 guard.report.check = Check::Body;
                 guard.refuse(source.mode, Rejection::new(Code::BodyEmpty))
@@ -198,7 +213,7 @@ impl Guard {
     /// Whether the body has to be read: that of a request that is refused already need not be.
     #[must_use]
     pub fn reads_body(&self) -> bool {
-        matches!(self.state, State::Receiving(_))
+        matches!(self.state, State::Receiving(_) | State::Asked(..))
     }
 
     /// The claim that this request has to settle.
@@ -235,23 +250,17 @@ impl Guard {
         }
     }
 
-    /// Refuses a request by its head; at once, or for a short body once that has ended.
-    fn refuse_head(
-        &mut self,
-        mode: Mode,
-        rejection: Rejection,
-        head: &RequestHead<'_>,
-        ends: bool,
-    ) -> Step {
+    /// Ends a request by its head; at once, or for a short body once that has ended.
+    fn end_head(&mut self, mode: Mode, answer: Answer, head: &RequestHead<'_>, ends: bool) -> Step {
         let is_short = head
             .declared_length()
             .is_some_and(|length| length <= AWAITED_BODY_BYTES);
         // Elsewhere holding the head means to let it go as far as Envoy's buffer filter.
         let holds = self.policy.hold_headers == HoldHeaders::Filter;
         if ends || !is_short || !holds || mode == Mode::Monitor {
-            return self.refuse(mode, rejection);
+            return self.end(mode, answer);
         }
-        self.state = State::Draining(rejection);
+        self.state = State::Draining(answer);
         Step::Hold
     }
 
@@ -260,6 +269,11 @@ impl Guard {
         let source = match &self.state {
             State::Draining(_) => return Step::Hold,
             State::Receiving(callback) => &callback.source,
+            State::Asked(..) if received <= challenge::MAX_UNVERIFIED_BYTES => return Step::Hold,
+            State::Asked(source, _, rejection) => {
+                let (mode, rejection) = (source.mode, rejection.clone());
+                return self.refuse(mode, rejection);
+            }
             _ => return self.fail(),
         };
         self.report.body_bytes = Some(received);
@@ -274,7 +288,15 @@ impl Guard {
     /// The whole body is there; an empty one will do where [`Guard::reads_body`] says no.
     pub fn body_ended(&mut self, body: &[u8], inputs: &Inputs, scratch: &mut Scratch) -> Step {
         match self.take_state() {
-            State::Draining(rejection) => self.refuse(Mode::Enforce, rejection),
+            State::Draining(answer) => self.end(Mode::Enforce, answer),
+            State::Asked(source, asked, rejection) => {
+                self.report.body_bytes = Some(body.len());
+                let answer = challenge::instead_of(rejection, &source, Some(&asked), body, scratch);
+                if answer.is_of_challenge() {
+                    self.report.check = Check::Challenge;
+                }
+                self.end(source.mode, answer)
+            }
             State::Receiving(Callback {
                 source,
                 pending,
@@ -292,7 +314,7 @@ impl Guard {
                     scratch,
                     report,
                 ) {
-                    Err(rejection) => self.refuse(source.mode, rejection),
+                    Err(answer) => self.end(source.mode, answer),
                     Ok(authentic) => {
                         let verified = Verified {
                             source,
@@ -313,8 +335,8 @@ impl Guard {
         let State::Draining(_) = self.state else {
             return None;
         };
-        if let State::Draining(rejection) = self.take_state() {
-            self.refuse(Mode::Enforce, rejection);
+        if let State::Draining(answer) = self.take_state() {
+            self.end(Mode::Enforce, answer);
         }
         self.report.verdict
     }
@@ -447,11 +469,25 @@ impl Guard {
     fn decide(&mut self, mode: Mode, code: Code) -> Step {
         match mode {
             Mode::Monitor => self.forward(code),
-            Mode::Enforce if code == Code::Duplicate => {
-                self.report.verdict = Some(code);
-                Step::Answer(Answer::Duplicate)
-            }
+            Mode::Enforce if code == Code::Duplicate => self.end(mode, Answer::Duplicate),
             Mode::Enforce => self.refuse(mode, Rejection::new(code)),
+        }
+    }
+
+    /// Answers a request, or forwards it all the same in monitor mode.
+    fn end(&mut self, mode: Mode, answer: Answer) -> Step {
+        let code = match answer {
+            Answer::Refuse(rejection) => return self.refuse(mode, rejection),
+            Answer::Challenge(_) => Code::Challenge,
+            Answer::Duplicate => Code::Duplicate,
+        };
+        self.state = State::Decided;
+        match mode {
+            Mode::Monitor => self.forward(code),
+            Mode::Enforce => {
+                self.report.verdict = Some(code);
+                Step::Answer(answer)
+            }
         }
     }
 

@@ -43,6 +43,7 @@
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 pub mod authenticate;
+pub mod challenge;
 pub mod config;
 mod content_type;
 pub mod effect;

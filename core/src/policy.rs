@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 
+use crate::challenge::Challenges;
 use crate::config::Warning;
 use crate::event::KeyBuilder;
 use crate::inspector::Inspector;
@@ -103,6 +104,8 @@ pub struct Source {
     pub max_body_bytes: usize,
     /// The media types that are accepted.
     pub media_types: Vec<Box<str>>,
+    /// What the sender asks before it sends; none for most.
+    pub challenges: Option<Box<Challenges>>,
     /// Headers that are needed once the body is there.
     pub headers: Vec<CapturedHeader>,
     /// What the one pass over the body picks out.

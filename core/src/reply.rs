@@ -1,19 +1,39 @@
 //! The guard's own answers. They hold what the configuration and the contract say, never request
-//! data.
+//! data; but for what the answer to a challenge echoes ([`challenge`](crate::challenge)).
 
 use std::borrow::Cow;
 
 use serde::Serialize;
 
+use crate::challenge::ChallengeReply;
 use crate::verdict::{Code, Rejection};
 
 /// What the guard answers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
+    /// The sender has asked before it sends, and this is what it wants to hear.
+    Challenge(Box<ChallengeReply>),
     /// 200: the event was delivered before.
     Duplicate,
     /// Refused.
     Refuse(Rejection),
+}
+
+impl Answer {
+    /// Whether it is that of a challenge, or says why a challenge has none.
+    pub(crate) fn is_of_challenge(&self) -> bool {
+        match self {
+            Answer::Challenge(_) => true,
+            Answer::Refuse(rejection) => rejection.code() == Code::ChallengeMalformed,
+            Answer::Duplicate => false,
+        }
+    }
+}
+
+impl From<Rejection> for Answer {
+    fn from(rejection: Rejection) -> Self {
+        Self::Refuse(rejection)
+    }
 }
 
 /// A reply, ready for the host.
@@ -47,6 +67,7 @@ impl Reply {
     #[must_use]
     pub fn new(answer: &Answer, expose_reason: bool) -> Self {
         let (code, content_type, body) = match answer {
+            Answer::Challenge(reply) => return Self::challenge(reply, expose_reason),
             Answer::Duplicate => {
                 let body = String::from("{\"status\":\"duplicate\"}");
                 (Code::Duplicate, "application/json", body)
@@ -79,6 +100,23 @@ impl Reply {
             status: code.status(),
             headers,
             body: body.into_bytes().into(),
+            details: format!("callback_guard:{code}").into(),
+        }
+    }
+
+    fn challenge(reply: &ChallengeReply, expose_reason: bool) -> Self {
+        let code = Code::Challenge;
+        let given = reply.headers.iter();
+        let mut headers: Vec<_> = given
+            .map(|(name, value)| (name.clone(), Cow::Owned(value.clone())))
+            .collect();
+        if expose_reason {
+            headers.push(("x-callback-guard".into(), code.as_str().into()));
+        }
+        Self {
+            status: reply.status,
+            headers,
+            body: reply.body.clone().into_bytes().into(),
             details: format!("callback_guard:{code}").into(),
         }
     }

@@ -26,6 +26,8 @@ pub enum Check {
     /// A source matches host and path, and nothing nearly.
     #[default]
     Source,
+    /// Whether it is a challenge that nobody has to sign; of most requests none.
+    Challenge,
     /// The method.
     Method,
     /// The content type.
@@ -48,6 +50,8 @@ pub enum Check {
     Id,
     /// The signature, or a token in the body.
     Mac,
+    /// Whether it is a challenge that has to be authentic; of most requests none.
+    AuthenticChallenge,
     /// The payload's own rules.
     Payload,
     /// The event's key.

@@ -88,6 +88,13 @@ impl<'a> RequestHead<'a> {
             .unwrap_or_default()
     }
 
+    /// The query as it came, without its `?`; none if there is no `?`.
+    #[must_use]
+    pub fn query(&self) -> Option<&'a [u8]> {
+        let question = self.target.iter().position(|byte| *byte == b'?')?;
+        self.target.get(question.saturating_add(1)..)
+    }
+
     /// The host without its port.
     ///
     /// Source: RFC 3986, 3.2.3; an IPv6 literal keeps its brackets.

@@ -38,6 +38,11 @@ codes! {
     Forwarded = "forwarded", 200;
     /// The event was delivered before; the sender is told so and need not come again.
     Duplicate = "duplicate", 200;
+    /// The sender has asked before it sends, and got its answer from the guard; the status is the
+    /// one that the challenge is configured with.
+    Challenge = "challenge", 200;
+    /// A challenge has a value twice, or one that may not be echoed.
+    ChallengeMalformed = "challenge_malformed", 400;
     /// The event was delivered before with another body, and `on_body_change` is `reject`.
     BodyChanged = "body_changed", 409;
     /// There is no body.

@@ -13,6 +13,7 @@ use callback_guard_core::scheme::{
     TimestampPlace, Tolerance,
 };
 use callback_guard_core::time::UnixMillis;
+use callback_guard_core::verdict::Code;
 
 use super::{Case, Judgement, place_name, rule, signed, unit_name};
 use crate::time;
@@ -21,6 +22,7 @@ use crate::time;
 fn name(step: Step) -> &'static str {
     match step {
         Step::Source => "source",
+        Step::Challenge | Step::AuthenticChallenge => "challenge",
         Step::Method => "method",
         Step::MediaType => "content type",
         Step::Encoding => "content encoding",
@@ -38,10 +40,10 @@ fn name(step: Step) -> &'static str {
 }
 
 /// The order of the steps: where the body is signed, its MAC is checked before it is parsed.
-fn order(signs_body: bool) -> [Step; 14] {
+fn order(signs_body: bool) -> [Step; 16] {
     use Step::{
-        Body, Credentials, Encoding, Event, Freshness, Id, Json, Length, Mac, MediaType, Method,
-        OtherHeaders, Payload, Source,
+        AuthenticChallenge, Body, Challenge, Credentials, Encoding, Event, Freshness, Id, Json,
+        Length, Mac, MediaType, Method, OtherHeaders, Payload, Source,
     };
     let (a, b, c) = if signs_body {
         (Mac, Json, Id)
@@ -50,6 +52,7 @@ fn order(signs_body: bool) -> [Step; 14] {
     };
     [
         Source,
+        Challenge,
         Method,
         MediaType,
         Encoding,
@@ -61,6 +64,7 @@ fn order(signs_body: bool) -> [Step; 14] {
         a,
         b,
         c,
+        AuthenticChallenge,
         Payload,
         Event,
     ]
@@ -74,11 +78,19 @@ pub(super) fn table(case: &Case<'_>, judgement: &Judgement) -> String {
         .rejection
         .is_some()
         .then_some(judgement.report.check);
+    let is_answered = judgement.report.verdict == Some(Code::Challenge);
     let passes_by = source.is_none() && refused.is_none();
     let mut is_reached = true;
     let mut text = String::new();
     for step in order(source.and_then(rule).is_some_and(SignatureRule::signs_body)) {
-        let (mark, note) = if !is_reached {
+        let is_challenge = matches!(step, Step::Challenge | Step::AuthenticChallenge);
+        if is_challenge && judgement.report.check != step {
+            continue;
+        }
+        let (mark, note) = if is_challenge && is_answered {
+            is_reached = false;
+            ("ANSWERED", "by the guard; docs/challenges.md".to_owned())
+        } else if !is_reached {
             ("-", "not reached".to_owned())
         } else if Some(step) == refused {
             is_reached = false;
@@ -115,6 +127,7 @@ fn seen(case: &Case<'_>, judgement: &Judgement, step: Step) -> String {
     let limit = source.max_body_bytes;
     match step {
         Step::Source => format!("{}, by {}", source.name, route(source)),
+        Step::Challenge | Step::AuthenticChallenge => String::new(),
         Step::Method => given(header(":method")),
         Step::MediaType => given(header("content-type")),
         Step::Encoding => match header("content-encoding") {

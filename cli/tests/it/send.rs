@@ -16,6 +16,9 @@ const ANY_SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 fn policy(preset: &str, secret: &str) -> Arc<Policy> {
     let parameters = match preset {
         "square" => r#""parameters":{"notification_url":"https://h.example/n"},"#,
+        "whatsapp" | "messenger" | "instagram" => {
+            r#""parameters":{"verify_token":"a verify token"},"#
+        }
         _ => "",
     };
     let text = format!(

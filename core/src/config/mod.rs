@@ -4,6 +4,7 @@
 //! configuration on one worker only, after the main thread has accepted it, Envoy lets every
 //! request of that worker pass around the plugin.
 
+mod challenge;
 mod dedupe;
 mod error;
 mod fields;
@@ -79,6 +80,15 @@ fn policy(raw: RawConfig, environment: Environment<'_>) -> Result<Policy, Config
             }
         }
         sources.push(source);
+    }
+    if let Some(oracle) = challenge::oracle::between(&sources) {
+        let problem = format!(
+            "has a challenge (the {}. of its list) that would sign what sources[{}] accepts as a \
+             callback, as both have the same secret; expected a secret for each",
+            oracle.rule.saturating_add(1),
+            oracle.accepts
+        );
+        return Err(ConfigError::new(&path.index(oracle.source), problem));
     }
     let inspector = match &raw.inspector {
         Some(inspector) => Some(inspector::compile(

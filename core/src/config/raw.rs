@@ -7,6 +7,7 @@ use core::fmt;
 use serde::de::{Error as _, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
+use super::challenge::RawChallenge;
 use crate::json::Root;
 use crate::payload::FieldType;
 use crate::policy::{HoldHeaders, Mode, OnBodyChange, OnUnknown, Unmatched};
@@ -152,8 +153,12 @@ pub struct RawSource {
     /// A shared token instead of a signature.
     pub(super) token: Option<RawToken>,
     /// Values that the preset asks for.
-    #[serde(default, deserialize_with = "each_once")]
-    pub(super) parameters: BTreeMap<String, String>,
+    #[serde(default)]
+    pub(super) parameters: RawParameters,
+    /// What the sender asks before it sends, and the answers; decided in order. Default: the
+    /// preset's own.
+    #[cfg_attr(feature = "schema", schemars(length(max = 8)))]
+    pub(super) challenge: Option<Vec<RawChallenge>>,
     /// The keys, any of which may have signed: for rotation.
     #[cfg_attr(feature = "schema", schemars(length(min = 1, max = 8)))]
     #[serde(default)]
@@ -208,6 +213,20 @@ fn each_once<'d, D: Deserializer<'d>>(reader: D) -> Result<BTreeMap<String, Stri
     }
 
     reader.deserialize_map(EachOnce)
+}
+
+/// Values by name. One of them can be a token.
+#[derive(Default, Deserialize)]
+#[serde(transparent)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub(super) struct RawParameters(
+    #[serde(deserialize_with = "each_once")] pub(super) BTreeMap<String, String>,
+);
+
+impl fmt::Debug for RawParameters {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("RawParameters([redacted])")
+    }
 }
 
 /// Which requests: `path` or `path_prefix`, one of the two.
@@ -635,6 +654,8 @@ pub(super) struct Preset {
     pub(super) token: Option<RawToken>,
     #[serde(default)]
     pub(super) secret: RawSecretFormat,
+    #[serde(default)]
+    pub(super) challenge: Vec<RawChallenge>,
     #[serde(default)]
     pub(super) public_key: RawPublicFormat,
     #[serde(default)]

@@ -186,6 +186,25 @@ fn is_integer(expected: &str) -> bool {
 
 /// A sound value of each field, by the end of its path.
 const EXAMPLES: &[(&str, &str)] = &[
+    // Of challenges.
+    ("content_type", r#""text/plain""#),
+    ("equals", r#""subscribe""#),
+    ("hmac", r#"{ "query": "crc_token" }"#),
+    ("present", "true"),
+    (
+        "reply",
+        r#"{ "status": 200, "content_type": "text/plain", "body": [{ "query": "challenge" }] }"#,
+    ),
+    ("reply.body", r#"[{ "query": "challenge" }]"#),
+    ("reply.body[]", r#"{ "query": "challenge" }"#),
+    ("reply.headers", r#"{ "x-name": [{ "header": "x-name" }] }"#),
+    ("requires", r#""signature""#),
+    ("status", "200"),
+    (
+        "when",
+        r#"{ "method": "GET", "query": "challenge", "present": true }"#,
+    ),
+    ("when.method", r#""GET""#),
     ("acknowledge_as", "200"),
     ("algorithm", r#""hmac-sha256""#),
     ("allowed_url_hosts", r#"["*.example.com"]"#),
@@ -195,7 +214,7 @@ const EXAMPLES: &[(&str, &str)] = &[
     ("capacity", "100000"),
     (
         "challenge",
-        r#"[{ "when": { "method": "GET" }, "requires": "none", "reply": { "status": 200 } }]"#,
+        r#"[{ "when": { "method": "HEAD" }, "requires": "none", "reply": { "status": 200, "content_type": "text/plain" } }]"#,
     ),
     ("cluster", r#""redis_http""#),
     ("content_types", r#"["application/json"]"#),

@@ -1,14 +1,13 @@
 //! From the words of `sources[].signature` to a [`Scheme`], with everything refused that would not
 //! protect.
 
-use std::collections::BTreeMap;
-
 use super::fields::{Fields, header_name};
 use super::raw::{
-    RawEncoding, RawId, RawPadding, RawSeparator, RawSignature, RawTimestamp, RawToken, RawUnit,
-    RawValue,
+    RawEncoding, RawId, RawPadding, RawParameters, RawSeparator, RawSignature, RawTimestamp,
+    RawToken, RawUnit, RawValue,
 };
 use super::secrets::Given;
+use super::warnings::{self, Warnings};
 use super::{ConfigError, Path, message};
 use crate::policy::{HeaderRole, PathRule};
 use crate::scheme::token::{TokenAt, TokenRule};
@@ -27,8 +26,9 @@ pub(super) struct Parameters<'p> {
 }
 
 impl<'p> Parameters<'p> {
-    pub(super) fn new(path: Path, values: &'p BTreeMap<String, String>) -> Self {
+    pub(super) fn new(path: Path, values: &'p RawParameters) -> Self {
         let values = values
+            .0
             .iter()
             .map(|(name, value)| (name.as_str(), value.as_str(), false))
             .collect();
@@ -51,6 +51,22 @@ impl<'p> Parameters<'p> {
                 Ok(value)
             }
         }
+    }
+
+    /// A value that is a token: whoever knows it is believed.
+    pub(super) fn take_token(
+        &mut self,
+        name: &str,
+        warnings: &mut Warnings,
+    ) -> Result<&'p str, ConfigError> {
+        let token = self.take(name)?;
+        let path = self.path.field(name);
+        if token.trim().is_empty() {
+            let problem = "is blank, expected a token that nobody can guess";
+            return Err(ConfigError::new(&path, problem));
+        }
+        warnings::verify_token(&path, token, warnings);
+        Ok(token)
     }
 
     /// Refuses what nobody asked for: a value that its author believes to be part of the message.

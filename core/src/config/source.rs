@@ -7,7 +7,7 @@ use super::raw::{
 use super::secrets::Given;
 use super::signature::{self, Parameters};
 use super::warnings::{self, Warnings};
-use super::{ConfigError, Environment, Path, dedupe, presets, within};
+use super::{ConfigError, Environment, Path, challenge, dedupe, presets, within};
 use crate::json::{Root, Selector};
 use crate::payload::{HostPattern, Requirement, UrlRule, is_host};
 use crate::policy::{Dedupe, KeyPart, Mode, PathRule, Route, Source};
@@ -110,7 +110,6 @@ pub(super) fn compile(
             return Err(ConfigError::new(&path.field("signature"), problem));
         }
     };
-    parameters.check_all_used()?;
     if scheme.timestamp().is_none() {
         for (given, name) in [
             (raw.tolerance_seconds, "tolerance_seconds"),
@@ -131,6 +130,24 @@ pub(super) fn compile(
         Proof::Token(_) => None,
     })?;
     let preset = preset.unwrap_or_default();
+    let media_types = media_types(path, raw.content_types.as_ref(), &preset)?;
+    let (challenge_path, rules) = match &raw.challenge {
+        Some(rules) => (path.field("challenge"), rules),
+        None => (path.field("preset").field("challenge"), &preset.challenge),
+    };
+    let context = challenge::Context {
+        scheme: &scheme,
+        only_containers: challenge::oracle::only_containers(&media_types, root),
+    };
+    let challenges = challenge::compile(
+        &challenge_path,
+        rules,
+        &context,
+        &mut parameters,
+        &mut fields,
+        warnings,
+    )?;
+    parameters.check_all_used()?;
     let tolerance = Tolerance {
         past: seconds(
             path,
@@ -171,7 +188,6 @@ pub(super) fn compile(
     } = raw.payload;
     let required = required.as_ref().unwrap_or(&preset.required);
     let required = requirements(&payload_path.field("required"), required, &mut fields)?;
-    let media_types = media_types(path, raw.content_types.as_ref(), &preset)?;
     let urls = match allowed_url_hosts {
         Some(hosts) => Some(url_rule(&payload_path.field("allowed_url_hosts"), &hosts)?),
         None => None,
@@ -197,6 +213,7 @@ pub(super) fn compile(
         tolerance,
         max_body_bytes: usize::try_from(max_body_bytes).unwrap_or(usize::MAX),
         media_types,
+        challenges,
         headers: fields.headers,
         selector,
         pointers: fields.pointers,

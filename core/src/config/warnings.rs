@@ -104,6 +104,18 @@ pub(super) fn unmatched(path: &Path, rule: Unmatched, sources: &[Source], warnin
     }
 }
 
+/// Warns of a verify token that may be guessed.
+pub(super) fn verify_token(path: &Path, token: &str, warnings: &mut Warnings) {
+    let length = token.len();
+    if length < LEAST_SECRET {
+        let problem = format!(
+            "has {length} bytes, so somebody may guess it and get a challenge answered; expected at \
+             least {LEAST_SECRET} random ones"
+        );
+        warnings.add(path, problem);
+    }
+}
+
 /// Warns of a key that leaves out the message id: different events may look like one.
 pub(super) fn key(path: &Path, dedupe: &Dedupe, id: &IdAt, warnings: &mut Warnings) {
     let has = |part: KeyPart| dedupe.key.contains(&part);

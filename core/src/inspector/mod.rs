@@ -491,8 +491,8 @@ const PACKED_PAGE: &[u8] = include_bytes!("page.html.gz");
 ///
 /// Source: CSP Level 3; Trusted Types.
 const PAGE_POLICY: &str = "default-src 'none'; \
-    script-src 'sha256-GU1wPF8uwttl7YVgvNNVjmtxxQUAc7pKnWUneJS57ys='; \
-    style-src 'sha256-rtfU4h/h8BeTpdDp04y4oAJzjgqkVbA6x5bQpg/DAp8='; \
+    script-src 'sha256-2HygxnRFZyFq0r+WU3ire0QYH1bawEnZzI0Xw3qK7oE='; \
+    style-src 'sha256-i5DA4SrSS9hpk2VKEOvH/UNmA4K9zt2tqywZ0jd8OrQ='; \
     connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; \
     frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'";
 

@@ -120,6 +120,16 @@ impl Scheme {
         }
     }
 
+    /// The MAC of the concatenation of `parts` under the first secret or token, for an answer to the
+    /// sender's challenge; `None` where the keys are public.
+    #[must_use]
+    pub fn mac(&self, parts: &[&[u8]]) -> Option<SignatureBytes> {
+        match &self.proof {
+            Proof::Signature(rule) => rule.keys.first()?.mac(parts),
+            Proof::Token(rule) => rule.tokens.first()?.mac(parts),
+        }
+    }
+
     /// Reads the head: signatures and timestamp are decoded, a token is checked at once.
     ///
     /// # Errors

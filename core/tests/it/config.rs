@@ -521,7 +521,18 @@ fn schemes_that_protect_nothing_are_refused() {
                 "`typeform`",
                 "`docusign`",
                 "`gitlab`",
-                "`gitlab-token`"
+                "`gitlab-token`",
+                "`whatsapp`",
+                "`messenger`",
+                "`instagram`",
+                "`x`",
+                "`twitter`",
+                "`linkedin`",
+                "`dropbox`",
+                "`nylas`",
+                "`okta`",
+                "`ringcentral`",
+                "`monday`"
             ]
             .join(", ")
         ),

@@ -10,6 +10,7 @@
     reason = "tests"
 )]
 
+mod challenges;
 mod config;
 mod config_text;
 mod guard;

@@ -41,8 +41,14 @@ fn configured(preset: &str, change: impl FnOnce(&mut Value)) -> Policy {
         "preset": preset,
         "secrets": [{ "value": SECRET }],
     });
-    if preset == "square" {
-        source["parameters"] = json!({ "notification_url": "https://app.example/callbacks" });
+    match preset {
+        "square" => {
+            source["parameters"] = json!({ "notification_url": "https://app.example/callbacks" });
+        }
+        "whatsapp" | "messenger" | "instagram" => {
+            source["parameters"] = json!({ "verify_token": "verify-token-of-the-tests" });
+        }
+        _ => {}
     }
     change(&mut source);
     policy(&json!({ "sources": [source] }))
@@ -216,8 +222,9 @@ fn bounds(name: &str) -> Option<(u64, u64)> {
         "kie" | "mux" | "stripe" | "suno" | "zoom" => Some((300, 60)),
         "linear" => Some((60, 60)),
         "paddle" => Some((5, 60)),
-        "docusign" | "github" | "gitlab-token" | "pagerduty" | "shopify" | "square"
-        | "sunoapi-token" | "typeform" => None,
+        "dropbox" | "instagram" | "linkedin" | "messenger" | "monday" | "nylas" | "okta"
+        | "ringcentral" | "twitter" | "whatsapp" | "x" | "docusign" | "github" | "gitlab-token"
+        | "pagerduty" | "shopify" | "square" | "sunoapi-token" | "typeform" => None,
         other => panic!("no bounds for {other}"),
     }
 }
@@ -843,10 +850,15 @@ fn document() -> String {
         text += &format!("| `{all}` | [{sender}]({source}) | {signed} | {time} | {named} |\n");
 
         let variable = first.to_ascii_uppercase().replace('-', "_");
-        let extra = if first == "square" {
-            "\n  \"parameters\": { \"notification_url\": \"https://app.example/callbacks/square\" },"
-        } else {
-            ""
+        let extra = match first {
+            "square" => {
+                "\n  \"parameters\": { \"notification_url\": \
+                 \"https://app.example/callbacks/square\" },"
+            }
+            "whatsapp" => {
+                "\n  \"parameters\": { \"verify_token\": \"a token that nobody can guess\" },"
+            }
+            _ => "",
         };
         examples += &format!(
             "\n### {first}\n\n```json\n{{\n  \"name\": \"{first}\",\n  \"match\": {{ \"path\": \

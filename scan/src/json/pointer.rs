@@ -245,7 +245,9 @@ impl Selector {
         self.collect_urls
     }
 
-    pub(super) fn root(&self) -> Root {
+    /// What the root may be.
+    #[must_use]
+    pub fn root(&self) -> Root {
         self.root
     }
 

@@ -2,6 +2,7 @@
 //! counted there: a leak does not show at the client.
 
 mod algorithms;
+mod challenge;
 mod configuration;
 mod dedupe;
 mod deliver;

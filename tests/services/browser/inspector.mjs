@@ -69,8 +69,8 @@ async function look() {
   await until("the answer comes", async () => (await rows.filter({ hasText: "500" }).count()) === 1);
   assert.match(await rows.filter({ hasText: "500" }).textContent(), /not accepted; may come again/);
   assert.match(await page.locator("#news").textContent(), /^\d new: /, "screen readers announce it");
-  assert.match(await page.locator("#chart").getAttribute("aria-label"), /1 forwarded, 1 forwarded, not accepted, 1 duplicate, 2 refused, 0 guard failed/);
-  assert.equal(await page.locator("#legend").textContent(), "1 forwarded1 forwarded, not accepted1 duplicate2 refused0 guard failed");
+  assert.match(await page.locator("#chart").getAttribute("aria-label"), /1 forwarded, 1 forwarded, not accepted, 1 duplicate, 0 challenge answered, 2 refused, 0 guard failed/);
+  assert.equal(await page.locator("#legend").textContent(), "1 forwarded1 forwarded, not accepted1 duplicate0 challenge answered2 refused0 guard failed");
 
   assert(await rows.filter({ hasText: "500" }).locator(".badge.undelivered").isVisible(), "what the application refused is not green");
   assert.match(await page.locator("#where").textContent(), /^127\.0\.0\.1:\d+, version \d+\.\d+\.\d+$/);

@@ -1,0 +1,324 @@
+//! Challenges: what a sender asks before it sends, answered at the proxy.
+//!
+//! A rule says which request is a challenge, what it has to prove, and what the answer is made of.
+//! Such a request never reaches the upstream and claims nothing, so it is answered again as often as
+//! the sender asks.
+//!
+//! Rules are decided in their order, in three steps, each at the first moment at which what it needs
+//! is known:
+//!
+//! | step | rules | before |
+//! |---|---|---|
+//! | [`Step::Head`] | that read no body, and require nothing, a token or a parameter | method, content type, empty body |
+//! | [`Step::Body`] | that read the body, and require nothing or a parameter | signature and token |
+//! | [`Step::Verified`] | that require a signature, or a token and read the body | message id, payload, claim |
+//!
+//! An answer can hold values of the request, so it must not be good for anything else: an echoed value
+//! is short, of harmless characters ([`Alphabet`]), and sent as plain text or inside a JSON string with
+//! `nosniff`. A value goes under a MAC only where the scheme accepts no message of that form
+//! (`config::challenge::oracle`).
+
+mod asked;
+mod reply;
+
+use crate::json::{self, Document, Kind, Scratch};
+use crate::policy::Source;
+use crate::reply::Answer;
+use crate::request::{MediaType, RequestHead};
+use crate::scheme::keys::Token;
+use crate::scheme::{Credentials, Proof, Scheme};
+use crate::verdict::{Code, Rejection};
+
+pub(crate) use asked::Asked;
+use asked::Field;
+pub use reply::{Alphabet, ChallengeReply, MAX_ECHOED_BYTES, Part, Template};
+
+/// The challenges of a source.
+#[derive(Clone, Debug)]
+pub struct Challenges {
+    /// The headers and query parameters that the rules read, each once.
+    pub fields: Vec<FieldAt>,
+    /// The rules, in the order in which they are decided.
+    pub rules: Vec<Challenge>,
+}
+
+/// A part of the head that rules read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FieldAt {
+    /// This header; its name in lower case.
+    Header(Box<str>),
+    /// This parameter of the query, decoded as forms are.
+    Query(Box<str>),
+}
+
+/// One challenge.
+#[derive(Clone, Debug)]
+pub struct Challenge {
+    /// Only this method; any if absent.
+    pub method: Option<Box<str>>,
+    /// What tells the challenge from other requests; nothing more than the method if absent.
+    pub condition: Option<Condition>,
+    /// What the sender has to prove.
+    pub requires: Requires,
+    /// When the rule is decided.
+    pub step: Step,
+    /// The answer.
+    pub template: Template,
+}
+
+/// What tells a challenge from other requests.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Condition {
+    /// The value that is looked at.
+    pub at: ValueAt,
+    /// What it has to be.
+    pub is: Expected,
+}
+
+/// A value of the request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ValueAt {
+    /// Of the head, by its place in [`Challenges::fields`].
+    Field(usize),
+    /// At a JSON pointer, by its slot.
+    Pointer(usize),
+}
+
+/// What a value has to be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Expected {
+    /// There, and not null.
+    Present,
+    /// This text; in JSON a string.
+    Text(Box<str>),
+    /// An integer, written as here.
+    Number(Box<str>),
+}
+
+/// What a challenge has to prove.
+#[derive(Clone, Debug)]
+pub enum Requires {
+    /// Nothing: anybody may ask.
+    Nothing,
+    /// The source's token.
+    Token,
+    /// The source's signature, over the body.
+    Signature,
+    /// This parameter of the query, by its place in [`Challenges::fields`], is a token of its own.
+    Parameter {
+        /// Its place.
+        field: usize,
+        /// The token.
+        token: Token,
+    },
+}
+
+/// When a rule is decided.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// When the head is there, before every other check.
+    Head,
+    /// When the body is there, before it is authenticated.
+    Body,
+    /// When the request is authentic.
+    Verified,
+}
+
+/// Ends a request at its head if that makes it a challenge.
+///
+/// # Errors
+///
+/// The end: the answer, or why there is none.
+pub(crate) fn at_head(source: &Source, head: &RequestHead<'_>) -> Result<(), Answer> {
+    let Some(challenges) = &source.challenges else {
+        return Ok(());
+    };
+    if !challenges.has(Step::Head, head.method()) {
+        return Ok(());
+    }
+    let asked = Asked::new(&challenges.fields, head);
+    let values = Values {
+        asked: &asked,
+        document: None,
+    };
+    let token = || match &source.scheme.proof {
+        Proof::Token(rule) => match rule.check(head)? {
+            Credentials::Token(_) => Ok(()),
+            // The configuration sees to it that nobody asks for one that is elsewhere.
+            _ => Err(Rejection::new(Code::InternalError)),
+        },
+        Proof::Signature(_) => Err(Rejection::new(Code::InternalError)),
+    };
+    challenges.end(Step::Head, &values, &source.scheme, &token)
+}
+
+/// What a head says, if its body can make the request a challenge.
+pub(crate) fn ask(source: &Source, head: &RequestHead<'_>) -> Option<Asked<'static>> {
+    let challenges = source.challenges.as_ref()?;
+    let has = |step| challenges.has(step, head.method());
+    (has(Step::Body) || has(Step::Verified))
+        .then(|| Asked::new(&challenges.fields, head).into_owned())
+}
+
+/// The longest body, in bytes, that is read for a challenge in a request that is refused if it is none.
+///
+/// Without this bound anybody could have the guard hold and parse bodies of any length. It is what
+/// Envoy reads at once.
+pub(crate) const MAX_UNVERIFIED_BYTES: usize = 16 << 10;
+
+/// As [`ask`], for a request that is refused by its head, unless it proves to be a challenge that
+/// requires nothing of it: a POST of JSON of at most [`MAX_UNVERIFIED_BYTES`].
+pub(crate) fn ask_refused(source: &Source, head: &RequestHead<'_>) -> Option<Asked<'static>> {
+    let challenges = source.challenges.as_ref()?;
+    let is_json = || head.check_media_type(&source.media_types) == Ok(MediaType::Json);
+    let is_short = || {
+        let length = head.declared_length().map(usize::try_from);
+        length.is_none_or(|length| length.is_ok_and(|length| length <= MAX_UNVERIFIED_BYTES))
+    };
+    (challenges.has(Step::Body, head.method())
+        && head.check_method().is_ok()
+        && head.check_content_encoding().is_ok()
+        && is_short()
+        && is_json())
+    .then(|| Asked::new(&challenges.fields, head).into_owned())
+}
+
+/// Ends a request if its body makes it a challenge of `step`; a token has been checked by then.
+///
+/// # Errors
+///
+/// The end: the answer, or why there is none.
+pub(crate) fn at_body(
+    source: &Source,
+    step: Step,
+    asked: Option<&Asked<'_>>,
+    document: Option<&Document<'_, '_>>,
+) -> Result<(), Answer> {
+    let (Some(challenges), Some(asked)) = (&source.challenges, asked) else {
+        return Ok(());
+    };
+    let values = Values { asked, document };
+    challenges.end(step, &values, &source.scheme, &|| Ok(()))
+}
+
+/// The end of a request that is refused, or the answer if its body is a challenge that requires
+/// nothing of what it was refused for; one of more than [`MAX_UNVERIFIED_BYTES`] is none.
+pub(crate) fn instead_of(
+    rejection: Rejection,
+    source: &Source,
+    asked: Option<&Asked<'_>>,
+    body: &[u8],
+    scratch: &mut Scratch,
+) -> Answer {
+    let asks = source
+        .challenges
+        .as_ref()
+        .zip(asked)
+        .is_some_and(|(challenges, asked)| challenges.has(Step::Body, asked.method()));
+    if asks
+        && body.len() <= MAX_UNVERIFIED_BYTES
+        && let Ok(document) = json::scan(body, &source.selector, scratch)
+        && let Err(answer) = at_body(source, Step::Body, asked, Some(&document))
+    {
+        return answer;
+    }
+    Answer::Refuse(rejection)
+}
+
+/// The values of a request, as far as they are known.
+struct Values<'v> {
+    asked: &'v Asked<'v>,
+    document: Option<&'v Document<'v, 'v>>,
+}
+
+impl Challenges {
+    /// Whether a rule of `step` is for `method`.
+    fn has(&self, step: Step, method: &[u8]) -> bool {
+        let is_one = |rule: &Challenge| rule.step == step && rule.is_for(method);
+        self.rules.iter().any(is_one)
+    }
+
+    /// Ends the request by the first rule of `step` that it is a challenge of.
+    ///
+    /// [`Code::ChallengeMalformed`] if a value is there twice or may not be echoed; what is wrong with
+    /// the proof, as [`Code::SignatureMismatch`].
+    fn end(
+        &self,
+        step: Step,
+        values: &Values<'_>,
+        scheme: &Scheme,
+        token: &dyn Fn() -> Result<(), Rejection>,
+    ) -> Result<(), Answer> {
+        for (index, rule) in self.rules.iter().enumerate() {
+            if rule.step != step || !rule.is_for(values.asked.method()) || !rule.is_asked(values)? {
+                continue;
+            }
+            rule.requires.check(values, token)?;
+            let reply = rule.template.fill(index, values, scheme)?;
+            return Err(Answer::Challenge(Box::new(reply)));
+        }
+        Ok(())
+    }
+}
+
+impl Challenge {
+    fn is_for(&self, method: &[u8]) -> bool {
+        let is_method = |wanted: &str| wanted.as_bytes() == method;
+        self.method.as_deref().is_none_or(is_method)
+    }
+
+    fn is_asked(&self, values: &Values<'_>) -> Result<bool, Rejection> {
+        let Some(Condition { at, is }) = &self.condition else {
+            return Ok(true);
+        };
+        match at {
+            ValueAt::Field(index) => match values.asked.field(*index) {
+                Field::Missing => Ok(false),
+                Field::Several => Err(twice()),
+                Field::Once(value) => Ok(match is {
+                    Expected::Present => true,
+                    Expected::Text(text) | Expected::Number(text) => **value == *text.as_bytes(),
+                }),
+            },
+            ValueAt::Pointer(slot) => {
+                let value = values.document.and_then(|document| document.get(*slot));
+                Ok(value.is_some_and(|value| match is {
+                    Expected::Present => value.kind() != Kind::Null,
+                    Expected::Text(text) => value.text().is_some_and(|given| *given == **text),
+                    Expected::Number(text) => {
+                        matches!(value.kind(), Kind::Number { .. })
+                            && value.raw() == text.as_bytes()
+                    }
+                }))
+            }
+        }
+    }
+}
+
+impl Requires {
+    fn check(
+        &self,
+        values: &Values<'_>,
+        token: &dyn Fn() -> Result<(), Rejection>,
+    ) -> Result<(), Rejection> {
+        match self {
+            Requires::Nothing | Requires::Signature => Ok(()),
+            Requires::Token => token(),
+            Requires::Parameter { field, token } => match values.asked.field(*field) {
+                Field::Several => Err(twice()),
+                Field::Once(value) if token.matches(value) => Ok(()),
+                Field::Once(_) | Field::Missing => Err(Rejection::because(
+                    Code::SignatureMismatch,
+                    "the challenge does not have the configured verify token",
+                )),
+            },
+        }
+    }
+}
+
+fn twice() -> Rejection {
+    Rejection::because(
+        Code::ChallengeMalformed,
+        "a query parameter or a header of the challenge is there twice",
+    )
+}
