@@ -32,6 +32,8 @@ pub(crate) enum Shape {
     StringValue,
     /// A `google.protobuf.Struct`: Envoy hands on its protobuf bytes.
     Struct,
+    /// The `filter_config` of a dynamic module, for which Envoy makes JSON of either.
+    DynamicModule,
     /// The `pluginConfig` or `config` of a platform that makes JSON of it.
     Platform,
 }
@@ -123,7 +125,8 @@ pub(crate) fn only_configuration(file: &Path) -> anyhow::Result<String> {
 
 /// What is said of a file without a configuration.
 pub(crate) const NONE: &str = "holds no configuration of the guard, expected JSON with `sources`, \
-     or an Envoy configuration with a wasm filter whose `configuration` is such JSON";
+     or an Envoy configuration with a wasm filter whose `configuration` is such JSON, or a dynamic \
+     module whose `filter_config` is";
 
 /// Adds the documents of a YAML (or JSON) text, and of the texts inside of it.
 fn collect(text: &str, path: &str, documents: &mut Vec<Document>) -> anyhow::Result<()> {
@@ -172,7 +175,7 @@ fn walk<'f>(around: &mut Vec<Step<'f>>, found: &mut Vec<Found<'f>>) {
     let Some(Step { path, value }) = around.last().cloned() else {
         return;
     };
-    for name in ["configuration", "pluginConfig", "config"] {
+    for name in ["configuration", "filter_config", "pluginConfig", "config"] {
         if let Some((text, shape)) = value
             .get(name)
             .and_then(|given| given_as(name, given, value))
@@ -211,6 +214,16 @@ fn walk<'f>(around: &mut Vec<Step<'f>>, found: &mut Vec<Found<'f>>) {
 fn given_as(name: &str, given: &Value, plugin: &Value) -> Option<(String, Shape)> {
     let kind = given.get("@type").and_then(Value::as_str).unwrap_or("");
     let inside = given.get("value");
+    if name == "filter_config" {
+        field(plugin, "dynamic_module_config")?;
+        let text = match inside? {
+            Value::String(text) if kind.ends_with("StringValue") => text.clone(),
+            fields if kind.ends_with("Struct") => fields.to_string(),
+            _ => return None,
+        };
+        let is_ours = text.contains("\"sources\"") || is_named_so(plugin);
+        return is_ours.then_some((text, Shape::DynamicModule));
+    }
     if name == "configuration" {
         return match inside {
             Some(Value::String(text))
@@ -233,6 +246,7 @@ fn given_as(name: &str, given: &Value, plugin: &Value) -> Option<(String, Shape)
 fn is_named_so(plugin: &Value) -> bool {
     let names = [
         plugin.get("name"),
+        field(plugin, "filter_name"),
         field(plugin, "root_id"),
         field(plugin, "vm_config").and_then(|vm| field(vm, "vm_id")),
     ];

@@ -47,8 +47,11 @@ pub(crate) fn around(found: &Found<'_>, policy: &Policy) -> Vec<Warning> {
             Shape::Whole => {}
             Shape::Platform => warnings.platform(plugin),
             Shape::Struct | Shape::StringValue => warnings.plugin(plugin),
+            Shape::DynamicModule => warnings.dynamic_module(plugin),
         }
-        warnings.variables(plugin);
+        if found.shape != Shape::DynamicModule {
+            warnings.variables(plugin);
+        }
     }
     warnings.filters();
     warnings.limits();
@@ -120,6 +123,20 @@ impl<'f> Warnings<'_, 'f> {
             format!("{seen}: if the VM dies, every request passes unchecked"),
             "use failure_policy FAIL_RELOAD",
         );
+    }
+
+    /// Envoy's own `DynamicModuleFilter`. It sees all of Envoy's environment.
+    fn dynamic_module(&mut self, Step { path, value }: &Step<'_>) {
+        let module = field(value, "dynamic_module_config");
+        let stays = module.and_then(|module| field(module, "do_not_close"));
+        if stays != Some(&Value::Bool(true)) {
+            self.add(
+                join(path, "dynamic_module_config.do_not_close"),
+                "is not true: a change of the configuration can unload the module, and its memory \
+                 store with it",
+                "set it to true",
+            );
+        }
     }
 
     /// A platform's resource: Istio's WasmPlugin, Envoy Gateway's EnvoyExtensionPolicy.

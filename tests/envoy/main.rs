@@ -20,6 +20,8 @@ mod faults;
 mod hostile;
 mod inbox;
 mod memory;
+#[cfg(target_os = "linux")]
+mod native;
 mod rollout;
 mod soak;
 

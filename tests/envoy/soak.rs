@@ -216,7 +216,9 @@ fn a_long_run_at_half_of_what_is_possible() {
         // A line for each request, or for each refusal, would fill a disk.
         .render(|render| render.connection_manager(|manager| drop(manager["access_log"].take())))
         .map(|setup| {
-            setup.options(|options| "wasm:warn".clone_into(&mut options.component_log_level))
+            setup.options(|options| {
+                "wasm:warn,dynamic_modules:warn".clone_into(&mut options.component_log_level);
+            })
         })
         .start();
     let soak = Arc::new(Soak::default());

@@ -21,6 +21,8 @@ mod deploy;
 mod docker;
 mod inbox;
 mod inspector;
+#[cfg(target_os = "linux")]
+mod native;
 mod redis;
 mod senders;
 #[allow(

@@ -7,7 +7,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use callback_guard_core::scheme::Encoding;
 use callback_guard_core::scheme::keys::{Algorithm, SigningKey};
 use callback_guard_harness::client::InFlight;
-use callback_guard_harness::{Request, Response, Setup, Stack, Update, render, upstream, wait};
+use callback_guard_harness::{
+    Filter, Request, Response, Setup, Stack, Update, render, upstream, wait,
+};
 use serde_json::{Value, json};
 
 pub use callback_guard_harness::SECRET;
@@ -259,6 +261,12 @@ impl Builder {
 pub struct Validated {
     pub is_valid: bool,
     pub log: String,
+}
+
+/// Whether the guard runs in VMs: not as Envoy's dynamic module.
+#[allow(dead_code, reason = "for the tests of faults")]
+pub fn has_vms() -> bool {
+    Filter::chosen().unwrap() == Filter::Wasm
 }
 
 /// Seconds since the epoch.

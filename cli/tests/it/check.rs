@@ -264,6 +264,33 @@ config:
 }
 
 #[test]
+fn the_native_build_is_a_filter_like_the_other() {
+    let kept = run(&["check", "--strict", "envoy-native.yaml"]);
+    assert_eq!(kept.code, 0, "{}{}", kept.out, kept.err);
+    assert!(
+        kept.out.contains(
+            "http_filters[0].typed_config.filter_config
+ok: 1 source"
+        ),
+        "{}",
+        kept.out
+    );
+
+    let text = std::fs::read_to_string(repository().join("envoy-native.yaml")).unwrap();
+    let closed = file(
+        "envoy.yaml",
+        &text.replace("do_not_close: true", "do_not_close: false"),
+    );
+    let warned = run(&["check", "--strict", &closed.path]);
+    assert_eq!(warned.code, 1);
+    let said = format!("{}{}", warned.out, warned.err);
+    assert!(
+        said.contains("dynamic_module_config.do_not_close: is not true"),
+        "{said}"
+    );
+}
+
+#[test]
 fn manifests_are_searched_too() {
     let guard: String = GUARD.replace('\n', " ");
     let manifest = format!(

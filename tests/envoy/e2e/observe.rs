@@ -186,6 +186,7 @@ fn a_refusal_is_one_line_of_json_without_payload() {
         .filter_map(|line| line.split_once("callback-guard: {"))
         .filter(|(_, line)| line.contains(r#""event":"refused""#))
         .map(|(_, line)| serde_json::from_str(&format!("{{{line}")).unwrap())
+        .filter(|line: &Value| line["event"] == "refused")
         .collect();
     assert_eq!(lines.len(), 2);
     assert_eq!(lines[0]["code"], "payload_invalid");

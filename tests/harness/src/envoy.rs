@@ -45,7 +45,7 @@ impl Default for Options {
         Self {
             workers: 2,
             log_level: "info".to_owned(),
-            component_log_level: "wasm:info".to_owned(),
+            component_log_level: "wasm:info,dynamic_modules:info".to_owned(),
             environment: Vec::new(),
             dynamic_listener: false,
             arguments: Vec::new(),
@@ -376,7 +376,9 @@ impl Run {
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let name = format!("callback-guard-{}-{number}", std::process::id());
         let modules: Vec<_> = render.module_path().into_iter().collect();
-        let mut command = binary.command(&name, &options.environment, directory, &modules);
+        let mut environment = render.process_environment();
+        environment.extend(options.environment.iter().cloned());
+        let mut command = binary.command(&name, &environment, directory, &modules);
         command
             .arg("--disable-hot-restart")
             .args(["--log-level", &options.log_level])

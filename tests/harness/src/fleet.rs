@@ -465,6 +465,7 @@ impl<'a> FleetSetup<'a> {
             envoys,
             render: Render::repository()
                 .on_free_ports()
+                .chosen_filter()
                 .host_environment(&[SECRET_VARIABLE, TOKEN_VARIABLE]),
             options,
             store: None,

@@ -34,6 +34,7 @@
 //! | start everything | [`Setup`], then [`Stack`] |
 //! | start several Envoys that share a Redis | [`FleetSetup`], then [`Fleet`] |
 //! | start an inbox, or a PostgreSQL for it | [`InboxSetup`], then [`Inbox`]; [`Postgres`] |
+//! | run the native build in place of the module | [`Setup::filter`], or `CALLBACK_GUARD_FILTER=native` |
 //! | change `envoy.yaml` | [`Render`] |
 //! | write requests, bodies, floods, raw bytes | [`client`] |
 //! | script the application's answers, and see what it received | [`upstream`] |
@@ -49,8 +50,10 @@ mod child;
 pub mod client;
 pub mod envoy;
 pub mod envoy_binary;
+pub mod filter;
 pub mod fleet;
 pub mod inbox;
+pub mod native;
 pub mod places;
 pub mod render;
 pub mod stack;
@@ -60,6 +63,7 @@ pub mod wasm;
 
 pub use client::{Body, Gate, Load, Piece, Protocol, RawConnection, Request, Response};
 pub use envoy::{Envoy, Update};
+pub use filter::Filter;
 pub use fleet::{Fleet, FleetSetup, Network};
 pub use inbox::{Inbox, InboxSetup, Postgres};
 pub use render::Render;

@@ -9,10 +9,15 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, ensure};
 use serde_json::{Value, json};
 
-use crate::places;
+use crate::filter::Filter;
+use crate::{native, places};
+
+mod dynamic_module;
+
+pub use dynamic_module::envoy_native_yaml;
 
 /// The name of the guard's filter.
 const WASM: &str = "envoy.filters.http.wasm";
@@ -28,6 +33,7 @@ const UPSTREAM_HTTP: &str = "/typed_extension_protocol_options/envoy.extensions.
 #[must_use]
 pub struct Render {
     document: Result<Value, String>,
+    filter: Filter,
 }
 
 impl Render {
@@ -38,6 +44,7 @@ impl Render {
             Ok(text) => Self::yaml(&text),
             Err(error) => Self {
                 document: Err(format!("cannot read {}: {error}", path.display())),
+                filter: Filter::Wasm,
             },
         }
     }
@@ -49,7 +56,31 @@ impl Render {
             .map_err(anyhow::Error::from)
             .and_then(|document| Ok(serde_json::to_value(document)?))
             .map_err(|error| format!("the Envoy configuration: {error}"));
-        Self { document }
+        Self {
+            document,
+            filter: Filter::Wasm,
+        }
+    }
+
+    /// Sets which build of the guard it is written for. Changes are made to the module's
+    /// configuration in any case: what is written, or started, is translated last of all.
+    pub fn filter(mut self, filter: Filter) -> Self {
+        self.filter = filter;
+        self
+    }
+
+    /// As [`Render::filter`], with what the environment says.
+    pub(crate) fn chosen_filter(mut self) -> Self {
+        match Filter::chosen() {
+            Ok(filter) => self.filter = filter,
+            Err(error) => self.document = Err(format!("{error:#}")),
+        }
+        self
+    }
+
+    /// The build that it is written for.
+    pub(crate) fn chosen(&self) -> Filter {
+        self.filter
     }
 
     /// The same for an Envoy of another release than the repository's: before 1.40 the list of
@@ -272,13 +303,61 @@ impl Render {
         document.is_ok_and(|mut document| guard_index(&mut document).is_ok())
     }
 
+    /// The configuration as Envoy gets it: with the build of the guard that was chosen.
+    ///
+    /// # Errors
+    ///
+    /// The first change that failed.
+    pub fn translated(&self) -> Result<Value> {
+        let mut document = self.document()?.clone();
+        if self.filter == Filter::Native && self.has_guard() {
+            let guard = guard_index(&mut document)?;
+            let text = at(plugin(&mut document, guard)?, "/configuration/value")?.take();
+            let mut native = dynamic_module::filter(text);
+            let filter = filters(&mut document)?.get_mut(guard);
+            let filter = filter.context("the guard is gone")?;
+            if let Some(disabled) = filter.get("disabled") {
+                native["disabled"] = disabled.clone();
+            }
+            let name = native["name"].clone();
+            *filter = native;
+            rename_per_filter(&mut document, name.as_str().unwrap_or_default());
+            ensure!(
+                document["layered_runtime"].is_null(),
+                "the Envoy configuration has a layered_runtime of its own"
+            );
+            document["layered_runtime"] = dynamic_module::runtime();
+        }
+        Ok(document)
+    }
+
+    /// What Envoy's own environment has to have for the native build: the directory of the module,
+    /// and what the WebAssembly module would be given by value.
+    pub(crate) fn process_environment(&self) -> Vec<(String, String)> {
+        let (Filter::Native, Some(module)) = (self.filter, self.module_path()) else {
+            return Vec::new();
+        };
+        let directory = module.parent().unwrap_or(&module).display().to_string();
+        let mut variables = vec![(native::SEARCH_PATH_VARIABLE.to_owned(), directory)];
+        if let Ok(mut document) = self.document().cloned()
+            && let Ok(guard) = guard_index(&mut document)
+            && let Ok(plugin) = plugin(&mut document, guard)
+            && let Some(values) =
+                plugin["vm_config"]["environment_variables"]["key_values"].as_object()
+        {
+            let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+            variables.extend(values.iter().map(|(key, value)| (key.clone(), text(value))));
+        }
+        variables
+    }
+
     /// Writes the configuration into `directory`, where `envoy.json` becomes the file to start with.
     ///
     /// # Errors
     ///
     /// The first change that failed; or that the file cannot be written.
     pub fn write(&self, directory: &Path) -> Result<PathBuf> {
-        write(directory, "envoy.json", self.document()?)
+        write(directory, "envoy.json", &self.translated()?)
     }
 
     /// As [`Render::write`], with the listener in a file of its own, which Envoy watches.
@@ -288,7 +367,7 @@ impl Render {
     /// As for [`Render::write`].
     pub(crate) fn write_dynamic(&self, directory: &Path) -> Result<PathBuf> {
         self.write_listener(directory)?;
-        let mut document = self.document()?.clone();
+        let mut document = self.translated()?;
         if let Some(resources) = document["static_resources"].as_object_mut() {
             resources.remove("listeners");
         }
@@ -309,7 +388,7 @@ impl Render {
     ///
     /// As for [`Render::write`].
     pub(crate) fn write_listener(&self, directory: &Path) -> Result<()> {
-        let mut document = self.document()?.clone();
+        let mut document = self.translated()?;
         let mut listener = listener(&mut document)?.take();
         listener["@type"] = "type.googleapis.com/envoy.config.listener.v3.Listener".into();
         let next = write(
@@ -326,6 +405,26 @@ impl Render {
             let guard = guard_index(document)?;
             edit(plugin(document, guard)?)
         })
+    }
+}
+
+/// Has the routes' settings for the guard follow its name.
+fn rename_per_filter(value: &mut Value, name: &str) {
+    match value {
+        Value::Array(items) => items
+            .iter_mut()
+            .for_each(|item| rename_per_filter(item, name)),
+        Value::Object(fields) => {
+            if let Some(Value::Object(settings)) = fields.get_mut("typed_per_filter_config")
+                && let Some(guards) = settings.remove(WASM)
+            {
+                settings.insert(name.to_owned(), guards);
+            }
+            fields
+                .values_mut()
+                .for_each(|field| rename_per_filter(field, name));
+        }
+        _ => {}
     }
 }
 

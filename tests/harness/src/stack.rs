@@ -10,9 +10,9 @@ use serde_json::Value;
 use crate::client::{self, InFlight, Load, Request, Response};
 use crate::envoy::{Envoy, Options, Update};
 use crate::envoy_binary;
+use crate::filter::Filter;
 use crate::render::Render;
 use crate::upstream::Upstream;
-use crate::wasm;
 
 /// The variable that `envoy.yaml` reads the secret from.
 pub const SECRET_VARIABLE: &str = "SUNO_WEBHOOK_KEY";
@@ -37,11 +37,16 @@ impl<'a> Setup<'a> {
     pub fn new() -> Self {
         Self {
             between: None,
-            render: Render::repository().on_free_ports(),
+            render: Render::repository().on_free_ports().chosen_filter(),
             options: Options::default(),
             progress: &|_| {},
         }
         .env(SECRET_VARIABLE, SECRET)
+    }
+
+    /// Sets which build of the guard runs, in place of what `CALLBACK_GUARD_FILTER` says.
+    pub fn filter(self, filter: Filter) -> Self {
+        self.render(|render| render.filter(filter))
     }
 
     /// Reports what takes long: downloads and builds.
@@ -145,11 +150,12 @@ impl Default for Setup<'_> {
     }
 }
 
-/// Builds the filter and names it, unless there is no guard or a test has named another module.
+/// Builds the guard and names it, unless there is no guard or a test has named another module.
 pub(crate) fn with_module(render: Render, progress: &dyn Fn(&str)) -> Result<Render> {
     let named = render.module_path();
     if named == Render::repository().module_path() && named.is_some() {
-        return Ok(render.module(&wasm::module(progress)?));
+        let module = render.chosen().module(progress)?;
+        return Ok(render.module(&module));
     }
     Ok(render)
 }

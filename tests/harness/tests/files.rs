@@ -14,7 +14,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 
-use callback_guard_harness::{Render, Setup, envoy_binary, places};
+use callback_guard_harness::{Filter, Render, Setup, envoy_binary, places, render};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -329,4 +329,22 @@ fn envoy_accepts_the_file_with_nothing_deprecated_in_it() {
             "{line}"
         );
     }
+}
+
+/// The native build has no copy of `envoy.yaml` that is kept by hand.
+#[test]
+fn envoy_native_yaml_is_made_from_envoy_yaml() {
+    let made = render::envoy_native_yaml().unwrap();
+    let same = Render::yaml(&made).document().unwrap().clone();
+    let native = Render::repository().filter(Filter::Native);
+    assert_eq!(same, native.translated().unwrap());
+
+    let path = places::repository().join("envoy-native.yaml");
+    if std::env::var_os("BLESS").is_some() {
+        fs::write(&path, &made).unwrap();
+    }
+    assert!(
+        read("envoy-native.yaml") == made,
+        "run: BLESS=1 cargo test -p callback-guard-harness --test files"
+    );
 }

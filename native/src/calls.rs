@@ -1,0 +1,135 @@
+//! Calls to the front of a shared store, on an Envoy cluster.
+//!
+//! A filter's own calls end with its stream, and a settlement has to outlive it. So they are calls of the
+//! configuration, which Envoy takes on the main thread alone: they are left in a queue, and Envoy is asked to
+//! have it emptied there.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use callback_guard_core::effect::{CallId, Io};
+use callback_guard_core::policy::Policy;
+use callback_guard_core::store::redis::{MAX_REPLY_BYTES, Remote, StoreError};
+
+use crate::config::{Config, now};
+use crate::envoy::{self, ConfigWaker};
+use crate::store::ProcessData;
+
+/// The calls of a configuration.
+pub(crate) struct Calls {
+    front: Option<Front>,
+}
+
+struct Front {
+    envoy: envoy::Config,
+    waker: Mutex<Option<ConfigWaker>>,
+    remote: Arc<Remote>,
+    queue: Mutex<VecDeque<Call>>,
+    /// By Envoy's number of the call.
+    in_flight: Mutex<HashMap<u64, (usize, CallId)>>,
+}
+
+struct Call {
+    worker: usize,
+    id: CallId,
+    body: String,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Calls {
+    /// For a policy, which may have no shared store.
+    pub(crate) fn new(envoy: envoy::Config, policy: &Policy) -> Self {
+        Self {
+            front: policy.remote.as_ref().map(|remote| Front {
+                envoy,
+                waker: Mutex::new(Some(envoy.waker())),
+                remote: Arc::clone(remote),
+                queue: Mutex::default(),
+                in_flight: Mutex::default(),
+            }),
+        }
+    }
+
+    /// Has a call made for a worker, which learns of its end.
+    pub(crate) fn begin(&self, worker: usize, id: CallId, body: String) {
+        let Some(front) = &self.front else { return };
+        lock(&front.queue).push_back(Call { worker, id, body });
+        if let Some(waker) = &*lock(&front.waker) {
+            waker.wake();
+        }
+    }
+
+    /// Makes the calls that are left in the queue. On the main thread.
+    pub(crate) fn run(&self, config: &Config) {
+        let Some(front) = &self.front else { return };
+        let headers = front.remote.headers();
+        loop {
+            let next = lock(&front.queue).pop_front();
+            let Some(call) = next else { return };
+            let timeout = front.remote.timeout_millis;
+            let body = call.body.as_bytes();
+            match front
+                .envoy
+                .call(&front.remote.cluster, &headers, body, timeout)
+            {
+                Some(number) => {
+                    lock(&front.in_flight).insert(number, (call.worker, call.id));
+                }
+                None => ended(config, call.worker, call.id, Err(StoreError::Unreachable)),
+            }
+        }
+    }
+
+    /// A call has ended: with headers and the pieces of a body, or not at all.
+    pub(crate) fn done<'b>(
+        &self,
+        config: &Config,
+        number: u64,
+        headers: &[(&[u8], &[u8])],
+        pieces: impl Iterator<Item = &'b [u8]>,
+    ) {
+        let Some(front) = &self.front else { return };
+        let known = lock(&front.in_flight).remove(&number);
+        let Some((worker, id)) = known else { return };
+        // A connection that broke has no headers at all.
+        if headers.is_empty() {
+            return ended(config, worker, id, Err(StoreError::Unreachable));
+        }
+        let status = headers
+            .iter()
+            .find(|(name, _)| *name == b":status")
+            .and_then(|(_, value)| core::str::from_utf8(value).ok()?.parse().ok());
+        let Some(status) = status else {
+            return ended(config, worker, id, Err(StoreError::Malformed));
+        };
+        // One byte more than is allowed shows that there is more.
+        let mut body = Vec::new();
+        for piece in pieces {
+            let room = MAX_REPLY_BYTES.saturating_add(1).saturating_sub(body.len());
+            body.extend_from_slice(piece.get(..room).unwrap_or(piece));
+        }
+        ended(config, worker, id, Ok((status, &body)));
+    }
+
+    /// The configuration ends: no more calls.
+    pub(crate) fn close(&self) {
+        if let Some(front) = &self.front {
+            lock(&front.waker).take();
+            lock(&front.queue).clear();
+        }
+    }
+}
+
+fn ended(config: &Config, worker: usize, id: CallId, reply: Result<(u16, &[u8]), StoreError>) {
+    let Some(mut state) = config.worker(worker) else {
+        return;
+    };
+    let mut data = ProcessData::default();
+    state
+        .worker
+        .call_ended(&mut Io::new(&mut data, now()), id, reply);
+    state.carry_out(config, worker, None);
+}

@@ -1,0 +1,30 @@
+//! The guard as a dynamic module of Envoy: translates Envoy's hooks for `callback-guard-core`, which
+//! holds every rule, and does what comes back.
+//!
+//! | file | what |
+//! |---|---|
+//! | [`abi`] | types, functions and hooks, as Envoy's header has them |
+//! | [`envoy`] | Envoy's functions as safe calls |
+//! | [`hooks`] | what Envoy calls; a panic ends here, as a 500 |
+//! | [`config`] | a configuration: policy, metrics, a worker for each thread |
+//! | [`worker`] | a worker, and the effects that it wants done |
+//! | [`stream`] | one request |
+//! | [`clock`] | time for those who wait |
+//! | [`store`] | the memory store's data |
+//!
+//! Threads: a stream lives on one of Envoy's worker threads. A worker is locked while the core runs, and
+//! for nothing else: not while Envoy answers or resumes a request, because that runs further hooks.
+//! Others (the clock, calls to a shared store) lock it as well; what they want done with a stream is left
+//! in its mail, and Envoy is asked to have it fetched on the stream's own thread.
+
+#[macro_use]
+mod abi;
+mod calls;
+mod clock;
+mod config;
+mod envoy;
+mod hooks;
+mod probe;
+mod store;
+mod stream;
+mod worker;
