@@ -293,6 +293,11 @@ fn istio_values_name_the_variables_of_the_guard() {
         .map(|it| it["name"].as_str().unwrap())
         .collect();
     assert_eq!(names, ["SUNO_WEBHOOK_KEY", "SUNO_WEBHOOK_KEY_PREVIOUS"]);
+
+    // A delivery ends before the pod does.
+    let agent = values["podAnnotations"]["proxy.istio.io/config"].as_str();
+    assert_eq!(agent, Some("terminationDrainDuration: 30s\n"));
+    assert_eq!(values["terminationGracePeriodSeconds"], 45);
 }
 
 /// Bytes, of a quantity such as `1280Ki`.

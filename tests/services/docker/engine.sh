@@ -24,6 +24,8 @@ leave() {
     if [ -n "$engine" ]; then
         docker ps --all --quiet | xargs --no-run-if-empty docker rm --force --volumes >/dev/null 2>&1 || true
         docker network prune --force >/dev/null 2>&1 || true
+        # What builds leave would grow with each run.
+        docker image prune --force >/dev/null 2>&1 || true
         kill "$engine" 2>/dev/null || true
         wait "$engine" || true
     fi
