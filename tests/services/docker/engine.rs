@@ -146,6 +146,7 @@ pub fn file_of(image: &str, path: &str) -> Vec<u8> {
 /// Services of a Compose file, removed with this value. One at a time: the ports are fixed.
 pub struct Services {
     directory: TempDir,
+    profile: &'static str,
     _alone: MutexGuard<'static, ()>,
 }
 
@@ -176,12 +177,19 @@ impl Services {
         let directory = private_copy(&places::repository().join(folder));
         let services = Self {
             directory,
+            profile: "",
             _alone: alone,
         };
         for (name, content) in more {
             fs::write(services.folder().join(name), content).unwrap();
         }
         services
+    }
+
+    /// With the services of a profile.
+    pub fn profile(mut self, profile: &'static str) -> Self {
+        self.profile = profile;
+        self
     }
 
     fn folder(&self) -> PathBuf {
@@ -204,6 +212,7 @@ impl Services {
         command
             .args(arguments)
             .current_dir(self.folder())
+            .env("COMPOSE_PROFILES", self.profile)
             .env_remove(callback_guard_harness::SECRET_VARIABLE);
         command
     }

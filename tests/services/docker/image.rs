@@ -119,7 +119,6 @@ fn every_docker_and_compose_file_is_run_here() {
             "Dockerfile",
             "compose.yaml",
             "deploy/docker/Dockerfile",
-            "deploy/inbox/compose.yaml",
             "deploy/redis/compose.yaml"
         ]
     );
