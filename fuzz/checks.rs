@@ -4,6 +4,7 @@
 //! | check | bytes | must hold |
 //! |---|---|---|
 //! | [`bucket`] | a bucket of the store, then operations on it | bounds; what was granted, is held; what was delivered, is known |
+//! | [`challenge`] | a query and a header | an answer is of harmless characters; nothing is let in |
 //! | [`configuration`] | a configuration | a policy within all limits, or an error with a path; no secret in either |
 //! | [`head`] | header pairs | the refusal of a slow reference |
 //! | [`json`] | a body | `serde_json` and a slow reference agree |
@@ -23,8 +24,10 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use callback_guard_core::config;
 use callback_guard_core::event::EventKey;
+use callback_guard_core::guard::{Guard, Step};
 use callback_guard_core::outcome::Outcome;
 use callback_guard_core::policy::{Destination, Mode, Policy};
+use callback_guard_core::reply::Reply;
 use callback_guard_core::request::RequestHead;
 use callback_guard_core::scheme::Proof;
 use callback_guard_core::store::ClaimAnswer;
@@ -345,6 +348,51 @@ fn is_utf8(parameters: &str) -> bool {
     }
     let is_right = |value: &String| value == "utf-8" || value == "utf8";
     mentions == values.len() && values.len() <= 1 && values.iter().all(is_right)
+}
+
+/// A challenge of one of the presets that answer without a proof: whatever is asked, nothing is let in or
+/// remembered, and what comes back is the alphabet of a challenge inside the preset's own words.
+pub(crate) fn challenge(data: &[u8]) {
+    let mut bytes = Bytes(data);
+    let (preset, before, after) = [
+        ("dropbox", "", ""),
+        ("okta", "{\"verification\":\"", "\"}"),
+        ("x", "{\"response_token\":\"sha256=", "\"}"),
+    ][usize::from(bytes.byte() % 3)];
+    let policy = testkit::policy(&format!(
+        r#"{{"sources":[{{"name":"asks","match":{{"path":"/a"}},"preset":"{preset}",
+        "secrets":[{{"value":"{SECRET}"}}]}}]}}"#
+    ));
+    let target = [b"/a?", bytes.until(b'\n')].concat();
+    let pairs: [(&[u8], &[u8]); 3] = [
+        (b":method", b"GET"),
+        (b":path", &target),
+        (b"x-okta-verification-challenge", bytes.0),
+    ];
+    let Some((guard, step)) = Guard::open(&Arc::new(policy), &RequestHead::new(&pairs), true, NOW)
+    else {
+        panic!("what matches no source is refused");
+    };
+    assert!(!guard.report().is_forwarded && guard.claim().is_none());
+    let Step::Answer(answer) = step else {
+        panic!("a request without a body is answered: {step:?}");
+    };
+    let reply = Reply::new(&answer, true);
+    if guard.report().verdict != Some(Code::Challenge) {
+        assert!(matches!(reply.status, 400 | 404 | 405), "{reply:?}");
+        return;
+    }
+    let body = std::str::from_utf8(&reply.body).unwrap();
+    let value = body
+        .strip_prefix(before)
+        .and_then(|body| body.strip_suffix(after));
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._~+/=-".contains(&byte);
+    let is_text = |byte: u8| is_plain(byte) || (preset == "dropbox" && b": ".contains(&byte));
+    let value = value.unwrap();
+    assert!(
+        (1..=512).contains(&value.len()) && value.bytes().all(is_text),
+        "{value:?}"
+    );
 }
 
 /// The steps of the contract, one after the other.

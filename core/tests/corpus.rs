@@ -34,6 +34,11 @@ fn bucket() {
 }
 
 #[test]
+fn challenge() {
+    replay("challenge", checks::challenge);
+}
+
+#[test]
 fn configuration() {
     replay("configuration", checks::configuration);
 }

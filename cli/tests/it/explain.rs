@@ -593,3 +593,46 @@ fn a_url_that_is_signed_in_another_form_is_found() {
         assert!(run.out.contains(&expected), "{}{}", run.out, run.err);
     }
 }
+
+#[test]
+fn a_challenge_is_shown_where_the_guard_answers_it() {
+    let configuration = r#"{"sources":[{"name":"one","match":{"path":"/callbacks"},"preset":"okta",
+        "secrets":[{"value":"a token of 16 bytes"}]}]}"#;
+    let guard = file("guard.json", configuration);
+    for (challenge, code, mark, end) in [
+        (
+            "abc.def",
+            0,
+            "ANSWERED challenge             by the guard",
+            "a challenge: the guard answers it",
+        ),
+        (
+            "<b>",
+            1,
+            "REFUSED  challenge             challenge_malformed",
+            "refused: 400 challenge_malformed",
+        ),
+    ] {
+        let capture = format!(
+            "GET /callbacks HTTP/1.1\r\nhost: h\r\nx-okta-verification-challenge: {challenge}\r\n\r\n"
+        );
+        let capture = file("challenge.txt", &capture);
+        let run = run_with(
+            &["explain", "--config", &guard.path, &capture.path],
+            &[],
+            "",
+        );
+        assert_eq!((run.code, run.err.as_str()), (code, ""));
+        assert!(
+            run.out.contains(mark) && run.out.contains(end),
+            "{}",
+            run.out
+        );
+        assert!(
+            run.out
+                .contains("-        method                not reached"),
+            "{}",
+            run.out
+        );
+    }
+}
