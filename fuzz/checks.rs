@@ -23,7 +23,7 @@ use std::sync::{Arc, LazyLock};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use callback_guard_core::config;
-use callback_guard_core::event::EventKey;
+use callback_guard_core::event::{EventKey, IdKey};
 use callback_guard_core::guard::{Guard, Step};
 use callback_guard_core::outcome::Outcome;
 use callback_guard_core::policy::{Destination, Mode, Policy};
@@ -31,7 +31,7 @@ use callback_guard_core::reply::Reply;
 use callback_guard_core::request::RequestHead;
 use callback_guard_core::scheme::Proof;
 use callback_guard_core::store::ClaimAnswer;
-use callback_guard_core::store::bucket::{Bucket, Claimed, Fingerprint, OwnerToken};
+use callback_guard_core::store::bucket::{Bucket, Claimed, Fingerprint, Limits, OwnerToken};
 use callback_guard_core::store::redis::{OnError, Protocol, Remote, Replies, StoreError};
 use callback_guard_core::testkit::{self, Host, NOW, Request, Seen};
 use callback_guard_core::time::UnixMillis;
@@ -97,7 +97,7 @@ pub(crate) fn bucket(data: &[u8]) {
     let mut bucket = Bucket::new(foreign.to_vec());
     // What ends at zero, at the end, is padding.
     let records: Vec<&[u8]> = foreign.chunks_exact(32).collect();
-    let is_record = |record: &&[u8]| record[24..] != [0; 8];
+    let is_record = |record: &&[u8]| record[26..] != [0; 6];
     let last = records.iter().rposition(is_record);
     assert_eq!(bucket.len(), last.map_or(0, |last| last + 1));
     let most = bucket.len().max(slots);
@@ -105,7 +105,7 @@ pub(crate) fn bucket(data: &[u8]) {
     let mut tags = HashSet::new();
     let is_ours = foreign
         .chunks_exact(32)
-        .all(|record| tags.insert(&record[..16]));
+        .all(|record| tags.insert(&record[..10]));
     let mut claims = 0;
     let key = |number: u8| {
         let mut key = [number % 5; 32];
@@ -120,33 +120,38 @@ pub(crate) fn bucket(data: &[u8]) {
     while !bytes.0.is_empty() {
         let (what, which, whose, time) = (bytes.byte(), bytes.byte(), bytes.byte(), bytes.byte());
         let (key, owner) = (key(which), OwnerToken::new(u64::from(whose % 4)));
+        let id = IdKey {
+            local: u64::from(which % 3) << 32,
+            ..IdKey::default()
+        };
+        let limits = Limits { slots, per_id: 2 };
         let now = UnixMillis::new(u64::from(time) * 1000);
         let end = now.plus_seconds(30);
         match what % 3 {
-            0 => match bucket.claim(&key, owner, end, slots, now) {
+            0 => match bucket.claim(&key, id, owner, end, limits, now) {
                 Claimed::Granted => {
                     claims += 1;
-                    let again = bucket.claim(&key, owner, end, slots, now);
+                    let again = bucket.claim(&key, id, owner, end, limits, now);
                     assert!(
                         again == Claimed::ByAnother || !is_ours,
                         "what was granted is held"
                     );
                 }
                 Claimed::ByAnotherFromAhead => {
-                    let again = bucket.claim(&key, owner, end, slots, now);
+                    let again = bucket.claim(&key, id, owner, end, limits, now);
                     assert!(
                         again == Claimed::ByAnother || !is_ours,
                         "a lease is cut once"
                     );
                 }
-                Claimed::ByAnother | Claimed::Delivered(_) | Claimed::Full => {}
+                Claimed::ByAnother | Claimed::Delivered(_) | Claimed::Full | Claimed::TooMany => {}
             },
             1 => {
                 let window = now.plus_seconds(60);
                 let fingerprint = Fingerprint::new(u64::from(whose));
-                if bucket.deliver(&key, owner, fingerprint, window, slots, now) {
+                if bucket.deliver(&key, id, owner, fingerprint, window, slots, now) {
                     claims += 1;
-                    let again = bucket.claim(&key, owner, end, slots, now);
+                    let again = bucket.claim(&key, id, owner, end, limits, now);
                     let is_known = again == Claimed::Delivered(fingerprint);
                     assert!(is_known || !is_ours, "what was delivered is known");
                 }
@@ -587,7 +592,7 @@ pub(crate) fn request(data: &[u8]) {
 pub(crate) fn redis(data: &[u8]) {
     let mut bytes = Bytes(data);
     let (protocol, claim, eval) = match bytes.byte() % 2 {
-        0 => (Protocol::Webdis, "SET", "EVAL"),
+        0 => (Protocol::Webdis, "EVAL", "EVAL"),
         _ => (Protocol::Upstash, "result", "result"),
     };
     let status = [200, 400, 401, 403, 500, 503, 504, 204][usize::from(bytes.byte() % 8)];
@@ -616,6 +621,7 @@ pub(crate) fn redis(data: &[u8]) {
                 ) => {
                     assert!(text.starts_with("c:"), "{text}");
                 }
+                (Some(Tree::String(text)), ClaimAnswer::TooMany) => assert_eq!(text, "full"),
                 (Some(Tree::String(text)), ClaimAnswer::Delivered(_)) => {
                     assert!(text.starts_with("d:"), "{text}");
                 }

@@ -6,7 +6,7 @@ use std::cell::OnceCell;
 use sha2::{Digest, Sha256};
 
 use crate::challenge::{self, Asked, Step};
-use crate::event::EventKey;
+use crate::event::{EventKey, IdKey};
 use crate::json::{self, Document, JsonError, Kind, Scratch};
 use crate::message_id::MessageId;
 use crate::policy::{HeaderRole, KeyPart, Policy, Source};
@@ -39,6 +39,35 @@ pub(crate) struct Pending {
     media_type: MediaType,
     /// Where the body can make the request a challenge.
     asked: Option<Asked<'static>>,
+    /// Path and host, where the dedupe key needs them.
+    place: Place,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Place {
+    path: Box<[u8]>,
+    host: Box<[u8]>,
+}
+
+impl Place {
+    /// Of a head; a token in the path is no part of it, or its rotation would change every event.
+    fn of(source: &Source, head: &RequestHead<'_>) -> Self {
+        let needs = |part| source.dedupe.key.contains(&part);
+        let mut place = Self::default();
+        if needs(KeyPart::Path) {
+            let clean = source.clean_target(head);
+            let target = clean.as_deref().unwrap_or(head.target());
+            place.path = target
+                .split(|byte| *byte == b'?')
+                .next()
+                .unwrap_or_default()
+                .into();
+        }
+        if needs(KeyPart::Host) {
+            place.host = head.host().to_ascii_lowercase().into();
+        }
+        place
+    }
 }
 
 /// A request that is authentic and well formed. Only [`authenticate`] makes one, and only out of
@@ -46,8 +75,26 @@ pub(crate) struct Pending {
 #[derive(Clone, Debug)]
 pub(crate) struct Authentic {
     pub(crate) key: EventKey,
+    pub(crate) id: IdKey,
     pub(crate) fingerprint: Fingerprint,
     pub(crate) owner: OwnerToken,
+    /// The SHA-256 of the body, if it was needed.
+    digest: Option<[u8; 32]>,
+}
+
+impl Authentic {
+    /// Keeps what is needed of the body in case that this is a new message under an old key.
+    pub(crate) fn keep_digest(&mut self, body: &[u8]) {
+        if self.digest.is_none() {
+            self.digest = Some(Sha256::digest(body).into());
+        }
+    }
+
+    /// The event of a new message under this one's key. `None` if the body is not known.
+    pub(crate) fn into_new_message(self) -> Option<Self> {
+        let key = self.key.changed(&self.digest?);
+        Some(Self { key, ..self })
+    }
 }
 
 /// The checks of the head, cheap first, so that no body of an unsigned flood is read.
@@ -81,6 +128,7 @@ pub(crate) fn check_head(
         headers,
         media_type,
         asked: challenge::ask(source, head),
+        place: Place::of(source, head),
     })
 }
 
@@ -206,16 +254,44 @@ pub(crate) fn authenticate(
     report.check = Check::Payload;
     check_payload(source, document, inputs.now)?;
     report.check = Check::Event;
-    let key = event_key(source, pending, document, id)?;
+    let mut key = event_key(source, pending, document, id, &digest)?;
+    if !source.dedupe.is_on {
+        key = key.once(inputs.owner.as_u64());
+    }
     report.key = Some(key);
+    let is_shared = policy.remote.is_some();
+    let fingerprint = if is_shared {
+        Fingerprint::digest(digest.get())
+    } else {
+        Fingerprint::of(body, inputs.salt)
+    };
     Ok(Authentic {
         key,
-        fingerprint: match policy.remote {
-            Some(_) => Fingerprint::digest(digest.get()),
-            None => Fingerprint::of(body, inputs.salt),
+        id: IdKey::new(&source.name, id.as_str(), &inputs.salt, is_shared),
+        fingerprint: match signed_time(source, pending, document) {
+            Some(time) => fingerprint.signed_at(&time),
+            None => fingerprint,
         },
         owner: inputs.owner,
+        digest: digest.digest.into_inner(),
     })
+}
+
+/// The time at which the message was signed, in the sender's own bytes.
+fn signed_time<'t>(
+    source: &Source,
+    pending: &'t Pending,
+    document: Option<&Document<'t, '_>>,
+) -> Option<Cow<'t, [u8]>> {
+    if let Credentials::Signed(signed) = &pending.credentials
+        && let Some(timestamp) = signed.timestamp()
+    {
+        return Some(timestamp.as_bytes().into());
+    }
+    match source.scheme.timestamp()?.place {
+        TimestampPlace::Pointer(slot) => text_at(document, slot),
+        _ => None,
+    }
 }
 
 fn refuse_json(error: JsonError) -> Rejection {
@@ -416,6 +492,7 @@ fn event_key(
     pending: &Pending,
     document: Option<&Document<'_, '_>>,
     id: &MessageId,
+    digest: &Digested<'_>,
 ) -> Result<EventKey, Rejection> {
     let mut builder = source.dedupe.key_of_source.clone();
     let mut is_empty = true;
@@ -423,6 +500,18 @@ fn event_key(
         let present = match part {
             KeyPart::Id => {
                 builder.present(b'i', id.as_str().as_bytes());
+                true
+            }
+            KeyPart::Body => {
+                builder.present(b'b', digest.get());
+                true
+            }
+            KeyPart::Host => {
+                builder.present(b'o', &pending.place.host);
+                true
+            }
+            KeyPart::Path => {
+                builder.present(b'p', &pending.place.path);
                 true
             }
             KeyPart::Header(index) => {

@@ -30,19 +30,65 @@ impl EventKey {
         self.hex().iter().copied().map(char::from).collect()
     }
 
-    /// The part that chooses the bucket.
-    #[must_use]
-    pub fn selector(&self) -> u64 {
-        self.0.first_chunk().copied().map_or(0, u64::from_le_bytes)
-    }
-
-    /// The part that a record keeps. 128 bits: no two events of one store share it by accident.
-    pub(crate) fn tag(&self) -> [u8; 16] {
-        let mut tag = [0; 16];
-        if let Some(part) = self.0.get(8..24) {
+    /// The part that a record keeps. 80 bits: no two events of one id share it by accident, and to
+    /// make one that shares it with a given event takes 2^80 tries.
+    pub(crate) fn tag(&self) -> [u8; 10] {
+        let mut tag = [0; 10];
+        if let Some(part) = self.0.get(8..18) {
             tag.copy_from_slice(part);
         }
         tag
+    }
+
+    /// The event of a message that says something new under the key of one that was delivered: made of
+    /// both, so that its retries are duplicates.
+    #[must_use]
+    pub fn changed(self, body_sha256: &[u8; 32]) -> Self {
+        self.derived(b"changed", body_sha256)
+    }
+
+    /// The event of one request alone, where none is remembered.
+    #[must_use]
+    pub fn once(self, owner: u64) -> Self {
+        self.derived(b"once", &owner.to_le_bytes())
+    }
+
+    fn derived(self, why: &[u8], with: &[u8]) -> Self {
+        // Longer than any start of a key's own parts: none begins like this.
+        let hash = Sha256::new().chain_update(why).chain_update(self.0);
+        Self(hash.chain_update(with).finalize().into())
+    }
+}
+
+/// What the events of one message id have in common: for counting them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct IdKey {
+    /// In the local store: keyed with its salt, so that nobody can choose two that meet.
+    pub local: u64,
+    /// In a store that many proxies share; zeros where there is none.
+    pub shared: [u8; 16],
+}
+
+impl IdKey {
+    /// Of a source's message id, under the local store's salt.
+    #[must_use]
+    pub fn new(source: &str, id: &str, salt: &[u8; 16], is_shared: bool) -> Self {
+        let parts = [source.as_bytes(), b"\0", id.as_bytes()];
+        let mut key = Self {
+            local: callback_guard_scan::fingerprint::keyed_parts(&parts, salt),
+            shared: [0; 16],
+        };
+        if is_shared {
+            let mut hash = Sha256::new();
+            for part in parts {
+                hash.update(part);
+            }
+            let digest: [u8; 32] = hash.finalize().into();
+            if let Some(first) = digest.first_chunk() {
+                key.shared = *first;
+            }
+        }
+        key
     }
 }
 

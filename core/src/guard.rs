@@ -22,11 +22,12 @@ use std::sync::Arc;
 
 use crate::authenticate::{Authentic, Inputs, Pending, authenticate, check_head, limit};
 use crate::challenge::{self, Asked};
-use crate::event::EventKey;
+use crate::event::{EventKey, IdKey};
 use crate::json::Scratch;
 use crate::outcome::Outcome;
 use crate::policy::{
-    Destination, HoldHeaders, InFlight, Mode, OnBodyChange, OnUnknown, Policy, Source, Unmatched,
+    BodyChange, Destination, HoldHeaders, InFlight, Mode, OnBodyChange, OnUnknown, Policy, Source,
+    Unmatched,
 };
 use crate::reply::Answer;
 use crate::report::{Check, Report};
@@ -121,6 +122,7 @@ pub struct Claim {
     pub lease_end: UnixMillis,
     /// Whether the local store granted it, because the shared one did not answer.
     pub is_fallback: bool,
+    id: IdKey,
     owner: OwnerToken,
     fingerprint: Fingerprint,
 }
@@ -285,6 +287,12 @@ impl Guard {
         self.refuse(source.mode, rejection)
     }
 
+    /// The worker holds as much as it may, and this body grows: the request is refused.
+    pub fn overloaded(&mut self) -> Step {
+        let mode = self.report.mode();
+        self.refuse(mode, Rejection::new(Code::Overloaded))
+    }
+
     /// The whole body is there; an empty one will do where [`Guard::reads_body`] says no.
     pub fn body_ended(&mut self, body: &[u8], inputs: &Inputs, scratch: &mut Scratch) -> Step {
         match self.take_state() {
@@ -315,6 +323,7 @@ impl Guard {
                     report,
                 ) {
                     Err(answer) => self.end(source.mode, answer),
+                    Ok(_) if !source.dedupe.is_on => self.forward(Code::Forwarded),
                     Ok(authentic) => {
                         let verified = Verified {
                             source,
@@ -355,6 +364,7 @@ impl Guard {
                 } = verified;
                 self.claim = Some(Claim {
                     key: authentic.key,
+                    id: authentic.id,
                     owner: authentic.owner,
                     fingerprint: authentic.fingerprint,
                     lease_end: now.plus_seconds(source.dedupe.lease_seconds),
@@ -375,17 +385,33 @@ impl Guard {
                 }
                 Code::InFlight
             }
-            ClaimAnswer::Delivered(delivered) if delivered == verified.authentic.fingerprint => {
+            ClaimAnswer::Delivered(delivered)
+                if self.report.is_new_message
+                    || verified.authentic.fingerprint.has_body_of(delivered) =>
+            {
                 Code::Duplicate
             }
-            ClaimAnswer::Delivered(_) => {
+            ClaimAnswer::Delivered(delivered) => {
                 self.report.body_changed = true;
                 match dedupe.on_body_change {
                     OnBodyChange::Acknowledge => Code::Duplicate,
                     OnBodyChange::Reject => Code::BodyChanged,
                     OnBodyChange::Forward => return self.forward(Code::Forwarded),
+                    OnBodyChange::Auto => {
+                        let own = verified.authentic.fingerprint;
+                        let is_new = match verified.source.body_change() {
+                            BodyChange::Duplicate => false,
+                            BodyChange::NewIfSignedApart => own.is_signed_apart_from(delivered),
+                            BodyChange::NewMessage => true,
+                        };
+                        if is_new {
+                            return self.ask_as_new_message(verified);
+                        }
+                        Code::Duplicate
+                    }
                 }
             }
+            ClaimAnswer::TooMany => Code::TooManyEvents,
             ClaimAnswer::Full => Code::StoreFull,
             ClaimAnswer::Unavailable if self.policy.passes_unclaimed() => {
                 return self.forward(Code::Forwarded);
@@ -419,6 +445,7 @@ impl Guard {
         let Claim {
             source,
             key,
+            id,
             owner,
             fingerprint,
             ..
@@ -426,13 +453,14 @@ impl Guard {
         match (outcome, source.dedupe.on_unknown) {
             (Outcome::Accepted, _) => Some(Settlement::Deliver {
                 key,
+                id,
                 owner,
                 fingerprint,
                 window_seconds: source.dedupe.window_seconds,
             }),
             (Outcome::Unknown, OnUnknown::Hold) => None,
             (Outcome::Refused | Outcome::NotReached | Outcome::Unknown, _) => {
-                Some(Settlement::Release { key, owner })
+                Some(Settlement::Release { key, id, owner })
             }
         }
     }
@@ -455,9 +483,41 @@ impl Guard {
         self.report.held_millis = Some(now.millis_since(since));
     }
 
+    /// Asks for the event that a new message under a delivered one's key is.
+    fn ask_as_new_message(&mut self, verified: Verified) -> Step {
+        let Verified {
+            source,
+            authentic,
+            since,
+        } = verified;
+        let Some(authentic) = authentic.into_new_message() else {
+            return self.fail();
+        };
+        self.report.is_new_message = true;
+        self.report.key = Some(authentic.key);
+        let verified = Verified {
+            source,
+            authentic,
+            since,
+        };
+        self.ask(verified, None)
+    }
+
+    /// The claim is not granted at once, and `body` is still there: keeps what may be needed of it.
+    pub(crate) fn keep_digest(&mut self, body: &[u8]) {
+        if let State::Claiming(verified, _) = &mut self.state
+            && verified.source.dedupe.on_body_change == OnBodyChange::Auto
+            && verified.source.body_change() != BodyChange::Duplicate
+        {
+            verified.authentic.keep_digest(body);
+        }
+    }
+
     fn ask(&mut self, verified: Verified, until: Option<UnixMillis>) -> Step {
         let request = ClaimRequest {
             key: verified.authentic.key,
+            id: verified.authentic.id,
+            events_per_id: verified.source.dedupe.events_per_id,
             owner: verified.authentic.owner,
             lease_seconds: verified.source.dedupe.lease_seconds,
         };

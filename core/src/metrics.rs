@@ -30,6 +30,8 @@ pub enum Metric {
     Delivered,
     /// Gauge: how many events the local store has room for.
     Capacity,
+    /// Gauge: bytes of bodies that are held, in steps.
+    HeldBytes,
     /// Counter: `store.on_error` has decided about a request.
     Fallbacks,
     /// Counter: settlements that were sent again.
@@ -88,7 +90,7 @@ pub struct Definition {
 }
 
 /// Metrics of the process: those without a payload, then one for each [`StoreError`].
-const GLOBAL: usize = 10 + StoreError::ALL.len();
+const GLOBAL: usize = 11 + StoreError::ALL.len();
 /// Metrics of a source: those without a payload, then outcomes and verdicts.
 const PER_SOURCE: usize = 7 + Outcome::ALL.len() + Code::ALL.len();
 
@@ -107,7 +109,8 @@ impl Metric {
             Self::Fallbacks => 7,
             Self::SettleRetries => 8,
             Self::BuildInfo => 9,
-            Self::StoreErrors(error) => 10 + error.index(),
+            Self::HeldBytes => 10,
+            Self::StoreErrors(error) => 11 + error.index(),
             Self::Source(source, metric) => {
                 // Requests without a source come first.
                 let block = source.map_or(0, |index| index.saturating_add(1));
@@ -173,6 +176,7 @@ pub fn definitions(policy: &Policy) -> Vec<Definition> {
         global("store_evictions_total"),
         None,
     );
+    define(Metric::HeldBytes, Kind::Gauge, global("held_bytes"), None);
     if let Some(remote) = &policy.remote {
         for error in StoreError::ALL {
             let name = format!("store_errors_total.error.{}", error.as_str());

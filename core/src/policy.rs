@@ -31,6 +31,8 @@ pub struct Policy {
     pub hold_headers: HoldHeaders,
     /// How many events the memory store has room for.
     pub capacity: u32,
+    /// How many bytes of bodies a worker holds at most, beyond 16 KiB for each request.
+    pub max_held_bytes: usize,
     /// The store that many proxies share, if there is one.
     pub remote: Option<Arc<Remote>>,
     /// The inspector, if it is on.
@@ -161,11 +163,21 @@ pub struct Dedupe {
     pub on_unknown: OnUnknown,
     /// What a duplicate with another body gets.
     pub on_body_change: OnBodyChange,
+    /// How many events one message id may make within the window.
+    pub events_per_id: u16,
+    /// Whether events are remembered at all; if not, each request is one of its own.
+    pub is_on: bool,
 }
 
 /// One part of the dedupe key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KeyPart {
+    /// The SHA-256 of the body.
+    Body,
+    /// The host, in lower case, without port.
+    Host,
+    /// The path, without query.
+    Path,
     /// A captured header, by its place in the source's list.
     Header(usize),
     /// The message id.
@@ -202,6 +214,8 @@ pub enum OnUnknown {
 #[serde(rename_all = "lowercase")]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub enum OnBodyChange {
+    /// By what the signature says: a message that was signed at another time is new.
+    Auto,
     /// 200 `duplicate`, like any duplicate.
     Acknowledge,
     /// It is forwarded.
@@ -268,6 +282,30 @@ impl PathRule {
             PathRule::Prefix(path) => (false, path.len()),
         }
     }
+}
+
+impl Source {
+    /// What a duplicate with another body is, where that is [`OnBodyChange::Auto`].
+    #[must_use]
+    pub fn body_change(&self) -> BodyChange {
+        match &self.scheme.proof {
+            // A token has no time: nothing tells a replay from a new message.
+            Proof::Token(_) => BodyChange::NewMessage,
+            Proof::Signature(rule) if rule.signs_body() => BodyChange::Duplicate,
+            Proof::Signature(_) => BodyChange::NewIfSignedApart,
+        }
+    }
+}
+
+/// What a duplicate with another body is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BodyChange {
+    /// A duplicate.
+    Duplicate,
+    /// A new message if both were signed, and at different times.
+    NewIfSignedApart,
+    /// A new message.
+    NewMessage,
 }
 
 impl Route {
@@ -343,6 +381,16 @@ impl Policy {
                 Proof::Signature(rule) => rule.algorithm.is_hosts(),
                 Proof::Token(_) => false,
             })
+    }
+
+    /// How many events one message id of any source may make.
+    #[must_use]
+    pub fn events_per_id(&self) -> u16 {
+        let each = self
+            .sources
+            .iter()
+            .map(|source| source.dedupe.events_per_id);
+        each.max().unwrap_or(0)
     }
 
     /// Whether a request is forwarded unclaimed when the store does not answer.

@@ -77,6 +77,8 @@ pub struct Report {
     pub key: Option<EventKey>,
     /// Whether this is a duplicate with another body than the one that was delivered.
     pub body_changed: bool,
+    /// Whether it is a new message under the key of a delivered event: an event of its own.
+    pub is_new_message: bool,
     /// Age of the timestamp, in seconds; negative if it lies ahead.
     pub age_seconds: Option<i64>,
     /// Bytes of the body, as far as it came.
@@ -123,6 +125,9 @@ impl Report {
         }
         if let Some(key) = &self.key {
             add("x-callback-guard-key", &key.hex())?;
+        }
+        if self.is_new_message {
+            add("x-callback-guard-changed", b"true")?;
         }
         match (source.mode, self.verdict) {
             (Mode::Monitor, Some(verdict)) => {

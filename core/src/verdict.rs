@@ -71,6 +71,8 @@ codes! {
     MethodNotAllowed = "method_not_allowed", 405;
     /// No source matches host and path.
     NoSource = "no_source", 404;
+    /// The worker holds as many bytes of bodies as it may.
+    Overloaded = "overloaded", 503;
     /// A field that the source requires is missing or of another type.
     PayloadInvalid = "payload_invalid", 422;
     /// The signature header came more than once.
@@ -97,6 +99,8 @@ codes! {
     TimestampTooOld = "timestamp_too_old", 401;
     /// The body is compressed.
     UnsupportedContentEncoding = "unsupported_content_encoding", 415;
+    /// The message id has made as many events as one may.
+    TooManyEvents = "too_many_events", 429;
     /// The content type is not one that the source accepts.
     UnsupportedMediaType = "unsupported_media_type", 415;
     /// A URL in the payload points elsewhere than `payload.allowed_url_hosts`.
@@ -133,6 +137,7 @@ impl Code {
             413 => "Content Too Large",
             415 => "Unsupported Media Type",
             422 => "Unprocessable Content",
+            429 => "Too Many Requests",
             _ => "Service Unavailable",
         }
     }

@@ -14,13 +14,13 @@ use std::hint::black_box;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use callback::{INPUTS, KEY, NOW, TIMESTAMP, head, policy};
-use callback_guard_core::event::EventKey;
+use callback_guard_core::event::{EventKey, IdKey};
 use callback_guard_core::guard::{Guard, Step};
 use callback_guard_core::json::Scratch;
 use callback_guard_core::request::RequestHead;
 use callback_guard_core::scheme::keys::{Algorithm, Key};
 use callback_guard_core::store::ClaimAnswer;
-use callback_guard_core::store::bucket::{Bucket, Fingerprint, OwnerToken};
+use callback_guard_core::store::bucket::{Bucket, Fingerprint, Limits, OwnerToken};
 use callback_guard_core::time::UnixMillis;
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 
@@ -39,6 +39,11 @@ fn mac(criterion: &mut Criterion) {
     group.finish();
 }
 
+const LIMITS: Limits = Limits {
+    slots: 80,
+    per_id: 256,
+};
+
 fn bucket_of(records: u8) -> Bucket {
     let mut bucket = Bucket::default();
     for number in 0..records {
@@ -48,14 +53,16 @@ fn bucket_of(records: u8) -> Bucket {
         );
         bucket.claim(
             &key,
+            IdKey::default(),
             owner,
             UnixMillis::new(2_000),
-            80,
+            LIMITS,
             UnixMillis::new(1_000),
         );
         let end = UnixMillis::new(86_400_000);
         bucket.deliver(
             &key,
+            IdKey::default(),
             owner,
             Fingerprint::new(7),
             end,
@@ -80,9 +87,10 @@ fn bucket(criterion: &mut Criterion) {
                         let (key, owner) =
                             (EventKey::from_bytes([255; 32]), OwnerToken::new(1 << 40));
                         let now = UnixMillis::new(1_500);
-                        bucket.claim(&key, owner, UnixMillis::new(31_500), 80, now);
+                        let id = IdKey::default();
+                        bucket.claim(&key, id, owner, UnixMillis::new(31_500), LIMITS, now);
                         let end = UnixMillis::new(86_400_000);
-                        bucket.deliver(&key, owner, Fingerprint::new(9), end, 80, now);
+                        bucket.deliver(&key, id, owner, Fingerprint::new(9), end, 80, now);
                         bucket
                     },
                     BatchSize::SmallInput,

@@ -21,7 +21,7 @@ use std::sync::{Barrier, Mutex, MutexGuard, TryLockError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use callback_guard_core::event::EventKey;
+use callback_guard_core::event::{EventKey, IdKey};
 use callback_guard_core::store::bucket::{Fingerprint, OwnerToken};
 use callback_guard_core::store::local::LocalStore;
 use callback_guard_core::store::{
@@ -145,8 +145,11 @@ fn event(worker: &mut Worker<'_>, number: u64, work: impl FnOnce()) {
     let store = LocalStore::new(CAPACITY);
     let key = EventKey::from_bytes(Sha256::digest(number.to_le_bytes()).into());
     let owner = OwnerToken::new(number);
+    let id = IdKey::new("suno", &number.to_string(), &[7; 16], false);
     let request = ClaimRequest {
         key,
+        id,
+        events_per_id: 64,
         owner,
         lease_seconds: 30,
     };
@@ -155,6 +158,7 @@ fn event(worker: &mut Worker<'_>, number: u64, work: impl FnOnce()) {
     work();
     let delivered = Settlement::Deliver {
         key,
+        id,
         owner,
         fingerprint: Fingerprint::new(number),
         window_seconds: 86_400,

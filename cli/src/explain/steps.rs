@@ -472,6 +472,9 @@ fn key_parts(source: &Source) -> String {
     let mut parts = vec![format!("source {}", source.name)];
     for part in &source.dedupe.key {
         parts.push(match part {
+            KeyPart::Body => "the body".to_owned(),
+            KeyPart::Host => "the host".to_owned(),
+            KeyPart::Path => "the path".to_owned(),
             KeyPart::Id => "message id".to_owned(),
             KeyPart::Header(index) => source
                 .headers

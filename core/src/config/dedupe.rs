@@ -1,11 +1,12 @@
 //! Deduplication as it is configured.
 
 use super::fields::Fields;
-use super::raw::{Preset, RawDedupe, RawInFlight, RawKeyPart};
+use super::raw::{Preset, RawDedupe, RawDedupeOrOff, RawInFlight, RawKeyPart};
 use super::{ConfigError, Path, within};
 use crate::event::KeyBuilder;
-use crate::policy::{Dedupe, HeaderRole, InFlight, KeyPart};
+use crate::policy::{Dedupe, HeaderRole, InFlight, KeyPart, PathRule, Route};
 use crate::scheme::Tolerance;
+use crate::store::local::{EVENTS_PER_ID, MOST_EVENTS_PER_ID};
 
 /// How long a delivered event is remembered, in seconds, where the configuration gives none.
 const WINDOW_SECONDS: u64 = 86_400;
@@ -20,16 +21,24 @@ const WAIT_SECONDS: u64 = 10;
 pub(super) fn compile(
     path: &Path,
     source: &str,
-    raw: RawDedupe,
+    raw: RawDedupeOrOff,
     preset: &Preset,
+    route: &Route,
     tolerance: Tolerance,
     fields: &mut Fields,
 ) -> Result<Dedupe, ConfigError> {
+    let (raw, is_on) = match raw {
+        RawDedupeOrOff::On(raw) => (raw, true),
+        RawDedupeOrOff::Off(_) => (RawDedupe::default(), false),
+    };
+    let events_per_id = raw.events_per_id.unwrap_or(EVENTS_PER_ID.into());
+    let most = MOST_EVENTS_PER_ID.into();
+    within(&path.field("events_per_id"), events_per_id, 1, most)?;
     let window_seconds = raw.window_seconds.unwrap_or(WINDOW_SECONDS);
     let window_path = path.field("window_seconds");
     within(&window_path, window_seconds, 1, LONGEST_WINDOW_SECONDS)?;
     let fresh = tolerance.past.saturating_add(tolerance.future);
-    if window_seconds <= fresh {
+    if is_on && window_seconds <= fresh {
         let problem = format!(
             "{window_seconds} is too short, expected more than tolerance_seconds and \
              future_tolerance_seconds together ({fresh}), or a replay outlives its record"
@@ -45,6 +54,10 @@ pub(super) fn compile(
         None => {
             let mut key = vec![KeyPart::Id];
             key.extend(key_parts(&path.field("key"), &preset.key, fields)?);
+            // Several endpoints may lie below: what comes to one is no copy of what came to another.
+            if matches!(route.path, PathRule::Prefix(_)) {
+                key.push(KeyPart::Path);
+            }
             key
         }
     };
@@ -67,6 +80,8 @@ pub(super) fn compile(
         },
         on_unknown: raw.on_unknown,
         on_body_change: raw.on_body_change,
+        events_per_id: u16::try_from(events_per_id).unwrap_or(MOST_EVENTS_PER_ID),
+        is_on,
     })
 }
 
@@ -78,15 +93,24 @@ fn key_parts(
     let mut parts = Vec::with_capacity(raw.len());
     for (index, part) in raw.iter().enumerate() {
         let path = path.index(index);
-        parts.push(match (&part.pointer, &part.header) {
-            (Some(pointer), None) => {
+        let plain = [
+            (part.path, KeyPart::Path),
+            (part.host, KeyPart::Host),
+            (part.body, KeyPart::Body),
+        ];
+        let mut plain = plain.into_iter().filter(|(is_given, _)| *is_given);
+        let plain = (plain.next().map(|(_, part)| part), plain.next().is_some());
+        parts.push(match (&part.pointer, &part.header, plain) {
+            (Some(pointer), None, (None, _)) => {
                 KeyPart::Pointer(fields.pointer(&path.field("pointer"), pointer)?)
             }
-            (None, Some(header)) => {
+            (None, Some(header), (None, _)) => {
                 KeyPart::Header(fields.header(&path.field("header"), header, HeaderRole::Key)?)
             }
+            (None, None, (Some(part), false)) => part,
             _ => {
-                let problem = "expected `pointer` or `header`, one of the two";
+                let problem = "expected one of `pointer`, `header`, and `path`, `host` or `body` \
+                               with `true`";
                 return Err(ConfigError::new(&path, problem));
             }
         });

@@ -53,9 +53,24 @@ pub fn parse(text: &[u8], environment: Environment<'_>) -> Result<Policy, Config
     policy(raw, environment)
 }
 
+/// How many bytes of bodies a worker holds, where the configuration says nothing.
+const MAX_HELD_BYTES: u64 = 32 << 20;
+/// The least that may be configured.
+const LEAST_HELD_BYTES: u64 = 1 << 20;
+/// The most that may be configured.
+const MOST_HELD_BYTES: u64 = 1 << 30;
+
 fn policy(raw: RawConfig, environment: Environment<'_>) -> Result<Policy, ConfigError> {
     let root = Path::default();
     let (capacity, remote) = store::compile(&root.field("store"), raw.store, environment)?;
+    let max_held_bytes = raw.max_held_bytes.unwrap_or(MAX_HELD_BYTES);
+    let held_path = root.field("max_held_bytes");
+    within(
+        &held_path,
+        max_held_bytes,
+        LEAST_HELD_BYTES,
+        MOST_HELD_BYTES,
+    )?;
     let path = root.field("sources");
     let is_shown = |inspector: &RawInspector| inspector.path.is_some();
     if raw.sources.is_empty() && !raw.inspector.as_ref().is_some_and(is_shown) {
@@ -78,6 +93,13 @@ fn policy(raw: RawConfig, environment: Environment<'_>) -> Result<Policy, Config
                 let problem = format!("equals the match of sources[{other}]");
                 return Err(ConfigError::new(&path.field("match"), problem));
             }
+        }
+        if u64::try_from(source.max_body_bytes).is_ok_and(|most| most > max_held_bytes) {
+            let problem = format!(
+                "{} is more than `max_held_bytes` ({max_held_bytes}): such a body could never be held",
+                source.max_body_bytes
+            );
+            return Err(ConfigError::new(&path.field("max_body_bytes"), problem));
         }
         sources.push(source);
     }
@@ -126,6 +148,7 @@ fn policy(raw: RawConfig, environment: Environment<'_>) -> Result<Policy, Config
         expose_reason: raw.expose_reason,
         hold_headers: raw.hold_headers,
         capacity,
+        max_held_bytes: usize::try_from(max_held_bytes).unwrap_or(usize::MAX),
         remote: remote.map(Arc::new),
         inspector,
         host_verify: no_verifier,

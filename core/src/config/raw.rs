@@ -31,6 +31,13 @@ pub struct RawConfig {
     /// Who holds the headers until the decision. Default: `filter`.
     #[serde(default = "filter")]
     pub(super) hold_headers: HoldHeaders,
+    /// How many bytes of bodies one worker holds at most, beyond 16 KiB for each request. Default:
+    /// 33554432.
+    #[cfg_attr(
+        feature = "schema",
+        schemars(range(min = 1_048_576, max = 1_073_741_824))
+    )]
+    pub(super) max_held_bytes: Option<u64>,
     /// Where events are remembered. Default: in memory, 100000 of them.
     #[serde(default)]
     pub(super) store: RawStore,
@@ -183,7 +190,7 @@ pub struct RawSource {
     pub(super) payload: RawPayload,
     /// How duplicates are told and treated.
     #[serde(default)]
-    pub(super) dedupe: RawDedupe,
+    pub(super) dedupe: RawDedupeOrOff,
     /// The status that stands for every 2xx of the upstream. Default: the preset's own, or none.
     #[cfg_attr(feature = "schema", schemars(range(min = 200, max = 299)))]
     pub(super) acknowledge_as: Option<u16>,
@@ -380,8 +387,76 @@ pub(super) struct RawDedupe {
     pub(super) wait_seconds: Option<u64>,
     /// What becomes of a claim whose outcome cannot be known. Default: `release`.
     pub(super) on_unknown: OnUnknown,
-    /// What a duplicate with another body gets. Default: `acknowledge`.
+    /// What a duplicate with another body gets. Default: `auto`.
     pub(super) on_body_change: OnBodyChange,
+    /// How many different events one message id may make within the window. Default: 64.
+    #[cfg_attr(feature = "schema", schemars(range(min = 1, max = 256)))]
+    pub(super) events_per_id: Option<u64>,
+}
+
+/// How duplicates are told and treated; `false`: no event is remembered, every accepted request is
+/// forwarded.
+#[derive(Debug)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "schema", schemars(untagged))]
+pub(super) enum RawDedupeOrOff {
+    Off(Off),
+    On(RawDedupe),
+}
+
+impl Default for RawDedupeOrOff {
+    fn default() -> Self {
+        Self::On(RawDedupe::default())
+    }
+}
+
+/// `false`.
+#[derive(Debug)]
+pub(super) struct Off;
+
+#[cfg(feature = "schema")]
+impl schemars::JsonSchema for Off {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Off".into()
+    }
+
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({ "const": false })
+    }
+
+    fn inline_schema() -> bool {
+        true
+    }
+}
+
+/// By hand: derived, an error inside would not say where it is.
+impl<'de> Deserialize<'de> for RawDedupeOrOff {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Either;
+
+        impl<'de> Visitor<'de> for Either {
+            type Value = RawDedupeOrOff;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object, or false")
+            }
+
+            fn visit_bool<E: serde::de::Error>(self, is_on: bool) -> Result<Self::Value, E> {
+                if is_on {
+                    let seen = serde::de::Unexpected::Bool(true);
+                    return Err(E::invalid_value(seen, &self));
+                }
+                Ok(RawDedupeOrOff::Off(Off))
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
+                let map = serde::de::value::MapAccessDeserializer::new(map);
+                RawDedupe::deserialize(map).map(RawDedupeOrOff::On)
+            }
+        }
+
+        deserializer.deserialize_any(Either)
+    }
 }
 
 impl Default for RawDedupe {
@@ -393,7 +468,8 @@ impl Default for RawDedupe {
             in_flight: RawInFlight::Wait,
             wait_seconds: None,
             on_unknown: OnUnknown::Release,
-            on_body_change: OnBodyChange::Acknowledge,
+            on_body_change: OnBodyChange::Auto,
+            events_per_id: None,
         }
     }
 }
@@ -407,7 +483,7 @@ pub(super) enum RawInFlight {
     Wait,
 }
 
-/// A part of the dedupe key: `pointer` or `header`.
+/// A part of the dedupe key: `pointer`, `header`, `path`, `host` or `body`, one of them.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
@@ -416,6 +492,15 @@ pub(super) struct RawKeyPart {
     pub(super) pointer: Option<String>,
     /// A header.
     pub(super) header: Option<String>,
+    /// The path, without query: `true`.
+    #[serde(default)]
+    pub(super) path: bool,
+    /// The host, in lower case, without port: `true`.
+    #[serde(default)]
+    pub(super) host: bool,
+    /// The SHA-256 of the body: `true`.
+    #[serde(default)]
+    pub(super) body: bool,
 }
 
 /// A signature scheme in the words of the configuration.

@@ -171,6 +171,7 @@ pub(super) fn compile(
         &raw.name,
         raw.dedupe,
         &preset,
+        &route,
         tolerance,
         &mut fields,
     )?;

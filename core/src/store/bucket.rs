@@ -5,9 +5,11 @@
 //!
 //! | bytes | content |
 //! |---|---|
-//! | 0..16 | bytes 8..24 of the [`EventKey`] (bytes 0..8 choose the bucket) |
-//! | 16..24 | claimed: the owner token; delivered: the fingerprint of the body; little endian |
-//! | 24..32 | end of lease or window in milliseconds, shifted left by one; bit 0 set = delivered |
+//! | 0..10 | bytes 8..18 of the [`EventKey`] |
+//! | 10..14 | the high half of [`IdKey::local`](crate::event::IdKey), whose rest chooses the bucket: all events of a message id are in one |
+//! | 14..22 | claimed: the owner token; delivered: the fingerprint of the body; little endian |
+//! | 22..26 | delivered: when the message was signed, hashed; 0 if that is not known |
+//! | 26..32 | end of lease or window in milliseconds, shifted left by one; bit 0 set = delivered |
 //!
 //! Behind the last record stand zeros up to a multiple of 40 records: a value that grew by one record
 //! at a time would leave pieces of every size behind in the proxy's memory.
@@ -15,7 +17,7 @@
 //! Everything here is a pure function of bytes and `now`. Who may write back what it returns, and
 //! how two workers are kept apart, is the business of [`crate::store`].
 
-use crate::event::EventKey;
+use crate::event::{EventKey, IdKey};
 use crate::time::UnixMillis;
 
 /// Names one claim, so that only the request that made it can settle it.
@@ -36,21 +38,60 @@ impl OwnerToken {
     }
 }
 
-/// A keyed hash of a body: tells whether a duplicate says the same as what was delivered.
+/// A hash of a body, and of the time at which it was signed: tells whether a duplicate says the same
+/// as what was delivered, and whether it is another message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Fingerprint(u64);
+pub struct Fingerprint {
+    body: u64,
+    /// 0 if it is not known.
+    signed: u32,
+}
 
 impl Fingerprint {
-    /// From its number.
+    /// From the hash of a body; when it was signed is not known.
     #[must_use]
-    pub const fn new(value: u64) -> Self {
-        Self(value)
+    pub const fn new(body: u64) -> Self {
+        Self { body, signed: 0 }
+    }
+
+    /// With the hash of the signed time; 0 if that is not known.
+    #[must_use]
+    pub const fn with_signed(self, signed: u32) -> Self {
+        Self { signed, ..self }
+    }
+
+    /// With the bytes of the signed time.
+    #[must_use]
+    pub fn signed_at(self, time: &[u8]) -> Self {
+        // FNV-1a: nobody can choose what is signed, and 0 means none.
+        let hash = time.iter().fold(0x811c_9dc5_u32, |hash, byte| {
+            (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193)
+        });
+        self.with_signed(hash.max(1))
+    }
+
+    /// Whether the bodies are the same.
+    #[must_use]
+    pub const fn has_body_of(self, other: Self) -> bool {
+        self.body == other.body
+    }
+
+    /// Whether both are known to have been signed, and at different times.
+    #[must_use]
+    pub const fn is_signed_apart_from(self, other: Self) -> bool {
+        self.signed != 0 && other.signed != 0 && self.signed != other.signed
+    }
+
+    /// The hash of the signed time; 0 if it is not known.
+    #[must_use]
+    pub const fn signed(self) -> u32 {
+        self.signed
     }
 
     /// Of `body`, under a salt that senders do not know: nobody can make two bodies that agree.
     #[must_use]
     pub fn of(body: &[u8], salt: [u8; 16]) -> Self {
-        Self(callback_guard_scan::fingerprint::keyed(body, &salt))
+        Self::new(callback_guard_scan::fingerprint::keyed(body, &salt))
     }
 
     /// Of the body with this SHA-256, the same in every proxy: the first 64 bits of it.
@@ -60,13 +101,13 @@ impl Fingerprint {
     /// agrees with a given one takes 2^64 tries here.
     #[must_use]
     pub fn digest(sha256: &[u8; 32]) -> Self {
-        Self(sha256.first_chunk().copied().map_or(0, u64::from_be_bytes))
+        Self::new(sha256.first_chunk().copied().map_or(0, u64::from_be_bytes))
     }
 
-    /// The number.
+    /// The hash of the body.
     #[must_use]
     pub const fn as_u64(self) -> u64 {
-        self.0
+        self.body
     }
 }
 
@@ -79,7 +120,9 @@ pub enum State {
     Delivered(Fingerprint),
 }
 
-type Tag = [u8; 16];
+type Tag = [u8; 10];
+/// Tells the events of one message id from those of others in the same bucket.
+type IdTag = [u8; 4];
 
 const RECORD: usize = 32;
 
@@ -94,6 +137,7 @@ const CLOCK_SLACK_SECONDS: u64 = 1;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Record {
     tag: Tag,
+    id: IdTag,
     state: State,
     until: UnixMillis,
 }
@@ -104,36 +148,58 @@ impl Record {
     }
 
     fn encode(&self) -> [u8; RECORD] {
-        let (value, delivered) = match self.state {
-            State::Claimed(owner) => (owner.0, 0),
-            State::Delivered(fingerprint) => (fingerprint.0, 1),
+        let (value, signed, delivered) = match self.state {
+            State::Claimed(owner) => (owner.0, 0, 0),
+            State::Delivered(fingerprint) => (fingerprint.body, fingerprint.signed, 1),
         };
-        let end = self.until.as_millis().min(u64::MAX >> 1) << 1 | delivered;
+        let end = self.until.as_millis().min(MOST_MILLIS) << 1 | delivered;
         let mut bytes = [0; RECORD];
-        let (tag, rest) = bytes.split_at_mut(16);
-        let (middle, last) = rest.split_at_mut(8);
+        // Six bytes of it are written; the record ends with them.
+        let (front, last) = bytes.split_at_mut(26);
+        for (to, from) in last.iter_mut().zip(end.to_le_bytes()) {
+            *to = from;
+        }
+        let (tag, front) = front.split_at_mut(10);
+        let (id, front) = front.split_at_mut(4);
+        let (middle, stamp) = front.split_at_mut(8);
         tag.copy_from_slice(&self.tag);
+        id.copy_from_slice(&self.id);
         middle.copy_from_slice(&value.to_le_bytes());
-        last.copy_from_slice(&end.to_le_bytes());
+        stamp.copy_from_slice(&signed.to_le_bytes());
         bytes
     }
 
     fn decode(bytes: &[u8; RECORD]) -> Self {
-        let (tag, rest) = bytes.split_at(16);
-        let (middle, last) = rest.split_at(8);
-        let number = |part: &[u8]| part.first_chunk().copied().map_or(0, u64::from_le_bytes);
-        let (value, end) = (number(middle), number(last));
+        let (tag, rest) = bytes.split_at(10);
+        let (id, rest) = rest.split_at(4);
+        let (middle, rest) = rest.split_at(8);
+        let (stamp, _) = rest.split_at(4);
+        let value = middle.first_chunk().copied().map_or(0, u64::from_le_bytes);
+        let signed = stamp.first_chunk().copied().map_or(0, u32::from_le_bytes);
+        let end = end_of(bytes);
         let mut record = Self {
-            tag: [0; 16],
+            tag: [0; 10],
+            id: [0; 4],
             state: State::Claimed(OwnerToken(value)),
             until: UnixMillis::new(end >> 1),
         };
         record.tag.copy_from_slice(tag);
+        record.id.copy_from_slice(id);
         if end & 1 == 1 {
-            record.state = State::Delivered(Fingerprint(value));
+            let fingerprint = Fingerprint::new(value).with_signed(signed);
+            record.state = State::Delivered(fingerprint);
         }
         record
     }
+}
+
+/// The latest moment that a record holds: the year 6429.
+const MOST_MILLIS: u64 = (1 << 47) - 1;
+
+/// The last six bytes of a record: its end, and whether it is delivered.
+fn end_of(bytes: &[u8; RECORD]) -> u64 {
+    // The two bytes before are another field's.
+    bytes.last_chunk().copied().map_or(0, u64::from_le_bytes) >> 16
 }
 
 /// What a bucket answers to a claim.
@@ -150,6 +216,17 @@ pub enum Claimed {
     Delivered(Fingerprint),
     /// Every record is a live claim. Nothing to write.
     Full,
+    /// Its message id has as many live records as it may. Nothing to write.
+    TooMany,
+}
+
+/// What one claim may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Most records of the bucket.
+    pub slots: usize,
+    /// Most live records of one message id.
+    pub per_id: usize,
 }
 
 /// How a change moved the numbers of a bucket: what the gauges and counters need.
@@ -175,9 +252,7 @@ impl Bucket {
     #[must_use]
     pub fn new(mut bytes: Vec<u8>) -> Self {
         let (records, _) = bytes.as_chunks::<RECORD>();
-        let last = records
-            .iter()
-            .rposition(|record| record.last_chunk().copied().map_or(0, u64::from_le_bytes) != 0);
+        let last = records.iter().rposition(|record| end_of(record) != 0);
         bytes.truncate(last.map_or(0, |last| (last + 1).saturating_mul(RECORD)));
         Self {
             bytes,
@@ -213,7 +288,7 @@ impl Bucket {
         self.bytes.is_empty()
     }
 
-    /// Claims the event `key` for `owner` until `lease_end`, in a bucket of at most `slots` records.
+    /// Claims the event `key` of the message id `id` for `owner` until `lease_end`, within `limits`.
     ///
     /// A record whose lease or window has ended counts as absent. Where the bucket has no room the
     /// oldest delivered record makes some; a live claim never does. A claim of another that would
@@ -222,12 +297,13 @@ impl Bucket {
     pub fn claim(
         &mut self,
         key: &EventKey,
+        id: IdKey,
         owner: OwnerToken,
         lease_end: UnixMillis,
-        slots: usize,
+        limits: Limits,
         now: UnixMillis,
     ) -> Claimed {
-        let tag = key.tag();
+        let (tag, id, slots) = (key.tag(), id_tag(id), limits.slots);
         if let Some((at, mut record)) = self.find(&tag)
             && record.until > now
         {
@@ -241,12 +317,19 @@ impl Bucket {
                 State::Delivered(fingerprint) => Claimed::Delivered(fingerprint),
             };
         }
+        if self.len() >= limits.per_id {
+            let is_of_id = |record: &Record| record.id == id && record.until > now;
+            if self.records().filter(is_of_id).count() >= limits.per_id {
+                return Claimed::TooMany;
+            }
+        }
         if self.len() >= slots && self.records().all(|record| record.is_live_claim(now)) {
             return Claimed::Full;
         }
         self.make_room(slots, now);
         self.append(&Record {
             tag,
+            id,
             state: State::Claimed(owner),
             until: lease_end,
         });
@@ -259,16 +342,21 @@ impl Bucket {
     /// A claim whose lease ended meanwhile is settled too, unless another request has claimed the
     /// event since: that one settles for itself. Where only live claims are left beside it, the
     /// bucket grows past `slots` by this one record: a delivered event is never forgotten at once.
+    #[allow(
+        clippy::too_many_arguments,
+        reason = "the fields of a record, and the limits"
+    )]
     pub fn deliver(
         &mut self,
         key: &EventKey,
+        id: IdKey,
         owner: OwnerToken,
         fingerprint: Fingerprint,
         window_end: UnixMillis,
         slots: usize,
         now: UnixMillis,
     ) -> bool {
-        let tag = key.tag();
+        let (tag, id) = (key.tag(), id_tag(id));
         match self.find(&tag) {
             Some((
                 _,
@@ -296,6 +384,7 @@ impl Bucket {
         self.make_room(slots, now);
         self.append(&Record {
             tag,
+            id,
             state: State::Delivered(fingerprint),
             until: window_end,
         });
@@ -387,4 +476,10 @@ impl Bucket {
             State::Delivered(_) => self.change.delivered += by,
         }
     }
+}
+
+/// The half of an [`IdKey`] that does not choose the bucket.
+fn id_tag(id: IdKey) -> IdTag {
+    let [.., a, b, c, d] = id.local.to_le_bytes();
+    [a, b, c, d]
 }

@@ -4,8 +4,8 @@
 //! for ever. A fixed number of buckets, each a packed list with the ends of its records, does not.
 //! Two workers that change one bucket at the same time are told apart by compare-and-swap.
 
-use crate::event::EventKey;
-use crate::store::bucket::{Bucket, Change, Claimed};
+use crate::event::IdKey;
+use crate::store::bucket::{Bucket, Change, Claimed, Limits};
 use crate::store::{ABSENT, ClaimAnswer, ClaimRequest, Settlement, SharedData, Swap, Unavailable};
 use crate::time::UnixMillis;
 
@@ -18,12 +18,20 @@ const TRIES: usize = 1024;
 /// Average records in a bucket when the store holds `capacity` events.
 const MEAN: u32 = 64;
 
-/// Most records in a bucket.
+/// Most records in a bucket, beside room for all events of one message id.
 ///
-/// With 64 on average and events spread by SHA-256, 80 slots keep 99.8 % of the youngest `capacity`
-/// events; a bucket would need 81 of the youngest half, 32 on average, to lose one of those: a
-/// chance of about 2e-13 per bucket (Poisson).
+/// All events of an id are in one bucket, so that they can be counted; which one depends on the
+/// store's salt. With 64 records on average (and, where an id makes several events, more spread), 80
+/// slots and those of one id keep 99 % of the youngest `capacity` events, the youngest half of them
+/// always: with one event an id, a bucket would need 145 of the youngest half, 32 on average, to
+/// lose one. An id that has as many events as it may takes the slots that are kept for it, and pushes
+/// out none that are younger than `capacity` others.
 const SLOTS: usize = 80;
+
+/// How many events one message id may make, where the configuration says nothing.
+pub const EVENTS_PER_ID: u16 = 64;
+/// The most events that one message id may be allowed to make.
+pub const MOST_EVENTS_PER_ID: u16 = 256;
 
 /// The smallest `store.capacity`.
 pub const LEAST_CAPACITY: u32 = 1_000;
@@ -34,14 +42,23 @@ pub const MOST_CAPACITY: u32 = 4_000_000;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LocalStore {
     buckets: u64,
+    slots: usize,
 }
 
 impl LocalStore {
-    /// For `capacity` events, [`LEAST_CAPACITY`] to [`MOST_CAPACITY`].
+    /// For `capacity` events, [`LEAST_CAPACITY`] to [`MOST_CAPACITY`], of ids with [`EVENTS_PER_ID`]
+    /// at most.
     #[must_use]
     pub fn new(capacity: u32) -> Self {
+        Self::of_ids(capacity, EVENTS_PER_ID)
+    }
+
+    /// For `capacity` events, of ids with `events_per_id` at most.
+    #[must_use]
+    pub fn of_ids(capacity: u32, events_per_id: u16) -> Self {
         Self {
             buckets: u64::from(capacity.div_ceil(MEAN).max(1)),
+            slots: SLOTS.saturating_add(events_per_id.into()),
         }
     }
 
@@ -53,13 +70,19 @@ impl LocalStore {
         now: UnixMillis,
     ) -> (ClaimAnswer, Change) {
         let lease_end = now.plus_seconds(request.lease_seconds);
-        let result = self.update(shared, &request.key, |bucket| {
-            match bucket.claim(&request.key, request.owner, lease_end, SLOTS, now) {
+        let limits = Limits {
+            slots: self.slots,
+            per_id: request.events_per_id.into(),
+        };
+        let result = self.update(shared, request.id, |bucket| {
+            let (key, id, owner) = (&request.key, request.id, request.owner);
+            match bucket.claim(key, id, owner, lease_end, limits, now) {
                 Claimed::Granted => (ClaimAnswer::Granted, true),
                 Claimed::ByAnother => (ClaimAnswer::ClaimedByAnother, false),
                 Claimed::ByAnotherFromAhead => (ClaimAnswer::ClaimedByAnother, true),
                 Claimed::Delivered(fingerprint) => (ClaimAnswer::Delivered(fingerprint), false),
                 Claimed::Full => (ClaimAnswer::Full, false),
+                Claimed::TooMany => (ClaimAnswer::TooMany, false),
             }
         });
         result.unwrap_or((ClaimAnswer::Unavailable, Change::default()))
@@ -76,33 +99,34 @@ impl LocalStore {
         settlement: &Settlement,
         now: UnixMillis,
     ) -> Result<(bool, Change), Unavailable> {
-        let (Settlement::Deliver { key, .. } | Settlement::Release { key, .. }) = settlement;
-        self.update(shared, key, |bucket| {
+        let (Settlement::Deliver { id, .. } | Settlement::Release { id, .. }) = settlement;
+        self.update(shared, *id, |bucket| {
             let changed = match *settlement {
                 Settlement::Deliver {
                     key,
+                    id,
                     owner,
                     fingerprint,
                     window_seconds,
                 } => {
                     let window_end = now.plus_seconds(window_seconds);
-                    bucket.deliver(&key, owner, fingerprint, window_end, SLOTS, now)
+                    bucket.deliver(&key, id, owner, fingerprint, window_end, self.slots, now)
                 }
-                Settlement::Release { key, owner } => bucket.release(&key, owner),
+                Settlement::Release { key, owner, .. } => bucket.release(&key, owner),
             };
             (changed, changed)
         })
     }
 
-    /// Reads the bucket of `key`, lets `change` work on it and writes it back where that says so;
+    /// Reads the bucket of `id`, lets `change` work on it and writes it back where that says so;
     /// again from the start if another worker was faster.
     fn update<T>(
         self,
         shared: &mut impl SharedData,
-        key: &EventKey,
+        id: IdKey,
         mut change: impl FnMut(&mut Bucket) -> (T, bool),
     ) -> Result<(T, Change), Unavailable> {
-        let name = self.bucket_name(key);
+        let name = self.bucket_name(id);
         for _ in 0..TRIES {
             let (value, version) = shared.get(&name)?;
             let mut bucket = Bucket::new(value.unwrap_or_default());
@@ -121,12 +145,15 @@ impl LocalStore {
 
     /// The number of buckets is part of the name: a store of another capacity begins empty instead
     /// of looking for events where they are not.
-    fn bucket_name(self, key: &EventKey) -> String {
+    fn bucket_name(self, id: IdKey) -> String {
         let mut name = String::with_capacity(24);
-        name.push_str("events/");
+        // The second form of a record.
+        name.push_str("events2/");
         push_hex(&mut name, self.buckets);
         name.push('/');
-        push_hex(&mut name, key.selector() % self.buckets);
+        // The other half tells ids apart in the bucket.
+        let selector = id.local & 0xffff_ffff;
+        push_hex(&mut name, selector % self.buckets);
         name
     }
 }
@@ -174,7 +201,10 @@ mod tests {
             push_hex(&mut text, number);
             assert_eq!(text, format!("{number:x}"));
         }
-        let key = EventKey::from_bytes([0xff; 32]);
-        assert_eq!(LocalStore::new(100_000).bucket_name(&key), "events/61b/297");
+        let id = IdKey {
+            local: 0xffff_ffff_0000_0298,
+            ..IdKey::default()
+        };
+        assert_eq!(LocalStore::new(100_000).bucket_name(id), "events2/61b/298");
     }
 }

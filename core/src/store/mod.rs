@@ -10,7 +10,7 @@ pub mod redis;
 pub mod retries;
 pub mod stores;
 
-use crate::event::EventKey;
+use crate::event::{EventKey, IdKey};
 use crate::store::bucket::{Fingerprint, OwnerToken};
 
 /// The proxy's shared data, as the store needs it.
@@ -57,6 +57,10 @@ pub struct Unavailable;
 pub struct ClaimRequest {
     /// The event.
     pub key: EventKey,
+    /// What it has in common with the other events of its message id.
+    pub id: IdKey,
+    /// How many events of that id may be known at the same time.
+    pub events_per_id: u16,
     /// Who asks.
     pub owner: OwnerToken,
     /// How long the claim lives with no outcome, in seconds.
@@ -74,6 +78,8 @@ pub enum ClaimAnswer {
     Delivered(Fingerprint),
     /// There is no room beside live claims.
     Full,
+    /// The message id has as many events as it may.
+    TooMany,
     /// The shared store did not answer; the local one has granted the claim instead.
     GrantedLocally,
     /// The store did not answer.
@@ -87,6 +93,8 @@ pub enum Settlement {
     Deliver {
         /// The event.
         key: EventKey,
+        /// As in its [`ClaimRequest`].
+        id: IdKey,
         /// Who claimed it.
         owner: OwnerToken,
         /// Of the body that was delivered.
@@ -98,6 +106,8 @@ pub enum Settlement {
     Release {
         /// The event.
         key: EventKey,
+        /// As in its [`ClaimRequest`].
+        id: IdKey,
         /// Who claimed it.
         owner: OwnerToken,
     },
@@ -109,6 +119,7 @@ impl Settlement {
     pub fn release(request: &ClaimRequest) -> Self {
         Self::Release {
             key: request.key,
+            id: request.id,
             owner: request.owner,
         }
     }

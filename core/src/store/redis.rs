@@ -2,21 +2,25 @@
 //!
 //! | | Webdis | Upstash REST |
 //! |---|---|---|
-//! | request | `POST /`, `SET/<key>/<value>/NX/GET/PX/<ms>`, each part percent-encoded | `POST /`, `["SET","<key>","<value>","NX","GET","PX","<ms>"]` |
-//! | claimed | `{"SET":null}` | `{"result":null}` |
-//! | there already | `{"SET":"<value>"}` | `{"result":"<value>"}` |
+//! | request | `POST /`, `EVAL/<script>/2/<key>/<key>/…`, each part percent-encoded | `POST /`, `["EVAL","<script>","2","<key>","<key>",…]` |
+//! | claimed | `{"EVAL":null}` | `{"result":null}` |
+//! | there already | `{"EVAL":"<value>"}` | `{"result":"<value>"}` |
+//! | its id has too many events | `{"EVAL":"full"}` | `{"result":"full"}` |
 //! | settled, not ours | `{"EVAL":1}`, `{"EVAL":0}` | `{"result":1}`, `{"result":0}` |
-//! | error of Redis | 200, `{"SET":[false,"ERR …"]}` | 400, `{"error":"ERR …"}` |
+//! | error of Redis | 200, `{"EVAL":[false,"ERR …"]}` | 400, `{"error":"ERR …"}` |
 //! | wrong credentials | 401 or 403 | 401, `{"error":"…"}` |
 //!
 //! A key is `<key_prefix><source>:<64 hexadecimal digits>`, a value `c:<owner>` for a claim and
-//! `d:<owner>:<fingerprint>` for a delivered event. Every key is set with an end, in milliseconds.
+//! `d:<owner>:<fingerprint>:<signed>` for a delivered event; version 0.1 wrote no `:<signed>`. The live
+//! events of a message id are counted in a sorted set, `<key_prefix><source>:id:<32 hexadecimal
+//! digits>`, each with its end. Every key has an end, in milliseconds. One script makes a claim: its
+//! round trip is one.
 //!
 //! Everything here is a pure function of bytes: who carries them is the business of the filter.
 //! What a reply may look like is taken narrowly. Anything else is a [`StoreError`], for a store
 //! that is misread loses events or lets them through twice.
 //!
-//! Source: Redis commands `SET` (`NX` with `GET` since 7.0) and `EVAL`; Webdis `README.md`; Upstash,
+//! Source: Redis commands `EVAL`, `SET`, `ZADD` and `ZREMRANGEBYSCORE`; Webdis `README.md`; Upstash,
 //! "REST API".
 
 use core::fmt;
@@ -25,7 +29,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 
-use crate::event::EventKey;
+use crate::event::{EventKey, IdKey};
 use crate::json::{self, Kind, Pointer, Scratch, Selector};
 use crate::store::bucket::{Fingerprint, OwnerToken};
 use crate::store::{ClaimAnswer, ClaimRequest, Settlement};
@@ -195,19 +199,39 @@ impl OnError {
 /// what is longer is [`StoreError::Malformed`].
 pub const MAX_REPLY_BYTES: usize = 4096;
 
-/// Settles a claim as delivered. `ARGV`: the claim, the delivered event, the window in
-/// milliseconds. An event that is absent counts as ours: its lease has ended, or Redis has lost it,
-/// and nobody has claimed it since. Settled twice is settled.
+/// Claims an event. `KEYS`: the event, its message id. `ARGV`: the claim, the lease in milliseconds, how
+/// many events the id may have, the event's name among them. What is there already comes back.
+const CLAIM: &str = "local v=redis.call('GET',KEYS[1]) if v then return v end \
+    local t=redis.call('TIME') local n=t[1]*1000+math.floor(t[2]/1000) \
+    redis.call('ZREMRANGEBYSCORE',KEYS[2],'-inf',n) \
+    if redis.call('ZCARD',KEYS[2])>=tonumber(ARGV[3]) then return 'full' end \
+    redis.call('SET',KEYS[1],ARGV[1],'PX',ARGV[2]) \
+    redis.call('ZADD',KEYS[2],n+ARGV[2],ARGV[4]) \
+    if redis.call('PTTL',KEYS[2])<tonumber(ARGV[2]) then redis.call('PEXPIRE',KEYS[2],ARGV[2]) end \
+    return false";
+
+/// Settles a claim as delivered. `KEYS` as for a claim. `ARGV`: the claim, the delivered event, the
+/// window in milliseconds, the event's name. An event that is absent counts as ours: its lease has
+/// ended, or Redis has lost it, and nobody has claimed it since. Settled twice is settled.
 const DELIVER: &str = "local v=redis.call('GET',KEYS[1]) \
     if v==ARGV[2] then return 1 end \
-    if v==ARGV[1] or not v then redis.call('SET',KEYS[1],ARGV[2],'PX',ARGV[3]) return 1 end \
-    return 0";
+    if v and v~=ARGV[1] then return 0 end \
+    redis.call('SET',KEYS[1],ARGV[2],'PX',ARGV[3]) \
+    local t=redis.call('TIME') local n=t[1]*1000+math.floor(t[2]/1000) \
+    redis.call('ZADD',KEYS[2],n+ARGV[3],ARGV[4]) \
+    if redis.call('PTTL',KEYS[2])<tonumber(ARGV[3]) then redis.call('PEXPIRE',KEYS[2],ARGV[3]) end \
+    return 1";
 
-/// Releases a claim. `ARGV`: the claim. An event that is absent is released.
+/// Releases a claim. `KEYS` as for a claim. `ARGV`: the claim, the event's name. An event that is absent
+/// is released.
 const RELEASE: &str = "local v=redis.call('GET',KEYS[1]) \
-    if v==ARGV[1] then return redis.call('DEL',KEYS[1]) end \
-    if not v then return 1 end \
-    return 0";
+    if v and v~=ARGV[1] then return 0 end \
+    redis.call('ZREM',KEYS[2],ARGV[2]) \
+    if v then redis.call('DEL',KEYS[1]) end \
+    return 1";
+
+/// What [`CLAIM`] answers where the message id has too many events.
+const FULL: &str = "full";
 
 impl Remote {
     /// The headers of every request.
@@ -244,9 +268,12 @@ impl Remote {
     #[must_use]
     pub fn claim(&self, source: &str, request: &ClaimRequest) -> String {
         let lease = request.lease_seconds.saturating_mul(1000).to_string();
+        let most = request.events_per_id.to_string();
         let value = claimed(request.owner);
-        let key = self.key(source, request.key);
-        self.command(&["SET", &key, &value, "NX", "GET", "PX", &lease])
+        let keys = self.keys(source, request.key, request.id);
+        let [event, id] = [&*keys.event, &*keys.id];
+        let arguments = [&value, &lease, &most, &keys.name];
+        self.eval(CLAIM, [event, id], &arguments.map(|text| &**text))
     }
 
     /// The body of the request that settles a claim.
@@ -255,18 +282,22 @@ impl Remote {
         match *settlement {
             Settlement::Deliver {
                 key,
+                id,
                 owner,
                 fingerprint,
                 window_seconds,
             } => {
                 let window = window_seconds.saturating_mul(1000).to_string();
-                let key = self.key(source, key);
+                let keys = self.keys(source, key, id);
                 let value = delivered(owner, fingerprint);
-                self.command(&["EVAL", DELIVER, "1", &key, &claimed(owner), &value, &window])
+                let claim = claimed(owner);
+                let arguments = [&*claim, &value, &window, &keys.name];
+                self.eval(DELIVER, [&keys.event, &keys.id], &arguments)
             }
-            Settlement::Release { key, owner } => {
-                let key = self.key(source, key);
-                self.command(&["EVAL", RELEASE, "1", &key, &claimed(owner)])
+            Settlement::Release { key, id, owner } => {
+                let keys = self.keys(source, key, id);
+                let claim = claimed(owner);
+                self.eval(RELEASE, [&keys.event, &keys.id], &[&claim, &keys.name])
             }
         }
     }
@@ -284,8 +315,9 @@ impl Remote {
         body: &[u8],
         owner: OwnerToken,
     ) -> Result<ClaimAnswer, StoreError> {
-        match self.read(status, body, Command::Set)? {
+        match self.read(status, body)? {
             Reply::Null => Ok(ClaimAnswer::Granted),
+            Reply::Text(value) if value == FULL => Ok(ClaimAnswer::TooMany),
             Reply::Text(value) => match Value::parse(&value) {
                 Some(Value::Claimed(holder)) if holder == owner => Ok(ClaimAnswer::Granted),
                 Some(Value::Claimed(_)) => Ok(ClaimAnswer::ClaimedByAnother),
@@ -302,14 +334,27 @@ impl Remote {
     ///
     /// Any [`StoreError`] but [`StoreError::CircuitOpen`].
     pub fn read_settle(&self, status: u16, body: &[u8]) -> Result<bool, StoreError> {
-        match self.read(status, body, Command::Eval)? {
+        match self.read(status, body)? {
             Reply::Flag(is_settled) => Ok(is_settled),
             Reply::Null | Reply::Text(_) => Err(StoreError::Malformed),
         }
     }
 
-    fn key(&self, source: &str, key: EventKey) -> String {
-        format!("{}{source}:{}", self.key_prefix, key.to_hex())
+    fn keys(&self, source: &str, key: EventKey, id: IdKey) -> Keys {
+        let prefix = &self.key_prefix;
+        let hex = key.to_hex();
+        Keys {
+            event: format!("{prefix}{source}:{hex}"),
+            id: format!("{prefix}{source}:id:{}", hex::encode(id.shared)),
+            name: hex.get(..32).unwrap_or_default().to_owned(),
+        }
+    }
+
+    fn eval(&self, script: &str, keys: [&str; 2], arguments: &[&str]) -> String {
+        let [event, id] = keys;
+        let mut all = vec!["EVAL", script, "2", event, id];
+        all.extend_from_slice(arguments);
+        self.command(&all)
     }
 
     fn command(&self, arguments: &[&str]) -> String {
@@ -331,7 +376,7 @@ impl Remote {
         text
     }
 
-    fn read(&self, status: u16, body: &[u8], command: Command) -> Result<Reply, StoreError> {
+    fn read(&self, status: u16, body: &[u8]) -> Result<Reply, StoreError> {
         match (status, self.protocol) {
             (200, _) | (400 | 500, Protocol::Upstash) => {}
             (401 | 403, _) => return Err(StoreError::Denied),
@@ -352,11 +397,7 @@ impl Remote {
                 _ => Err(StoreError::Malformed),
             },
             Protocol::Webdis => {
-                let slot = match command {
-                    Command::Eval => Replies::EVAL,
-                    Command::Set => Replies::SET,
-                };
-                let result = reply.get(slot).ok_or(StoreError::Malformed)?;
+                let result = reply.get(Replies::RESULT).ok_or(StoreError::Malformed)?;
                 // The text of an error is not kept: it may quote a value.
                 if result.raw().starts_with(b"[false,") {
                     return Err(StoreError::Redis);
@@ -372,7 +413,8 @@ fn claimed(owner: OwnerToken) -> String {
 }
 
 fn delivered(owner: OwnerToken, fingerprint: Fingerprint) -> String {
-    format!("d:{:016x}:{:016x}", owner.as_u64(), fingerprint.as_u64())
+    let (body, signed) = (fingerprint.as_u64(), fingerprint.signed());
+    format!("d:{:016x}:{body:016x}:{signed:08x}", owner.as_u64())
 }
 
 /// Webdis takes the parts of a path apart at `/` and reads a `.` as the start of a format.
@@ -402,16 +444,27 @@ impl Value {
         if let Some(owner) = value.strip_prefix("c:") {
             return number(owner).map(|owner| Self::Claimed(OwnerToken::new(owner)));
         }
-        let (owner, fingerprint) = value.strip_prefix("d:")?.split_once(':')?;
+        let (owner, rest) = value.strip_prefix("d:")?.split_once(':')?;
         number(owner)?;
-        number(fingerprint).map(|value| Self::Delivered(Fingerprint::new(value)))
+        // Version 0.1 kept no time.
+        let (body, signed) = match rest.split_once(':') {
+            Some((body, signed)) => (body, u32::try_from(digits(signed, 8)?).ok()?),
+            None => (rest, 0),
+        };
+        let fingerprint = Fingerprint::new(number(body)?).with_signed(signed);
+        Some(Self::Delivered(fingerprint))
     }
 }
 
 /// 16 lower-case hexadecimal digits.
 fn number(text: &str) -> Option<u64> {
+    digits(text, 16)
+}
+
+/// So many lower-case hexadecimal digits.
+fn digits(text: &str, count: usize) -> Option<u64> {
     let is_digit = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
-    if text.len() != 16 || !text.bytes().all(is_digit) {
+    if text.len() != count || !text.bytes().all(is_digit) {
         return None;
     }
     u64::from_str_radix(text, 16).ok()
@@ -422,8 +475,6 @@ fn number(text: &str) -> Option<u64> {
 pub struct Replies(Selector);
 
 impl Replies {
-    const EVAL: usize = 0;
-    const SET: usize = 1;
     const RESULT: usize = 0;
     const ERROR: usize = 1;
 
@@ -432,7 +483,7 @@ impl Replies {
     pub fn of(protocol: Protocol) -> Self {
         let names = match protocol {
             Protocol::Upstash => ["/result", "/error"],
-            Protocol::Webdis => ["/EVAL", "/SET"],
+            Protocol::Webdis => ["/EVAL", "/error"],
         };
         let pointers: Vec<_> = names
             .iter()
@@ -442,11 +493,13 @@ impl Replies {
     }
 }
 
-/// The two commands that are sent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Command {
-    Eval,
-    Set,
+/// What one event is called in Redis.
+struct Keys {
+    event: String,
+    /// The sorted set of its message id.
+    id: String,
+    /// The event in that set.
+    name: String,
 }
 
 /// What Redis said.

@@ -103,7 +103,7 @@ pub(crate) enum Ended {
 impl Stores {
     pub(crate) fn new(policy: &Arc<Policy>, fresh_salt: [u8; 16]) -> Self {
         Self {
-            local: LocalStore::new(policy.capacity),
+            local: LocalStore::of_ids(policy.capacity, policy.events_per_id()),
             fleet: policy.remote.as_ref().map(|remote| Fleet {
                 remote: Arc::clone(remote),
                 circuit: Circuit::default(),
@@ -415,6 +415,7 @@ impl Fleet {
     }
 
     /// Makes a call, unless the circuit is open: then its purpose comes back.
+    #[allow(clippy::result_large_err, reason = "it comes back as it went in")]
     fn call(
         &mut self,
         purpose: Purpose,

@@ -53,6 +53,12 @@ pub const TICK_MILLIS: u32 = 20;
 /// what does not fit its buffer, Envoy would answer with a 500. A longer response goes on at once.
 const MOST_HELD_RESPONSE_BYTES: usize = 16 << 10;
 
+/// Bytes of its body that every request may have held, however many others there are.
+const ALWAYS_HELD_BYTES: usize = 16 << 10;
+
+/// By how much the held bytes move before the gauge is told: a body that comes at once costs nothing.
+const HELD_STEP_BYTES: usize = 64 << 10;
+
 /// What to do with the request whose callback runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
@@ -103,6 +109,10 @@ struct Desk {
     owners: Owners,
     /// Which refusals are logged.
     refusals: Limiter,
+    /// Bytes of bodies that are held for the requests.
+    held: usize,
+    /// What the gauge shows of them.
+    shown: usize,
 }
 
 #[derive(Clone, Debug)]
@@ -120,6 +130,8 @@ struct Exchange {
     guard: Guard,
     /// Bytes of its body so far.
     received: usize,
+    /// As many of them as are held for it.
+    held: usize,
     is_response_held: bool,
 }
 
@@ -136,6 +148,8 @@ impl Worker {
                 scratch: Scratch::default(),
                 owners: Owners::new(seed.owner),
                 refusals: Limiter::new(policy.refusals_per_second),
+                held: 0,
+                shown: 0,
                 policy,
             },
             ticks: None,
@@ -181,7 +195,7 @@ impl Worker {
             self.requests.insert(stream, Request::Passed);
             return Verdict::Continue;
         };
-        let verdict = desk.carry_out(io, stream, &mut guard, step);
+        let verdict = desk.carry_out(io, stream, &mut guard, step, None);
         self.insert(stream, guard);
         if self.desk.refusals.has_left_out() {
             self.adjust_ticks();
@@ -233,11 +247,16 @@ impl Worker {
             Err(verdict) => return verdict,
         };
         exchange.received = received;
+        let desk = &mut self.desk;
+        if !desk.hold(exchange, received) {
+            let step = exchange.guard.overloaded();
+            return desk.carry_on(io, stream, exchange, step);
+        }
         if ends {
             return self.whole_body(io, stream, read);
         }
         let step = exchange.guard.body_grew(received);
-        self.desk.carry_out(io, stream, &mut exchange.guard, step)
+        desk.carry_on(io, stream, exchange, step)
     }
 
     /// Trailers have come: the body has ended, and `read` gives so many bytes of it.
@@ -265,9 +284,7 @@ impl Worker {
         let Some(Request::Guarded(exchange)) = self.requests.get_mut(&stream) else {
             return unknown();
         };
-        let (guard, desk) = (&mut exchange.guard, &mut self.desk);
-        let step = desk.judge_body(io, guard, exchange.received, read);
-        let verdict = desk.carry_out(io, stream, guard, step);
+        let verdict = self.desk.judge_body(io, stream, exchange, read);
         self.adjust_ticks();
         verdict
     }
@@ -337,6 +354,7 @@ impl Worker {
         let Some(Request::Guarded(mut exchange)) = self.requests.remove(&stream) else {
             return;
         };
+        self.desk.let_go(&mut exchange);
         let (guard, desk) = (&mut exchange.guard, &mut self.desk);
         if let Some(key) = awaited(guard) {
             desk.waiting.leave(&key, stream);
@@ -369,8 +387,8 @@ impl Worker {
         }
         desk.stores.abandon(io, stream, &mut desk.effects);
         let step = guard.fail();
-        let verdict = desk.carry_out(io, stream, guard, step);
-        desk.settle(io, guard, Outcome::NotReached, None);
+        let verdict = desk.carry_on(io, stream, exchange, step);
+        desk.settle(io, &mut exchange.guard, Outcome::NotReached, None);
         self.adjust_ticks();
         verdict
     }
@@ -430,6 +448,8 @@ impl Worker {
     /// The worker ends, with all its requests: what only it counts is taken back.
     pub fn close(&mut self) {
         self.desk.stores.close(&mut self.desk.effects);
+        self.desk.held = 0;
+        self.desk.show_held(0);
     }
 
     /// How many requests wait for another to settle.
@@ -442,6 +462,7 @@ impl Worker {
         let exchange = Exchange {
             guard,
             received: 0,
+            held: 0,
             is_response_held: false,
         };
         self.requests
@@ -603,7 +624,7 @@ impl Worker {
             return;
         };
         let desk = &mut self.desk;
-        match desk.carry_out(io, stream, &mut exchange.guard, step) {
+        match desk.carry_on(io, stream, exchange, step) {
             Verdict::Forward => desk.effects.push(Effect::Resume(stream)),
             Verdict::Continue | Verdict::Hold => {}
             Verdict::Reply(reply) => desk.effects.push(Effect::Reply(stream, Box::new(reply))),
@@ -654,24 +675,62 @@ fn unknown() -> Verdict {
 }
 
 impl Desk {
+    /// Counts the bytes that are held for a request. False if there is no room for more of them.
+    fn hold(&mut self, exchange: &mut Exchange, received: usize) -> bool {
+        let more = received.saturating_sub(exchange.held);
+        let total = self.held.saturating_add(more);
+        if received > ALWAYS_HELD_BYTES && more > 0 && total > self.policy.max_held_bytes {
+            return false;
+        }
+        self.held = total;
+        exchange.held = exchange.held.saturating_add(more);
+        self.show_held(HELD_STEP_BYTES);
+        true
+    }
+
+    /// A request is decided, or gone: nothing is held for it any more.
+    fn let_go(&mut self, exchange: &mut Exchange) {
+        let held = core::mem::take(&mut exchange.held);
+        self.held = self.held.saturating_sub(held);
+        self.show_held(HELD_STEP_BYTES);
+    }
+
+    /// Tells the gauge, if the held bytes have moved by a step, or are none.
+    fn show_held(&mut self, step: usize) {
+        let is_none = self.held == 0 && self.shown > 0;
+        if !is_none && self.held.abs_diff(self.shown) < step.max(1) {
+            return;
+        }
+        let signed = |bytes: usize| i64::try_from(bytes).unwrap_or(i64::MAX);
+        let by = signed(self.held).saturating_sub(signed(self.shown));
+        self.shown = self.held;
+        self.effects.add(Metric::HeldBytes, by);
+    }
+
     /// Has the guard judge the whole body.
     fn judge_body<'b, S: SharedData>(
         &mut self,
         io: &mut Io<'_, S>,
-        guard: &mut Guard,
-        received: usize,
+        stream: StreamId,
+        exchange: &mut Exchange,
         read: &dyn Fn(usize) -> Option<Cow<'b, [u8]>>,
-    ) -> Step {
+    ) -> Verdict {
+        let (guard, received) = (&mut exchange.guard, exchange.received);
         let (Ok(salt), owner, now) = (self.stores.salt(io), self.owners.next(), io.now) else {
-            return guard.fail();
+            let step = guard.fail();
+            return self.carry_on(io, stream, exchange, step);
         };
         let inputs = Inputs { now, owner, salt };
         if !guard.reads_body() {
-            return guard.body_ended(&[], &inputs, &mut self.scratch);
+            let step = guard.body_ended(&[], &inputs, &mut self.scratch);
+            return self.carry_on(io, stream, exchange, step);
         }
         let body = match read(received) {
             Some(body) if body.len() == received => body,
-            _ => return guard.fail(),
+            _ => {
+                let step = guard.fail();
+                return self.carry_on(io, stream, exchange, step);
+            }
         };
         let bytes = u64::try_from(received).unwrap_or(u64::MAX);
         self.effects.record_of(
@@ -679,7 +738,27 @@ impl Desk {
             SourceMetric::BodyBytes,
             bytes,
         );
-        guard.body_ended(&body, &inputs, &mut self.scratch)
+        let step = guard.body_ended(&body, &inputs, &mut self.scratch);
+        let verdict = self.carry_out(io, stream, guard, step, Some(&body));
+        if exchange.guard.is_decided() {
+            self.let_go(exchange);
+        }
+        verdict
+    }
+
+    /// As [`Desk::carry_out`], where the body is not at hand.
+    fn carry_on<S: SharedData>(
+        &mut self,
+        io: &mut Io<'_, S>,
+        stream: StreamId,
+        exchange: &mut Exchange,
+        step: Step,
+    ) -> Verdict {
+        let verdict = self.carry_out(io, stream, &mut exchange.guard, step, None);
+        if exchange.guard.is_decided() {
+            self.let_go(exchange);
+        }
+        verdict
     }
 
     /// Does what the guard says, until the request is answered, forwarded or held.
@@ -690,6 +769,7 @@ impl Desk {
         stream: StreamId,
         guard: &mut Guard,
         mut step: Step,
+        body: Option<&[u8]>,
     ) -> Verdict {
         loop {
             step = match step {
@@ -705,7 +785,14 @@ impl Desk {
                         .stores
                         .claim(io, stream, source, &request, &mut self.effects)
                     {
-                        Some(answer) => guard.answered(answer, io.now),
+                        Some(answer) => {
+                            if let Some(body) = body
+                                && answer != ClaimAnswer::Granted
+                            {
+                                guard.keep_digest(body);
+                            }
+                            guard.answered(answer, io.now)
+                        }
                         None => return Verdict::Hold,
                     }
                 }

@@ -40,7 +40,7 @@ fn shape() {
     refused(
         |c| c["sorces"] = json!([]),
         "sorces: unknown field `sorces`, expected one of `mode`, `unmatched`, `expose_reason`, \
-         `hold_headers`, `store`, `log`, `inspector`, `sources`",
+         `hold_headers`, `max_held_bytes`, `store`, `log`, `inspector`, `sources`",
     );
     refused(
         |c| c["sources"][0]["dedupe"] = json!({ "in_fligth": "wait" }),
@@ -412,7 +412,7 @@ fn payload_and_key() {
     );
     refused(
         source("dedupe", json!({ "key": [{}] })),
-        "sources[0].dedupe.key[0]: expected `pointer` or `header`, one of the two",
+        "sources[0].dedupe.key[0]: expected one of `pointer`, `header`, and `path`, `host` or `body` with `true`",
     );
     refused(
         source(

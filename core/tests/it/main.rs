@@ -28,3 +28,4 @@ mod support;
 mod tidy;
 mod vectors;
 mod warnings;
+mod worker;

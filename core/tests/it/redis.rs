@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use callback_guard_core::config;
-use callback_guard_core::event::EventKey;
+use callback_guard_core::event::{EventKey, IdKey};
 use callback_guard_core::store::bucket::{Fingerprint, OwnerToken};
 use callback_guard_core::store::circuit::{
     Circuit, FAILURES, LONGEST_REST_MILLIS, Permit, REST_MILLIS, Transition,
@@ -37,8 +37,16 @@ fn remote(protocol: Protocol) -> Remote {
 }
 
 fn request(number: u64, owner: u64) -> ClaimRequest {
+    of_id(number, number, owner)
+}
+
+/// An event of a message id that may make three.
+fn of_id(id: u64, number: u64, owner: u64) -> ClaimRequest {
+    let salt = [3; 16];
     ClaimRequest {
         key: EventKey::from_bytes(Sha256::digest(number.to_le_bytes()).into()),
+        id: IdKey::new("suno", &id.to_string(), &salt, true),
+        events_per_id: 3,
         owner: OwnerToken::new(owner),
         lease_seconds: 30,
     }
@@ -47,6 +55,7 @@ fn request(number: u64, owner: u64) -> ClaimRequest {
 fn deliver(number: u64, owner: u64) -> Settlement {
     Settlement::Deliver {
         key: request(number, owner).key,
+        id: request(number, owner).id,
         owner: OwnerToken::new(owner),
         fingerprint: Fingerprint::new(number),
         window_seconds: 86_400,
@@ -56,6 +65,7 @@ fn deliver(number: u64, owner: u64) -> Settlement {
 fn release(number: u64, owner: u64) -> Settlement {
     Settlement::Release {
         key: request(number, owner).key,
+        id: request(number, owner).id,
         owner: OwnerToken::new(owner),
     }
 }
@@ -65,32 +75,41 @@ const HEX: &str = "af5570f5a1810b7af78caf4bc70a660f0df51e42baf91d4de5b2328de0e83
 #[test]
 fn what_is_sent() {
     let key = EventKey::from_bytes(hex::decode(HEX).unwrap().try_into().unwrap());
+    let id = IdKey {
+        local: 1,
+        shared: [0xab; 16],
+    };
     let claim = ClaimRequest {
         key,
+        id,
+        events_per_id: 64,
         owner: OwnerToken::new(255),
         lease_seconds: 30,
     };
-    let settlement = Settlement::Release {
-        key,
-        owner: OwnerToken::new(255),
-    };
+    let settlement = Settlement::release(&claim);
+    let (ids, name) = ("ab".repeat(16), &HEX[..32]);
     let webdis = remote(Protocol::Webdis);
-    assert_eq!(
-        webdis.claim("suno", &claim),
-        format!("SET/callback-guard%3Asuno%3A{HEX}/c%3A00000000000000ff/NX/GET/PX/30000")
-    );
+    let keys = format!("callback-guard%3Asuno%3A{HEX}/callback-guard%3Asuno%3Aid%3A{ids}");
+    let script = "EVAL/local%20v%3Dredis%2Ecall%28%27GET%27%2CKEYS%5B1%5D%29";
+    let sent = webdis.claim("suno", &claim);
+    assert!(sent.starts_with(script), "{sent}");
+    let end = format!("/2/{keys}/c%3A00000000000000ff/30000/64/{name}");
+    assert!(sent.ends_with(&end), "{sent}");
     let release = webdis.settle("suno", &settlement);
-    assert!(release.starts_with("EVAL/local%20v%3Dredis%2Ecall%28%27GET%27%2CKEYS%5B1%5D%29"));
-    assert!(release.ends_with(&format!(
-        "/1/callback-guard%3Asuno%3A{HEX}/c%3A00000000000000ff"
-    )));
+    assert!(release.starts_with(script), "{release}");
+    let end = format!("/2/{keys}/c%3A00000000000000ff/{name}");
+    assert!(release.ends_with(&end), "{release}");
     let upstash = remote(Protocol::Upstash);
+    let sent: Vec<String> = serde_json::from_str(&upstash.claim("suno", &claim)).unwrap();
+    let keys = [
+        format!("callback-guard:suno:{HEX}"),
+        format!("callback-guard:suno:id:{ids}"),
+    ];
     assert_eq!(
-        upstash.claim("suno", &claim),
-        format!(
-            r#"["SET","callback-guard:suno:{HEX}","c:00000000000000ff","NX","GET","PX","30000"]"#
-        )
+        sent[2..5],
+        ["2".to_owned(), keys[0].clone(), keys[1].clone()]
     );
+    assert_eq!(sent[5..], ["c:00000000000000ff", "30000", "64", name]);
     assert_eq!(
         webdis.headers(),
         [
@@ -115,70 +134,83 @@ fn no_debug_shows_the_token() {
 
 #[test]
 fn what_a_reply_to_a_claim_means() {
-    use ClaimAnswer::{ClaimedByAnother, Delivered, Granted};
+    use ClaimAnswer::{ClaimedByAnother, Delivered, Granted, TooMany};
     use StoreError::{Denied, Malformed, Redis, Status, Timeout, Unreachable};
 
     let owner = OwnerToken::new(1);
     let rows: &[(Protocol, u16, &str, Result<ClaimAnswer, StoreError>)] = &[
-        (Protocol::Webdis, 200, r#"{"SET":null}"#, Ok(Granted)),
+        (Protocol::Webdis, 200, r#"{"EVAL":null}"#, Ok(Granted)),
         (
             Protocol::Webdis,
             200,
-            r#"{"SET":"c:0000000000000001"}"#,
+            r#"{"EVAL":"c:0000000000000001"}"#,
             Ok(Granted),
         ),
         (
             Protocol::Webdis,
             200,
-            r#"{"SET":"c:0000000000000002"}"#,
+            r#"{"EVAL":"c:0000000000000002"}"#,
             Ok(ClaimedByAnother),
         ),
         (
             Protocol::Webdis,
             200,
-            r#"{"SET":"d:0000000000000002:000000000000000a"}"#,
+            r#"{"EVAL":"d:0000000000000002:000000000000000a"}"#,
             Ok(Delivered(Fingerprint::new(10))),
         ),
         (
             Protocol::Webdis,
             200,
-            r#"{"SET":[false,"ERR x"]}"#,
+            r#"{"EVAL":[false,"ERR x"]}"#,
             Err(Redis),
         ),
         (
             Protocol::Webdis,
             200,
-            r#"{"SET":[true,"OK"]}"#,
+            r#"{"EVAL":[true,"OK"]}"#,
             Err(Malformed),
         ),
         (Protocol::Webdis, 200, r#"{"EVAL":1}"#, Err(Malformed)),
-        (Protocol::Webdis, 200, r#"{"SET":1}"#, Err(Malformed)),
-        (Protocol::Webdis, 200, r#"{"SET":nul"#, Err(Malformed)),
-        (Protocol::Webdis, 200, r#"{"SET":null}{"#, Err(Malformed)),
+        (Protocol::Webdis, 200, r#"{"SET":null}"#, Err(Malformed)),
+        (Protocol::Webdis, 200, r#"{"EVAL":"full"}"#, Ok(TooMany)),
         (
             Protocol::Webdis,
             200,
-            r#"{"SET":null,"SET":null}"#,
-            Err(Malformed),
-        ),
-        (Protocol::Webdis, 200, r#"{"SET":"c:1"}"#, Err(Malformed)),
-        (
-            Protocol::Webdis,
-            200,
-            r#"{"SET":"c:00000000000000FF"}"#,
-            Err(Malformed),
+            r#"{"EVAL":"d:0000000000000002:000000000000000a:00000007"}"#,
+            Ok(Delivered(Fingerprint::new(10).with_signed(7))),
         ),
         (
             Protocol::Webdis,
             200,
-            r#"{"SET":"d:0000000000000002"}"#,
+            r#"{"EVAL":"d:0000000000000002:000000000000000a:7"}"#,
             Err(Malformed),
         ),
-        (Protocol::Webdis, 200, r#"{"SET":""}"#, Err(Malformed)),
+        (Protocol::Webdis, 200, r#"{"EVAL":nul"#, Err(Malformed)),
+        (Protocol::Webdis, 200, r#"{"EVAL":null}{"#, Err(Malformed)),
+        (
+            Protocol::Webdis,
+            200,
+            r#"{"EVAL":null,"EVAL":null}"#,
+            Err(Malformed),
+        ),
+        (Protocol::Webdis, 200, r#"{"EVAL":"c:1"}"#, Err(Malformed)),
+        (
+            Protocol::Webdis,
+            200,
+            r#"{"EVAL":"c:00000000000000FF"}"#,
+            Err(Malformed),
+        ),
+        (
+            Protocol::Webdis,
+            200,
+            r#"{"EVAL":"d:0000000000000002"}"#,
+            Err(Malformed),
+        ),
+        (Protocol::Webdis, 200, r#"{"EVAL":""}"#, Err(Malformed)),
         (Protocol::Webdis, 200, "", Err(Malformed)),
         (Protocol::Webdis, 200, "OK", Err(Malformed)),
         (Protocol::Webdis, 200, "[]", Err(Malformed)),
-        (Protocol::Webdis, 400, r#"{"SET":null}"#, Err(Status)),
+        (Protocol::Webdis, 400, r#"{"EVAL":null}"#, Err(Status)),
         (Protocol::Webdis, 401, "", Err(Denied)),
         (Protocol::Webdis, 403, "", Err(Denied)),
         (Protocol::Webdis, 404, "", Err(Status)),
@@ -270,7 +302,7 @@ fn what_a_reply_to_a_settlement_means() {
 #[test]
 fn a_reply_has_a_limit() {
     let padded = |size: usize| {
-        let reply = r#"{"SET":null}"#;
+        let reply = r#"{"EVAL":null}"#;
         format!("{reply}{}", " ".repeat(size - reply.len()))
     };
     let read = |size| {
@@ -283,8 +315,8 @@ fn a_reply_has_a_limit() {
 #[test]
 fn every_truncation_of_a_reply_is_malformed() {
     for whole in [
-        r#"{"SET":"d:0000000000000002:000000000000000a"}"#,
-        r#"{"SET":null}"#,
+        r#"{"EVAL":"d:0000000000000002:000000000000000a"}"#,
+        r#"{"EVAL":null}"#,
     ] {
         for end in 0..whole.len() {
             let part = &whole.as_bytes()[..end];
@@ -472,6 +504,8 @@ impl Store for InMemory {
 struct InRedis {
     remote: Remote,
     values: HashMap<String, (String, u64)>,
+    /// The events of each message id, with their ends.
+    ids: HashMap<String, HashMap<String, u64>>,
 }
 
 impl InRedis {
@@ -479,6 +513,7 @@ impl InRedis {
         Self {
             remote: remote(protocol),
             values: HashMap::new(),
+            ids: HashMap::new(),
         }
     }
 
@@ -506,30 +541,42 @@ impl InRedis {
         let arguments = self.arguments(body);
         let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
         match words[..] {
-            ["SET", key, value, "NX", "GET", "PX", lease] => {
+            ["EVAL", _, "2", key, id, value, lease, most, name]
+                if value.starts_with("c:") && !lease.starts_with("d:") =>
+            {
                 let old = self.get(key, now);
-                if old.is_none() {
-                    let end = now + lease.parse::<u64>().unwrap();
-                    self.values.insert(key.to_owned(), (value.to_owned(), end));
+                let known = self.ids.entry(id.to_owned()).or_default();
+                known.retain(|_, end| *end > now);
+                if old.is_some() {
+                    return self.reply("EVAL", old.into());
                 }
-                self.reply("SET", old.into())
+                if known.len() >= most.parse().unwrap() {
+                    return self.reply("EVAL", "full".into());
+                }
+                let end = now + lease.parse::<u64>().unwrap();
+                known.insert(name.to_owned(), end);
+                self.values.insert(key.to_owned(), (value.to_owned(), end));
+                self.reply("EVAL", serde_json::Value::Null)
             }
-            ["EVAL", _, "1", key, claim, value, window] => {
+            ["EVAL", _, "2", key, id, claim, value, window, name] => {
                 let held = self.get(key, now);
                 let is_ours = held.is_none() || held.as_deref() == Some(claim);
                 if is_ours {
                     let end = now + window.parse::<u64>().unwrap();
                     self.values.insert(key.to_owned(), (value.to_owned(), end));
+                    let known = self.ids.entry(id.to_owned()).or_default();
+                    known.insert(name.to_owned(), end);
                 }
                 let is_settled = is_ours || held.as_deref() == Some(value);
                 self.reply("EVAL", u8::from(is_settled).into())
             }
-            ["EVAL", _, "1", key, claim] => {
+            ["EVAL", _, "2", key, id, claim, name] => {
                 let held = self.get(key, now);
-                if held.as_deref() == Some(claim) {
+                let is_settled = held.as_deref().is_none_or(|held| held == claim);
+                if is_settled {
                     self.values.remove(key);
+                    self.ids.entry(id.to_owned()).or_default().remove(name);
                 }
-                let is_settled = held.is_none_or(|held| held == claim);
                 self.reply("EVAL", u8::from(is_settled).into())
             }
             _ => panic!("{body}"),
@@ -629,6 +676,51 @@ fn every_store_keeps_the_contract() {
 }
 
 #[test]
+fn every_store_counts_the_events_of_an_id() {
+    use ClaimAnswer::{ClaimedByAnother, Granted, TooMany};
+
+    for (name, mut store) in stores() {
+        let event = |number| of_id(7, number, number);
+        for number in 1..=3 {
+            assert_eq!(store.claim(&event(number), NOW), Granted, "{name}");
+        }
+        // Claims count, delivered events count, another id's do not.
+        assert_eq!(store.claim(&event(4), NOW), TooMany, "{name}");
+        let settle = |number: u64| Settlement::Deliver {
+            key: event(number).key,
+            id: event(number).id,
+            owner: OwnerToken::new(number),
+            fingerprint: Fingerprint::new(number),
+            window_seconds: 100,
+        };
+        assert!(store.settle(&settle(1), NOW), "{name}");
+        assert_eq!(store.claim(&event(4), NOW), TooMany, "{name}");
+        assert_eq!(store.claim(&of_id(8, 4, 4), NOW), Granted, "{name}");
+        assert!(
+            store.settle(&Settlement::release(&of_id(8, 4, 4)), NOW),
+            "{name}"
+        );
+        // What is known is told all the same.
+        assert_eq!(
+            store.claim(&of_id(7, 2, 99), NOW),
+            ClaimedByAnother,
+            "{name}"
+        );
+        // A released one does not count.
+        assert!(store.settle(&Settlement::release(&event(2)), NOW), "{name}");
+        assert_eq!(store.claim(&event(4), NOW), Granted, "{name}");
+        assert_eq!(store.claim(&event(5), NOW), TooMany, "{name}");
+        // Nor does one whose lease or window has ended.
+        let later = NOW.plus_seconds(30);
+        assert_eq!(store.claim(&event(5), later), Granted, "{name}");
+        assert_eq!(store.claim(&event(6), later), Granted, "{name}");
+        assert_eq!(store.claim(&event(7), later), TooMany, "{name}");
+        let end = NOW.plus_seconds(100);
+        assert_eq!(store.claim(&event(7), end), Granted, "{name}");
+    }
+}
+
+#[test]
 fn every_store_says_the_same() {
     const START: u64 = 0x00c0_ffee;
     let mut state = START;
@@ -651,6 +743,7 @@ fn every_store_says_the_same() {
             if next(2) == 0 {
                 Settlement::Deliver {
                     key: request(number, owner).key,
+                    id: request(number, owner).id,
                     owner: OwnerToken::new(owner),
                     fingerprint: Fingerprint::new(owner),
                     window_seconds: 400,

@@ -1,7 +1,7 @@
 //! The memory store against Envoy's shared data, as a fake: bounds, evictions, races.
 
-use callback_guard_core::event::EventKey;
-use callback_guard_core::store::bucket::{Bucket, Claimed, Fingerprint, OwnerToken};
+use callback_guard_core::event::{EventKey, IdKey};
+use callback_guard_core::store::bucket::{Bucket, Claimed, Fingerprint, Limits, OwnerToken};
 use callback_guard_core::store::local::LocalStore;
 use callback_guard_core::store::{
     ClaimAnswer, ClaimRequest, Settlement, SharedData, Swap, Unavailable,
@@ -17,9 +17,20 @@ fn key(number: u64) -> EventKey {
     EventKey::from_bytes(Sha256::digest(number.to_le_bytes()).into())
 }
 
+/// Every event has an id of its own.
+fn id(number: u64) -> IdKey {
+    IdKey::new("suno", &number.to_string(), &[7; 16], false)
+}
+
+fn limits(slots: usize) -> Limits {
+    Limits { slots, per_id: 64 }
+}
+
 fn request(number: u64, owner: u64) -> ClaimRequest {
     ClaimRequest {
         key: key(number),
+        id: id(number),
+        events_per_id: 64,
         owner: OwnerToken::new(owner),
         lease_seconds: 30,
     }
@@ -28,6 +39,7 @@ fn request(number: u64, owner: u64) -> ClaimRequest {
 fn delivered(number: u64, owner: u64) -> Settlement {
     Settlement::Deliver {
         key: key(number),
+        id: id(number),
         owner: OwnerToken::new(owner),
         fingerprint: Fingerprint::new(number),
         window_seconds: 86_400,
@@ -43,12 +55,14 @@ fn an_event_is_claimed_once_settled_once_and_then_known() {
     // Only the owner settles.
     let stranger = Settlement::Release {
         key: key(1),
+        id: id(1),
         owner: OwnerToken::new(2),
     };
     assert!(!store.settle(&mut shared, &stranger, NOW).unwrap().0);
     assert!(!store.settle(&mut shared, &delivered(1, 2), NOW).unwrap().0);
     let owner = Settlement::Release {
         key: key(1),
+        id: id(1),
         owner: OwnerToken::new(1),
     };
     assert!(store.settle(&mut shared, &owner, NOW).unwrap().0);
@@ -176,7 +190,7 @@ fn the_youngest_half_is_always_known_and_almost_all_of_the_rest() {
         assert!(evicted > 0, "older ones had to go");
         // Bounded, however many events there were.
         assert!(
-            shared.size() <= capacity as usize * 48,
+            shared.size() <= capacity as usize * 96,
             "{} bytes",
             shared.size()
         );
@@ -188,7 +202,7 @@ fn a_store_full_of_claims_says_so_and_keeps_them_all() {
     let (store, mut shared) = (LocalStore::new(1000), MapShared::default());
     let mut granted = Vec::new();
     let mut full = 0;
-    for number in 0..2000 {
+    for number in 0..4000 {
         match store.claim(&mut shared, &request(number, number), NOW).0 {
             ClaimAnswer::Granted => granted.push(number),
             ClaimAnswer::Full => full += 1,
@@ -214,12 +228,20 @@ fn a_bucket_evicts_the_oldest_delivered_record_and_never_a_claim() {
     let end = NOW.plus_seconds(60);
     let slots = 4;
     for number in 0..4 {
-        bucket.claim(&key(number), OwnerToken::new(number), end, slots, NOW);
+        bucket.claim(
+            &key(number),
+            id(number),
+            OwnerToken::new(number),
+            end,
+            limits(slots),
+            NOW,
+        );
     }
     for number in [2, 1] {
         let fingerprint = Fingerprint::new(number);
         assert!(bucket.deliver(
             &key(number),
+            id(number),
             OwnerToken::new(number),
             fingerprint,
             end,
@@ -229,14 +251,19 @@ fn a_bucket_evicts_the_oldest_delivered_record_and_never_a_claim() {
     }
     // 2 was delivered first, so it goes first.
     assert_eq!(
-        bucket.claim(&key(9), OwnerToken::new(9), end, slots, NOW),
+        bucket.claim(&key(9), id(9), OwnerToken::new(9), end, limits(slots), NOW),
         Claimed::Granted
     );
     assert_eq!(bucket.change().evicted, 1);
     let ask = |number| {
-        bucket
-            .clone()
-            .claim(&key(number), OwnerToken::new(1), end, 5, NOW)
+        bucket.clone().claim(
+            &key(number),
+            id(number),
+            OwnerToken::new(1),
+            end,
+            limits(5),
+            NOW,
+        )
     };
     assert_eq!(ask(2), Claimed::Granted);
     assert_eq!(ask(1), Claimed::Delivered(Fingerprint::new(1)));
@@ -259,9 +286,10 @@ fn any_bytes_are_a_bucket() {
             .collect();
         let mut bucket = Bucket::new(bytes);
         let end = NOW.plus_seconds(1);
-        bucket.claim(&key(1), OwnerToken::new(1), end, 80, NOW);
+        bucket.claim(&key(1), id(1), OwnerToken::new(1), end, limits(80), NOW);
         bucket.deliver(
             &key(1),
+            id(1),
             OwnerToken::new(1),
             Fingerprint::new(1),
             end,
@@ -342,7 +370,15 @@ fn of_two_workers_that_claim_at_once_one_is_granted() {
             store.claim(&mut inner, &request(1, 1), NOW);
             let owner = OwnerToken::new(1);
             store
-                .settle(&mut inner, &Settlement::Release { key: key(1), owner }, NOW)
+                .settle(
+                    &mut inner,
+                    &Settlement::Release {
+                        key: key(1),
+                        id: id(1),
+                        owner,
+                    },
+                    NOW,
+                )
                 .unwrap();
         }
         if prepare == 2 {
@@ -357,4 +393,97 @@ fn of_two_workers_that_claim_at_once_one_is_granted() {
         let (answer, _) = store.claim(&mut shared, &request(1, 8), NOW);
         assert_eq!(answer, ClaimAnswer::ClaimedByAnother, "{prepare}");
     }
+}
+
+/// Row by row what an attacker who has captured one signature could do: events of one id without end.
+#[test]
+fn an_id_pushes_out_no_event_of_another_and_none_of_its_own() {
+    for capacity in [1_000, 20_000] {
+        let (store, mut shared) = (LocalStore::new(capacity), MapShared::default());
+        // A store that holds what it promises to hold.
+        for number in 0..u64::from(capacity) {
+            let now = UnixMillis::new(NOW.as_millis() + number);
+            store.claim(&mut shared, &request(number, number), now);
+            let settlement = delivered(number, number);
+            store.settle(&mut shared, &settlement, now).unwrap();
+        }
+        let now = NOW.plus_seconds(3600);
+        let of_one_id = |number: u64| ClaimRequest {
+            id: id(5),
+            ..request(number, number)
+        };
+        let (mut granted, mut refused) = (Vec::new(), 0);
+        for number in 1_000_000..1_000_300 {
+            match store.claim(&mut shared, &of_one_id(number), now).0 {
+                ClaimAnswer::Granted => granted.push(number),
+                ClaimAnswer::TooMany => {
+                    refused += 1;
+                    continue;
+                }
+                answer => panic!("{answer:?}"),
+            }
+            let settlement = Settlement::Deliver {
+                key: key(number),
+                id: id(5),
+                owner: OwnerToken::new(number),
+                fingerprint: Fingerprint::new(number),
+                window_seconds: 86_400,
+            };
+            store.settle(&mut shared, &settlement, now).unwrap();
+        }
+        // One event of the id was there before.
+        assert_eq!((granted.len(), refused), (63, 237), "capacity {capacity}");
+        let known = |shared: &mut MapShared, request: &ClaimRequest| {
+            let (answer, _) = store.claim(shared, request, now);
+            matches!(answer, ClaimAnswer::Delivered(_))
+        };
+        for number in granted {
+            assert!(known(&mut shared, &of_one_id(number)), "{number}");
+        }
+        let lost = (0..u64::from(capacity))
+            .filter(|number| !known(&mut shared.clone(), &request(*number, 1)))
+            .count();
+        assert_eq!(lost, 0, "capacity {capacity}");
+    }
+}
+
+#[test]
+fn ids_with_several_events_are_kept_as_well() {
+    let capacity = 20_000;
+    let (store, mut shared) = (LocalStore::new(capacity), MapShared::default());
+    // Five events an id, as a task that tells its stages.
+    let event = |number: u64| ClaimRequest {
+        id: id(number / 5),
+        ..request(number, number)
+    };
+    let events = u64::from(capacity) * 3;
+    for number in 0..events {
+        let now = UnixMillis::new(NOW.as_millis() + number);
+        store.claim(&mut shared, &event(number), now);
+        let settlement = Settlement::Deliver {
+            key: key(number),
+            id: id(number / 5),
+            owner: OwnerToken::new(number),
+            fingerprint: Fingerprint::new(number),
+            window_seconds: 86_400,
+        };
+        store.settle(&mut shared, &settlement, now).unwrap();
+    }
+    let now = UnixMillis::new(NOW.as_millis() + events);
+    let mut known = |number| {
+        let (answer, _) = store.claim(&mut shared.clone(), &event(number), now);
+        matches!(answer, ClaimAnswer::Delivered(_))
+    };
+    let (youngest, half) = (
+        events - u64::from(capacity),
+        events - u64::from(capacity) / 2,
+    );
+    assert!((half..events).step_by(11).all(&mut known));
+    let all: Vec<u64> = (youngest..events).step_by(17).collect();
+    let remembered = all.iter().filter(|number| known(**number)).count();
+    assert!(
+        remembered * 100 >= all.len() * 99,
+        "{remembered} of {}",
+        all.len()
+    );
 }
