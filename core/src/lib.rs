@@ -55,6 +55,7 @@ pub mod message_id;
 pub mod metrics;
 mod near_miss;
 pub mod outcome;
+mod path_rule;
 pub mod payload;
 pub mod policy;
 pub mod reply;

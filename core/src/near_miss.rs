@@ -16,7 +16,7 @@ use std::borrow::Cow;
 
 use callback_guard_scan::fold;
 
-use crate::policy::PathRule;
+use crate::path_rule::PathRule;
 
 /// Endings of the names of scripts: what follows such a segment is the script's own affair (CGI's
 /// `PATH_INFO`), and a front controller (`/index.php/hook`) is often left out of the path.

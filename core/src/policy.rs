@@ -1,15 +1,17 @@
 //! The configuration, validated: what the guard holds requests against. Everything that can be
 //! decided before a request comes is decided here.
 
+use core::fmt;
 use std::sync::Arc;
 
 use serde::Deserialize;
 
 use crate::challenge::Challenges;
-use crate::config::Warning;
 use crate::event::KeyBuilder;
 use crate::inspector::Inspector;
 use crate::json::{Pointer, Selector};
+pub use crate::path_rule::PathRule;
+
 use crate::near_miss::{Guarded, Readings};
 use crate::payload::{Alone, Requirement, UrlRule};
 use crate::request::RequestHead;
@@ -246,44 +248,6 @@ pub enum Destination {
     Elsewhere,
 }
 
-/// A rule for the path, on its raw bytes before `?`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum PathRule {
-    /// Exactly this path.
-    Exact(Box<str>),
-    /// This path and what lies below it, by whole segments.
-    Prefix(Box<str>),
-}
-
-impl PathRule {
-    /// The path, or its beginning.
-    #[must_use]
-    pub fn text(&self) -> &str {
-        match self {
-            PathRule::Exact(path) | PathRule::Prefix(path) => path,
-        }
-    }
-
-    /// Whether `path` is one of its paths.
-    #[must_use]
-    pub fn matches(&self, path: &[u8]) -> bool {
-        match self {
-            PathRule::Exact(exact) => path == exact.as_bytes(),
-            PathRule::Prefix(prefix) => path.strip_prefix(prefix.as_bytes()).is_some_and(|rest| {
-                rest.is_empty() || prefix.ends_with('/') || rest.starts_with(b"/")
-            }),
-        }
-    }
-
-    /// An exact path is more specific than any prefix, a longer prefix than a shorter one.
-    fn specificity(&self) -> (bool, usize) {
-        match self {
-            PathRule::Exact(path) => (true, path.len()),
-            PathRule::Prefix(path) => (false, path.len()),
-        }
-    }
-}
-
 impl Source {
     /// What a duplicate with another body is, where that is [`OnBodyChange::Auto`].
     #[must_use]
@@ -463,5 +427,34 @@ impl Policy {
             .filter(|(_, source)| is_candidate(source) && readings.meet(&source.route.guarded))
             .min_by_key(|(_, source)| source.mode == Mode::Monitor)
             .map(|(index, _)| index)
+    }
+}
+
+/// Something in a configuration that is accepted and probably a mistake. Never shows a secret.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Warning {
+    path: Box<str>,
+    problem: Box<str>,
+}
+
+impl Warning {
+    #[cold]
+    pub(crate) fn new(path: &str, problem: impl Into<Box<str>>) -> Self {
+        Self {
+            path: path.into(),
+            problem: problem.into(),
+        }
+    }
+
+    /// The path of the field, as in `sources[0].secrets[1].env`.
+    #[must_use]
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+}
+
+impl fmt::Display for Warning {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.path, self.problem)
     }
 }

@@ -28,3 +28,4 @@ mod soak;
 mod supply;
 #[path = "../support/mod.rs"]
 mod support;
+mod waiting;

@@ -24,11 +24,11 @@ mod warnings;
 
 use std::sync::Arc;
 
+pub use crate::policy::Warning;
 pub use error::ConfigError;
 pub use raw::{RawConfig, RawSource};
 #[cfg(feature = "schema")]
 pub use schema::schema;
-pub use warnings::Warning;
 
 use crate::policy::{Policy, Source};
 use crate::scheme::keys::no_verifier;

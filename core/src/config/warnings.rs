@@ -1,43 +1,12 @@
 //! What a configuration may say and hardly means to. `check` shows it, and the filter logs it once
 //! when it starts.
 
-use core::fmt;
-
 use super::error::Path;
-use crate::policy::{Dedupe, KeyPart, PathRule, Source, Unmatched};
+use crate::policy::{Dedupe, KeyPart, PathRule, Source, Unmatched, Warning};
 use crate::scheme::IdAt;
 
 /// The shortest secret, in bytes, that nobody guesses.
 pub(super) const LEAST_SECRET: usize = 16;
-
-/// Something in a configuration that is accepted and probably a mistake. Never shows a secret.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Warning {
-    path: Box<str>,
-    problem: Box<str>,
-}
-
-impl Warning {
-    #[cold]
-    fn new(path: &Path, problem: impl Into<Box<str>>) -> Self {
-        Self {
-            path: path.0.as_str().into(),
-            problem: problem.into(),
-        }
-    }
-
-    /// The path of the field, as in `sources[0].secrets[1].env`.
-    #[must_use]
-    pub fn path(&self) -> &str {
-        &self.path
-    }
-}
-
-impl fmt::Display for Warning {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.path, self.problem)
-    }
-}
 
 /// What was found so far.
 #[derive(Default)]
@@ -49,7 +18,7 @@ pub(super) struct Warnings {
 
 impl Warnings {
     fn add(&mut self, path: &Path, problem: impl Into<Box<str>>) {
-        self.list.push(Warning::new(path, problem));
+        self.list.push(Warning::new(&path.0, problem));
     }
 
     /// Warns of a secret that was probably not meant to be as it is: `text` as it was given at `path`,

@@ -46,7 +46,7 @@ fn shape() {
         |c| c["sources"][0]["dedupe"] = json!({ "in_fligth": "wait" }),
         "sources[0].dedupe.in_fligth: unknown field `in_fligth`, expected one of `key`, \
          `window_seconds`, `lease_seconds`, `in_flight`, `wait_seconds`, `on_unknown`, \
-         `on_body_change`",
+         `on_body_change`, `events_per_id`",
     );
     refused(
         |c| c["sources"] = json!([]),

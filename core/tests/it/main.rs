@@ -17,6 +17,7 @@ mod guard;
 mod inspector;
 mod keys;
 mod language;
+mod layout;
 mod model;
 mod near_miss;
 mod presets;

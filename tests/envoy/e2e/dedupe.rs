@@ -328,7 +328,7 @@ fn a_full_store_refuses_and_keeps_its_claims() {
         .start();
     // Every claim is left to its lease.
     guarded.upstream.answer(Answer::reset());
-    let requests = (0..1600)
+    let requests = (0..3000)
         .map(|number| signed(&event(&format!("full-{number}")).1))
         .collect();
     let responses = client::send_all(guarded.address(), requests, Load::http1(16)).unwrap();
@@ -338,13 +338,13 @@ fn a_full_store_refuses_and_keeps_its_claims() {
         .filter(|response| response.header("x-callback-guard").as_deref() == Some("store_full"))
         .inspect(|response| assert_eq!(response.status, 503))
         .count();
-    assert!(full > 0, "1600 claims in a store for 1000");
+    assert!(full > 0, "3000 claims in a store for 1000");
     assert_eq!(
         guarded.stat("wasmcustom.callback_guard.store_evictions_total"),
         0
     );
     assert_eq!(
         guarded.stat("wasmcustom.callback_guard.store_claims"),
-        1600 - full as u64
+        3000 - full as u64
     );
 }
