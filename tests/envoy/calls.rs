@@ -32,13 +32,15 @@ const WARN: i32 = 3;
 
 fn configuration() -> String {
     format!(
-        r#"{{"sources":[{{"name":"suno","match":{{"path":"/callbacks/suno"}},"preset":"suno","secrets":[{{"value":"{KEY}"}}]}}]}}"#
+        r#"{{"log":{{"refusals_per_second":1000}},"sources":[{{"name":"suno","match":{{"path":"/callbacks/suno"}},"preset":"suno","secrets":[{{"value":"{KEY}"}}]}}]}}"#
     )
 }
 
 /// What the host of the filter knows.
 #[derive(Default)]
 struct Host {
+    /// How often the time was asked for.
+    asked: u64,
     calls: Vec<String>,
     configuration: Vec<u8>,
     headers: Vec<u8>,
@@ -111,7 +113,10 @@ fn serve(caller: &mut Caller<'_, Host>, name: &str, args: &[Val]) -> i32 {
     caller.data_mut().calls.push(noted);
     match name {
         "proxy_get_current_time_nanoseconds" => {
-            let nanos = NOW.parse::<u64>().unwrap() * 1_000_000_000;
+            // A fifth of a second from one question to the next, so that no second has too many lines.
+            let host = caller.data_mut();
+            host.asked = (host.asked + 1) % 1_000;
+            let nanos = NOW.parse::<u64>().unwrap() * 1_000_000_000 + host.asked * 200_000_000;
             write(caller, arg(0), &nanos.to_le_bytes());
         }
         "proxy_get_log_level" => {
@@ -369,9 +374,9 @@ fn the_instructions_of_a_request_stay_within_their_budget() {
     );
     let forged = warm().request(3, "ee9c2715375b7837f8bb51d641ff5863", "another key");
     println!("new: {}, forged: {}", new.instructions, forged.instructions);
-    assert!(new.instructions <= 142_000, "new: {}", new.instructions);
+    assert!(new.instructions <= 150_000, "new: {}", new.instructions);
     assert!(
-        forged.instructions <= 130_000,
+        forged.instructions <= 141_000,
         "forged: {}",
         forged.instructions
     );
