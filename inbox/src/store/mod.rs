@@ -216,7 +216,7 @@ async fn pool(place: &Place, dialect: Dialect, size: u32) -> Result<AnyPool> {
                             .execute(
                                 "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; \
                                  PRAGMA busy_timeout = 10000; PRAGMA foreign_keys = ON; \
-                                 PRAGMA journal_size_limit = 67108864; PRAGMA cache_size = -32768;",
+                                 PRAGMA journal_size_limit = 67108864; PRAGMA cache_size = -8192;",
                             )
                             .await?;
                     }
