@@ -33,6 +33,9 @@ struct Args {
     /// Events of the backlog that is drained
     #[arg(long, default_value_t = 100_000)]
     backlog: u64,
+    /// The inbox to measure, instead of one that is built
+    #[arg(long)]
+    program: Option<std::path::PathBuf>,
     /// Attempts at once while it drains
     #[arg(long, default_value_t = 64)]
     concurrency: u16,
@@ -42,7 +45,10 @@ const CONNECTIONS: u64 = 64;
 
 fn main() {
     let args = Args::parse();
-    let program = inbox::program(true, &|_| {}).unwrap();
+    let program = match &args.program {
+        Some(program) => program.clone(),
+        None => inbox::program(true, &|_| {}).unwrap(),
+    };
     println!(
         "{:<34} {:>10} {:>10} {:>10}",
         "", "per second", "p50 ms", "p99 ms"
@@ -76,12 +82,12 @@ fn row(name: &str, count: u64, took: Duration, mut times: Vec<Duration>) {
     times.sort_unstable();
     let at = |part: usize| {
         let index = times.len().saturating_sub(1) * part / 100;
-        times
-            .get(index)
-            .map_or(0.0, |time| time.as_secs_f64() * 1000.0)
+        times.get(index).map_or("-".to_owned(), |time| {
+            format!("{:.2}", time.as_secs_f64() * 1000.0)
+        })
     };
     let rate = f64::from(u32::try_from(count).unwrap()) / took.as_secs_f64();
-    println!("{name:<34} {rate:>10.0} {:>10.2} {:>10.2}", at(50), at(99));
+    println!("{name:<34} {rate:>10.0} {:>10} {:>10}", at(50), at(99));
 }
 
 /// What the disk does by itself.
