@@ -439,9 +439,10 @@ impl Postgres {
         let Some(mut child) = self.child.take() else {
             return;
         };
-        // The children of a killed postmaster end by themselves, but not at once: a new server
-        // does not start beside them.
+        // A new server does not start beside the children of a killed one, and those need not end at
+        // once: all of it ends here, the first process stopped so that it makes no more.
         let id = child.id().to_string();
+        let _ = Command::new("kill").args(["-STOP", &id]).status();
         let _ = Command::new("pkill").args(["-KILL", "-P", &id]).status();
         let _ = child.kill();
         let _ = child.wait();
