@@ -221,6 +221,9 @@ fn a_sender_that_leaves_before_the_answer_comes_again() {
             if is_delivered_again { 200 } else { 409 },
             "{on_unknown}"
         );
+        // The application is still at work on the first: it has the event twice at once.
+        let inside = 1 + usize::from(is_delivered_again);
+        assert_eq!(guarded.upstream.heads(), inside, "{on_unknown}");
         gate.open();
     }
 }
@@ -347,4 +350,25 @@ fn a_full_store_refuses_and_keeps_its_claims() {
         guarded.stat("wasmcustom.callback_guard.store_claims"),
         3000 - full as u64
     );
+}
+
+/// As docs/troubleshooting.md advises where an application has lost its data.
+#[test]
+fn delivered_events_can_be_had_again() {
+    let mut guarded = Guarded::builder().lds().start();
+    let request = || signed(&crate::support::body_of("lost"));
+    let verdict = |guarded: &Guarded| {
+        let response = guarded.send(&request());
+        response.header("x-callback-guard")
+    };
+    assert_eq!(verdict(&guarded), None);
+    assert_eq!(verdict(&guarded).as_deref(), Some("duplicate"));
+    // Another name of the source is another key of every event, in each kind of store.
+    guarded.reload(|configuration| configuration["sources"][0]["name"] = json!("suno-again"));
+    assert_eq!(verdict(&guarded), None);
+    assert_eq!(verdict(&guarded).as_deref(), Some("duplicate"));
+    // The memory store ends with its process.
+    guarded.restart_stack();
+    assert_eq!(verdict(&guarded), None);
+    assert_eq!(guarded.upstream.heads(), 3);
 }
