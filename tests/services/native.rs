@@ -95,18 +95,21 @@ fn it_runs_where_the_c_library_is_that_of_debian_11() {
 fn the_same_sources_give_the_same_bytes_elsewhere() {
     let elsewhere = tempfile::tempdir().unwrap();
     let copy = elsewhere.path().join("a copy");
-    for source in [
-        "Cargo.toml",
-        "core",
-        "scan",
-        "native",
-        "deploy/native.sh",
-        "rust-toolchain.toml",
-    ] {
-        let to = copy.join(source);
-        fs::create_dir_all(to.parent().unwrap()).unwrap();
-        let from = places::repository().join(source);
-        run(Command::new("cp").arg("-R").arg(from).arg(to));
+    fs::create_dir_all(copy.join("native")).unwrap();
+    for folder in ["", "native"] {
+        let from = places::repository().join(folder);
+        for entry in fs::read_dir(from).unwrap() {
+            let entry = entry.unwrap();
+            let name = entry.file_name();
+            let is_built = name == "target" || name == ".git";
+            if is_built || folder.is_empty() && name == "native" {
+                continue;
+            }
+            run(Command::new("cp")
+                .arg("-R")
+                .arg(entry.path())
+                .arg(copy.join(folder)));
+        }
     }
     let architecture = std::env::consts::ARCH;
     let there = built(&copy, architecture);
