@@ -17,15 +17,17 @@ cargo=${CARGO:-cargo}
 
 # A panic says file and line: as in deploy/module.sh, no path of this machine is left in the module.
 "$cargo" fetch --quiet --locked --target "$target" --manifest-path native/Cargo.toml
+# Between flags stands a character that no path has.
+next=$(printf '\037')
 flags="--remap-path-prefix=$PWD/="
 for sources in "${CARGO_HOME:-$HOME/.cargo}"/registry/src/*; do
-    flags="$flags --remap-path-prefix=$sources="
+    flags="$flags$next--remap-path-prefix=$sources="
 done
 rustc=${RUSTC:-rustc}
 commit=$("$rustc" --version --verbose | sed -n 's/^commit-hash: //p')
-flags="$flags --remap-path-prefix=$("$rustc" --print sysroot)/lib/rustlib/src/rust=/rustc/$commit"
+flags="$flags$next--remap-path-prefix=$("$rustc" --print sysroot)/lib/rustlib/src/rust=/rustc/$commit"
 
 # Meant for the host's build, such as a linker's options or coverage.
-unset CARGO_ENCODED_RUSTFLAGS RUSTC_WORKSPACE_WRAPPER
-export RUSTFLAGS="$flags"
+unset RUSTFLAGS RUSTC_WORKSPACE_WRAPPER
+export CARGO_ENCODED_RUSTFLAGS="$flags"
 exec "$cargo" zigbuild --locked --release --target "$target.2.31" --manifest-path native/Cargo.toml "$@"
