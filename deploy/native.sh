@@ -1,6 +1,7 @@
 #!/bin/sh
-# Builds the guard as Envoy's dynamic module so that the same sources give the same bytes, whoever
-# builds them where, and so that it runs on any Linux with GLIBC 2.31 (Debian 11, Ubuntu 20.04) or newer.
+# Builds the guard as Envoy's dynamic module so that it runs on any Linux with GLIBC 2.31 (Debian 11,
+# Ubuntu 20.04) or newer, and tells nothing of the machine that built it. The same sources give the same bytes
+# in a folder of the same name: cargo's hashes hold the path of the core, which is outside of this workspace.
 #
 #   deploy/native.sh [x86_64|aarch64] [--target-dir DIRECTORY] [any other option of cargo build]
 #
