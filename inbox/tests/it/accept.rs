@@ -222,7 +222,9 @@ fn what_is_stored_and_delivered_is_what_came_but_for_hop_by_hop_and_credentials(
     assert_eq!(response.status, 200);
     let got = bench
         .upstream
-        .wait_until("a delivery", |all| !all.is_empty())
+        .wait_until("a delivery", |all| {
+            all.iter().any(|one| one.body.len() == 7)
+        })
         .unwrap();
     let got = &got[0];
     assert_eq!(got.head.method, "POST");
