@@ -169,7 +169,7 @@ fn genuine_bytes(name: &str, lines: &str) -> (String, String) {
 
 pub(super) const DATA: u8 = 0;
 pub(super) const HEADERS: u8 = 1;
-const RESET: u8 = 3;
+pub(super) const RESET: u8 = 3;
 pub(super) const SETTINGS: u8 = 4;
 const GOAWAY: u8 = 7;
 const CONTINUATION: u8 = 9;

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use callback_guard_harness::client;
 use serde_json::json;
 
-use crate::hostile::{DATA, HEADERS, SETTINGS, frame, hpack, pseudo};
+use crate::hostile::{DATA, HEADERS, RESET, SETTINGS, frame, hpack, pseudo};
 use crate::support::{Guarded, event, now, signed};
 
 /// What the manifests give the container, in MiB.
@@ -152,6 +152,48 @@ fn slow_bodies_neither_end_envoy_nor_keep_genuine_callbacks_out() {
     let text = format!("{served} genuine callbacks were served, {refused} were not");
     assert!(served >= 20, "{text}");
     assert!(refused * 100 <= served + refused, "{text}");
+}
+
+#[test]
+fn requests_that_are_begun_and_taken_back_do_not_pile_up() {
+    let guarded = Guarded::start();
+    let address = guarded.address();
+    let block = {
+        let mut block = hpack(&pseudo("/callbacks/suno"));
+        block.extend(hpack(&[("content-type", "application/json")]));
+        block
+    };
+    let mut connections: Vec<TcpStream> = (0..40)
+        .filter_map(|_| {
+            let mut stream = TcpStream::connect(address).ok()?;
+            let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+            stream
+                .write_all(&[preface, frame(SETTINGS, 0, 0, b"")].concat())
+                .ok()?;
+            stream.set_nonblocking(true).ok()?;
+            Some(stream)
+        })
+        .collect();
+    for round in 0..10 {
+        let ids = (0..200).map(|index| 2 * (round * 200 + index) + 1);
+        let bytes: Vec<u8> = ids
+            .flat_map(|id| {
+                let mut both = frame(HEADERS, 4, id, &block);
+                both.extend(frame(RESET, 0, id, &8_u32.to_be_bytes()));
+                both
+            })
+            .collect();
+        for stream in &mut connections {
+            // A client whose connection has been ended has nothing more to say.
+            let _ = stream.write(&bytes);
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let response = client::send(address, &signed(&event("after").1)).unwrap();
+    assert_eq!(response.status, 200);
+    guarded.assert_alive();
+    let most = guarded.envoy.peak_rss_bytes().unwrap() >> 20;
+    assert!(most < CONTAINER, "Envoy held {most} MiB");
 }
 
 #[test]
