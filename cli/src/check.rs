@@ -13,6 +13,7 @@ use clap::Args;
 use serde_json::Value;
 
 use crate::envoy::{self, File, Found, Shape};
+use crate::source;
 use crate::{SAID_NO, output, warnings};
 
 /// Check a configuration: JSON, or an Envoy configuration or Kubernetes manifest that holds one.
@@ -49,9 +50,37 @@ fn assumed(configuration: &str, variable: &str) -> Vec<u8> {
     if store.and_then(Value::as_str) == Some(variable) {
         return b"user:password".to_vec();
     }
+    if let Some(key) = assumed_key(&configuration, variable) {
+        return key.as_bytes().to_vec();
+    }
     let mut hasher = DefaultHasher::new();
     variable.hash(&mut hasher);
     format!("{:032x}", hasher.finish()).into_bytes()
+}
+
+/// Stands for the public key in `variable`, of the algorithm and in the writing of its source.
+pub(crate) fn assumed_key(configuration: &Value, variable: &str) -> Option<&'static str> {
+    let sources = configuration.get("sources")?.as_array()?;
+    let (source, key) = sources.iter().find_map(|source| {
+        let keys = source.get("public_keys")?.as_array()?;
+        let key = keys
+            .iter()
+            .find(|key| key.get("env").and_then(Value::as_str) == Some(variable))?;
+        Some((source, key))
+    })?;
+    let preset = source.get("preset").and_then(Value::as_str);
+    let preset = preset.and_then(source::entry).unwrap_or_default();
+    let scheme = source.get("signature").or(preset.get("signature"));
+    let encoding = key.get("encoding");
+    let encoding = encoding.or(preset.pointer("/public_key/encoding"));
+    let algorithm = scheme.and_then(|scheme| scheme.get("algorithm")?.as_str());
+    Some(match (algorithm, encoding.and_then(Value::as_str)) {
+        (Some("rsa-pkcs1-sha256"), _) => include_str!("check/rsa.txt").trim_ascii(),
+        (Some("ecdsa-p256-sha256"), _) => include_str!("check/p256.txt").trim_ascii(),
+        (_, Some("hex")) => "d52880e28f61caa4c2a48a82e55f4751a92289a78009ea9f6532270c16ce8abe",
+        (_, Some("base64")) => "1SiA4o9hyqTCpIqC5V9HUakiiaeACeqfZTInDBbOir4=",
+        _ => "MCowBQYDK2VwAyEA1SiA4o9hyqTCpIqC5V9HUakiiaeACeqfZTInDBbOir4=",
+    })
 }
 
 /// Checks.

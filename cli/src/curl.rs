@@ -12,14 +12,19 @@ pub(crate) enum Data<'a> {
 }
 
 /// The command that sends `headers` and the body to `url`, for a POSIX shell.
-pub(crate) fn command(url: &str, headers: &[(String, String)], data: Data<'_>) -> String {
+pub(crate) fn command(
+    url: &str,
+    content_type: &str,
+    headers: &[(String, String)],
+    data: Data<'_>,
+) -> String {
     // --globoff: brackets and braces in a URL are meant as they are.
     let mut command = format!(
         "curl --silent --show-error --include --globoff {}",
         quote(url)
     );
-    let json = ("content-type".to_owned(), "application/json".to_owned());
-    for (name, value) in [&json].into_iter().chain(headers) {
+    let kind = ("content-type".to_owned(), content_type.to_owned());
+    for (name, value) in [&kind].into_iter().chain(headers) {
         let _ = write!(
             command,
             " \\\n  --header {}",

@@ -237,7 +237,12 @@ fn keep(stack: &Stack, interrupted: &AtomicBool) -> anyhow::Result<()> {
     println!("\nIt keeps running until Ctrl-C. A genuine callback, fresh for five minutes:\n");
     println!(
         "{}",
-        curl::command(&url, &headers, curl::Data::Inline(&data))
+        curl::command(
+            &url,
+            "application/json",
+            &headers,
+            curl::Data::Inline(&data)
+        )
     );
     println!("\nFor others: SUNO_WEBHOOK_KEY={SECRET} cargo callback-guard send {url}");
     println!(

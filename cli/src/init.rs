@@ -67,7 +67,8 @@ pub(crate) fn run(args: &InitArgs) -> anyhow::Result<ExitCode> {
     let mut source = source::build(Wanted {
         preset,
         path: args.path.as_deref(),
-        matching: if args.istio {
+        // A URL that is signed up to its end needs an exact path.
+        matching: if args.istio && !crate::source::signs_url(preset) {
             Match::Prefix
         } else {
             Match::Path

@@ -194,10 +194,10 @@ async fn send_one(plan: &Plan, client: &Client, index: u64) -> anyhow::Result<Se
     let mut wait = plan.retry_wait;
     let mut attempts = 0;
     loop {
-        let headers = plan.sign(&callback, time::now())?;
+        let (url, headers, body) = plan.sign(&callback, time::now())?;
         let begin = Instant::now();
-        let body = Bytes::from(callback.body.clone());
-        let last = client.post(plan.url(callback.guise), &headers, body).await;
+        let body = Bytes::from(body);
+        let last = client.post(&url, &headers, body).await;
         let took = begin.elapsed();
         attempts += 1;
         let is_accepted = last.as_ref().is_ok_and(|reply| plan.accepts(reply.status));

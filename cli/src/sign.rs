@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context as _, anyhow};
-use callback_guard_core::sign;
+use callback_guard_core::sign::{self, Draft};
 use callback_guard_core::time::UnixMillis;
 use clap::Args;
 
@@ -49,7 +49,7 @@ pub(crate) struct SignArgs {
 ///
 /// The body or the secret cannot be read, or the body has no id where the scheme signs one.
 pub(crate) fn run(args: &SignArgs) -> anyhow::Result<ExitCode> {
-    let policy = args.source.policy()?;
+    let policy = args.source.policy(args.curl.as_deref())?;
     let (source, secret) = source::only(&policy)?;
     let id = args.id.clone().unwrap_or_else(body::fresh_id);
     let body = match (&args.kind, &args.body) {
@@ -58,8 +58,19 @@ pub(crate) fn run(args: &SignArgs) -> anyhow::Result<ExitCode> {
         (None, None) => return Err(anyhow!("there is no body")),
     };
     let now = args.timestamp.unwrap_or_else(time::now);
-    let headers = sign::sign(source, secret, &body, &id, now)
-        .map_err(|_| anyhow!("the body has no message id where the sender signs it"))?;
+    let url = args.curl.as_deref().unwrap_or("/");
+    let (host, target) = source::split(url);
+    let kind = source::content_type(source);
+    let draft = Draft {
+        target,
+        is_json: kind.ends_with("json"),
+        body: &body,
+        id: &id,
+    };
+    let made = sign::callback(source, secret, &draft, now)
+        .map_err(|refusal| anyhow!("it cannot be signed: {refusal}"))?;
+    let (headers, is_changed) = (made.headers, made.body != body);
+    let body = made.body;
     let text = match &args.curl {
         None if headers.is_empty() => {
             return Err(anyhow!(
@@ -71,8 +82,10 @@ pub(crate) fn run(args: &SignArgs) -> anyhow::Result<ExitCode> {
             .map(|(name, value)| format!("{name}: {value}"))
             .collect::<Vec<_>>()
             .join("\n"),
-        Some(url) => {
-            let file = args.body.as_deref().filter(|path| *path != Path::new("-"));
+        Some(_) => {
+            // A body that the sender signs inside of is another one than the file's.
+            let file = args.body.as_deref();
+            let file = file.filter(|path| *path != Path::new("-") && !is_changed);
             let data = match file {
                 Some(path) => Data::File(
                     path.to_str()
@@ -85,7 +98,7 @@ pub(crate) fn run(args: &SignArgs) -> anyhow::Result<ExitCode> {
                         .context("the body is not text: put it into a file, and name that")?,
                 ),
             };
-            curl::command(&source::url(source, secret, url), &headers, data)
+            curl::command(&format!("{host}{}", made.target), kind, &headers, data)
         }
     };
     output::print(&format!(

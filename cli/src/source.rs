@@ -2,12 +2,13 @@
 //! configuration.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use anyhow::{Context, anyhow, bail};
 use callback_guard_core::config;
 use callback_guard_core::policy::{Policy, Source};
-use callback_guard_core::scheme::keys::SigningKey;
-use callback_guard_core::sign;
+use callback_guard_core::scheme::keys::{Algorithm, SigningKey};
+use callback_guard_core::scheme::{Part, Proof};
 use clap::Args;
 use serde_json::{Value, json};
 
@@ -61,7 +62,9 @@ impl SourceArgs {
     /// # Errors
     ///
     /// The configuration or the secret cannot be read, or is refused.
-    pub(crate) fn policy(&self) -> anyhow::Result<Policy> {
+    ///
+    /// `url` is where the callback goes, where that is known: some senders sign it.
+    pub(crate) fn policy(&self, url: Option<&str>) -> anyhow::Result<Policy> {
         let given = match &self.config {
             None => Some(self.secret.read_or_default()?),
             Some(_) => self.secret.read()?,
@@ -69,7 +72,10 @@ impl SourceArgs {
         let mut source = match &self.config {
             None => json!({
                 "name": "source",
-                "match": { "path_prefix": "/" },
+                "match": match signs_url(&self.preset) {
+                    true => json!({ "path": path_of(url.unwrap_or("/")) }),
+                    false => json!({ "path_prefix": "/" }),
+                },
                 "preset": self.preset,
                 "parameters": parameters(&self.parameter),
                 // Nobody asks here, so nobody needs a verify token.
@@ -80,7 +86,17 @@ impl SourceArgs {
                 pick(&found, self.source.as_deref())?
             }
         };
-        if given.is_some() {
+        let algorithm = algorithm(&source);
+        let private = match &given {
+            Some(text) if algorithm.is_asymmetric() => {
+                Some(SigningKey::private(algorithm, text).context(self.secret.label())?)
+            }
+            _ => None,
+        };
+        if let (Some(private), Some(source)) = (&private, source.as_object_mut()) {
+            let keys = json!([{ "value": private.public_spki(), "encoding": "spki" }]);
+            source.insert("public_keys".to_owned(), keys);
+        } else if given.is_some() {
             let mut secret = json!({ "env": GIVEN });
             set(
                 &mut secret,
@@ -96,13 +112,82 @@ impl SourceArgs {
             Some(secret) if name == GIVEN => Some(secret.clone()),
             _ => std::env::var_os(name).map(std::ffi::OsString::into_encoded_bytes),
         };
-        config::parse(text.as_bytes(), &environment).map_err(|error| {
+        let mut policy = config::parse(text.as_bytes(), &environment).map_err(|error| {
             let error = error.to_string();
             match (&self.config, error.strip_prefix("sources[0].")) {
                 (None, Some(rest)) => anyhow!("{rest}"),
                 _ => anyhow!("{error}"),
             }
-        })
+        })?;
+        if let Some(source) = policy.sources.first_mut().and_then(Arc::get_mut) {
+            source.signing_keys.extend(private);
+        }
+        Ok(policy)
+    }
+
+    /// Whether the preset's bodies are arrays.
+    pub(crate) fn sends_arrays(&self) -> bool {
+        let entry = entry(&self.preset).unwrap_or_default();
+        self.config.is_none() && entry.get("root").and_then(Value::as_str) == Some("array")
+    }
+}
+
+/// The entry of the table of presets with this name.
+pub(crate) fn entry(name: &str) -> Option<Value> {
+    let table: Vec<Value> = serde_json::from_slice(config::PRESETS).ok()?;
+    table.into_iter().find(|entry| {
+        let names = entry.get("names").and_then(Value::as_array);
+        names.is_some_and(|names| names.iter().any(|known| known == name))
+    })
+}
+
+/// Whether the message of a preset holds the URL.
+pub(crate) fn signs_url(preset: &str) -> bool {
+    let entry = entry(preset);
+    let parts = entry
+        .as_ref()
+        .and_then(|entry| entry.pointer("/signature/message")?.as_array());
+    parts.is_some_and(|parts| parts.iter().any(|part| part.get("target").is_some()))
+}
+
+/// How the sender of a source signs.
+fn algorithm(source: &Value) -> Algorithm {
+    let preset = source.get("preset").and_then(Value::as_str).and_then(entry);
+    let preset = preset.unwrap_or_default();
+    let scheme = source.get("signature").or(preset.get("signature"));
+    let algorithm = scheme.and_then(|scheme| scheme.get("algorithm")).cloned();
+    algorithm
+        .and_then(|name| serde_json::from_value(name).ok())
+        .unwrap_or_default()
+}
+
+/// Scheme and host of a URL, and its path and query.
+pub(crate) fn split(url: &str) -> (&str, &str) {
+    let after_scheme = url.find("://").map_or(0, |at| at.saturating_add(3));
+    let (_, rest) = url.split_at_checked(after_scheme).unwrap_or(("", url));
+    let at = rest.find(['/', '?']).unwrap_or(rest.len());
+    let (start, target) = url
+        .split_at_checked(after_scheme.saturating_add(at))
+        .unwrap_or((url, ""));
+    (start, if target.is_empty() { "/" } else { target })
+}
+
+fn path_of(url: &str) -> &str {
+    let (_, target) = split(url);
+    target.split('?').next().unwrap_or("/")
+}
+
+/// The content type that the sender of `source` sends.
+pub(crate) fn content_type(source: &Source) -> &str {
+    const JSON: &str = "application/json";
+    let holds_form = match &source.scheme.proof {
+        Proof::Signature(rule) => rule.holds(&Part::FormSorted),
+        Proof::Token(_) => false,
+    };
+    let types = &source.media_types;
+    match types.iter().find(|kind| ***kind == *JSON) {
+        Some(_) if !holds_form => JSON,
+        _ => types.first().map_or(JSON, |kind| kind),
     }
 }
 
@@ -129,16 +214,6 @@ pub(crate) fn only(policy: &Policy) -> anyhow::Result<(&Source, &SigningKey)> {
     let source = policy.sources.first().context("there is no source")?;
     let secret = source.signing_keys.first().context("there is no secret")?;
     Ok((source, secret))
-}
-
-/// `url` as the sender of `source` calls it: with the token in it, where it belongs there.
-pub(crate) fn url(source: &Source, secret: &SigningKey, url: &str) -> String {
-    let after_scheme = url.find("://").map_or(0, |at| at.saturating_add(3));
-    let (scheme, rest) = url.split_at_checked(after_scheme).unwrap_or(("", url));
-    let at = rest.find(['/', '?']).unwrap_or(rest.len());
-    let (authority, target) = rest.split_at_checked(at).unwrap_or((rest, ""));
-    let target = sign::target(source, secret, target);
-    format!("{scheme}{authority}{target}")
 }
 
 impl SecretArgs {

@@ -19,7 +19,9 @@ use crate::policy::Policy;
 use crate::reply::Reply;
 use crate::report::Report;
 use crate::request::RequestHead;
-use crate::sign;
+use crate::scheme::keys::{Algorithm, SigningKey, native};
+use crate::scheme::{Part, Proof};
+use crate::sign::{self, Draft};
 use crate::store::redis::StoreError;
 use crate::store::{SharedData, Swap, Unavailable};
 use crate::time::UnixMillis;
@@ -34,8 +36,36 @@ pub const NOW: UnixMillis = UnixMillis::from_seconds(1_769_670_760);
 #[must_use]
 pub fn policy(configuration: &str) -> Policy {
     match config::parse(configuration.as_bytes(), &|_| None) {
-        Ok(policy) => policy,
-        Err(error) => panic!("{error}"),
+        Ok(mut policy) => {
+            policy.host_verify = native::verify;
+            policy
+        }
+        Err(error) => panic!("{error}: {configuration}"),
+    }
+}
+
+/// The private key of the tests for `algorithm`.
+#[track_caller]
+#[must_use]
+pub fn private_key(algorithm: Algorithm) -> SigningKey {
+    let pem = match algorithm {
+        Algorithm::Ed25519 => include_str!("../../tests/data/keys/ed25519.pem"),
+        Algorithm::EcdsaP256Sha256 => include_str!("../../tests/data/keys/p256.pem"),
+        _ => include_str!("../../tests/data/keys/rsa.pem"),
+    };
+    SigningKey::private(algorithm, pem.as_bytes()).expect("a key")
+}
+
+/// What the sender of the first source signs with: its first secret, or the tests' own private key.
+#[track_caller]
+#[must_use]
+pub fn signing_key(policy: &Policy) -> SigningKey {
+    let source = policy.sources.first().expect("a source");
+    let secret = || source.signing_keys.first().expect("a key").reveal();
+    match &source.scheme.proof {
+        Proof::Signature(rule) if rule.algorithm.is_asymmetric() => private_key(rule.algorithm),
+        Proof::Signature(rule) => SigningKey::secret(rule.algorithm, secret()).expect("a key"),
+        Proof::Token(_) => SigningKey::token(secret()),
     }
 }
 
@@ -136,15 +166,37 @@ pub struct Request {
 }
 
 impl Request {
-    /// A genuine callback of the first source of `policy`.
+    /// A genuine callback of the first source of `policy`, to its own path.
     #[track_caller]
     #[must_use]
     pub fn genuine(policy: &Policy, body: &str, now: UnixMillis) -> Self {
         let source = policy.sources.first().expect("a source");
-        let key = source.signing_keys.first().expect("a key");
-        let headers = sign::sign(source, key, body.as_bytes(), "msg_1", now);
-        let mut request = Self::unsigned(body);
-        for (name, value) in headers.expect("it can be signed") {
+        Self::genuine_at(policy, source.route.path.text(), body, now)
+    }
+
+    /// As [`Request::genuine`], to another path and query.
+    #[track_caller]
+    #[must_use]
+    pub fn genuine_at(policy: &Policy, target: &str, body: &str, now: UnixMillis) -> Self {
+        let source = policy.sources.first().expect("a source");
+        let is_form = match &source.scheme.proof {
+            Proof::Signature(rule) => rule.holds(&Part::FormSorted),
+            Proof::Token(_) => false,
+        };
+        let draft = Draft {
+            target,
+            is_json: !is_form,
+            body: body.as_bytes(),
+            id: "msg_1",
+        };
+        let made = sign::callback(source, &signing_key(policy), &draft, now);
+        let made = made.expect("it can be signed");
+        let mut request = Self::unsigned("").with(":path", &made.target);
+        request.body = made.body;
+        if is_form {
+            request = request.with("content-type", "application/x-www-form-urlencoded");
+        }
+        for (name, value) in made.headers {
             request = request.and(&name, &value);
         }
         request
@@ -155,8 +207,7 @@ impl Request {
     #[must_use]
     pub fn at(self, policy: &Policy, path: &str) -> Self {
         let source = policy.sources.first().expect("a source");
-        let key = source.signing_keys.first().expect("a key");
-        let target = sign::target(source, key, path);
+        let target = sign::target(source, &signing_key(policy), path);
         self.with(":path", &target)
     }
 

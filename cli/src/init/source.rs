@@ -130,8 +130,12 @@ pub(super) fn build(wanted: Wanted<'_>) -> anyhow::Result<Source> {
         sources: [written],
     };
     let given = variable.clone();
-    let environment = |name: &str| (name == given).then(|| assumed(entry));
-    let policy = config::parse(&serde_json::to_vec(&configuration)?, &environment)?;
+    let json = serde_json::to_value(&configuration)?;
+    let environment = |name: &str| {
+        let key = || crate::check::assumed_key(&json, name).map(|key| key.as_bytes().to_vec());
+        (name == given).then(|| key().unwrap_or_else(|| assumed(entry)))
+    };
+    let policy = config::parse(&serde_json::to_vec(&json)?, &environment)?;
     let max_body_bytes = policy
         .sources
         .first()

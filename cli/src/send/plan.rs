@@ -6,7 +6,7 @@ use anyhow::{Context as _, anyhow, bail};
 use callback_guard_core::policy::{Policy, Source};
 use callback_guard_core::scheme::keys::SigningKey;
 use callback_guard_core::scheme::{IdAt, Proof};
-use callback_guard_core::sign;
+use callback_guard_core::sign::{self, Draft};
 use callback_guard_core::time::UnixMillis;
 use hyper::Uri;
 
@@ -27,9 +27,9 @@ pub(super) struct Plan {
     pub(super) retries: u32,
     pub(super) retry_wait: Duration,
     policy: Policy,
-    url: Uri,
-    /// With a token that nobody has, if the token is part of the URL.
-    forged_url: Uri,
+    url: String,
+    /// Whether a body that is made is the only item of an array.
+    is_array: bool,
     bodies: Bodies,
     id: Option<String>,
     timestamp: Option<UnixMillis>,
@@ -37,7 +37,8 @@ pub(super) struct Plan {
     rate: Option<f64>,
     forge: u64,
     stale: u64,
-    forger: SigningKey,
+    /// A key that nobody has; where the sender's is private, another body is signed.
+    forger: Option<SigningKey>,
 }
 
 enum Bodies {
@@ -74,12 +75,10 @@ pub(super) struct Callback {
 
 impl Plan {
     pub(super) fn new(args: &SendArgs) -> anyhow::Result<Self> {
-        let policy = args.source.policy()?;
-        let (source, secret) = source::only(&policy)?;
         let url = args.url.as_ref().context("there is no URL")?.to_string();
+        let policy = args.source.policy(Some(&url))?;
+        let (source, _) = source::only(&policy)?;
         let forger = forger(source)?;
-        let with = |secret| source::url(source, secret, &url).parse();
-        let (url, forged_url) = (with(secret)?, with(&forger)?);
         let headers = args.header.clone();
         let (forge, stale) = (args.forge.unwrap_or(0), args.stale.unwrap_or(0));
         if forge + stale > 100 {
@@ -99,7 +98,7 @@ impl Plan {
         };
         Ok(Self {
             url,
-            forged_url,
+            is_array: args.source.sends_arrays(),
             count: args.repeat.unwrap_or(each),
             concurrency: args.concurrency,
             retries: args.retries,
@@ -136,7 +135,15 @@ impl Plan {
             }
             Bodies::Made => {
                 let (source, _) = source::only(&self.policy)?;
-                samples::made_for(source, &id, self.moment(source, guise, now))
+                let now = self.moment(source, guise, now);
+                let body = match source::content_type(source) {
+                    kind if kind.ends_with("json") => samples::made_for(source, &id, now),
+                    _ => format!("id={id}&type=callback-guard.test").into_bytes(),
+                };
+                match self.is_array {
+                    true => [&b"["[..], &body, b"]"].concat(),
+                    false => body,
+                }
             }
         };
         Ok(Callback { guise, body, id })
@@ -155,33 +162,38 @@ impl Plan {
         }
     }
 
-    /// The headers of `callback`, signed at `now`.
+    /// URL, headers and body of `callback`, signed at `now`.
     pub(super) fn sign(
         &self,
         callback: &Callback,
         now: UnixMillis,
-    ) -> anyhow::Result<Vec<(String, String)>> {
-        let (source, secret) = source::only(&self.policy)?;
-        let secret = match callback.guise {
-            Guise::Forged => &self.forger,
-            Guise::Genuine | Guise::Stale => secret,
+    ) -> anyhow::Result<(Uri, sign::Headers, Vec<u8>)> {
+        let (source, own) = source::only(&self.policy)?;
+        let (key, body) = match (callback.guise, &self.forger) {
+            (Guise::Forged, Some(forger)) => (forger, callback.body.clone()),
+            (Guise::Forged, None) => (own, [callback.body.as_slice(), b" "].concat()),
+            (Guise::Genuine | Guise::Stale, _) => (own, callback.body.clone()),
         };
         let now = self.moment(source, callback.guise, now);
-        let mut headers = vec![("content-type".to_owned(), "application/json".to_owned())];
-        headers.extend(
-            sign::sign(source, secret, &callback.body, &callback.id, now)
-                .map_err(|_| anyhow!("the body has no message id where the sender signs it"))?,
-        );
+        let kind = source::content_type(source);
+        let (host, target) = source::split(&self.url);
+        let draft = Draft {
+            target,
+            is_json: kind.ends_with("json"),
+            body: &body,
+            id: &callback.id,
+        };
+        let made = sign::callback(source, key, &draft, now)
+            .map_err(|refusal| anyhow!("it cannot be signed: {refusal}"))?;
+        let mut headers = vec![("content-type".to_owned(), kind.to_owned())];
+        headers.extend(made.headers);
         headers.extend(self.headers.iter().cloned());
-        Ok(headers)
-    }
-
-    /// Where a callback goes.
-    pub(super) fn url(&self, guise: Guise) -> &Uri {
-        match guise {
-            Guise::Forged => &self.forged_url,
-            Guise::Genuine | Guise::Stale => &self.url,
-        }
+        let url = format!("{host}{}", made.target).parse()?;
+        let body = match (callback.guise, &self.forger) {
+            (Guise::Forged, None) => callback.body.clone(),
+            _ => made.body,
+        };
+        Ok((url, headers, body))
     }
 
     /// When a callback is signed.
@@ -227,11 +239,12 @@ fn kinds(names: &[String]) -> anyhow::Result<Vec<Kind>> {
     }
 }
 
-/// A key of the kind that `source` has, which nobody knows.
-fn forger(source: &Source) -> anyhow::Result<SigningKey> {
+/// A key of the kind that `source` has, which nobody knows; `None` where its key is a private one.
+fn forger(source: &Source) -> anyhow::Result<Option<SigningKey>> {
     let key = body::fresh_id();
     Ok(match &source.scheme.proof {
-        Proof::Signature(rule) => SigningKey::secret(rule.algorithm, key.as_bytes())?,
-        Proof::Token(_) => SigningKey::token(key.as_bytes()),
+        Proof::Signature(rule) if rule.algorithm.is_asymmetric() => None,
+        Proof::Signature(rule) => Some(SigningKey::secret(rule.algorithm, key.as_bytes())?),
+        Proof::Token(_) => Some(SigningKey::token(key.as_bytes())),
     })
 }

@@ -19,7 +19,13 @@ fn every_preset_makes_a_block_for_each_platform_that_check_calls_ok() {
         for platform in ["--envoy", "--istio", "--gateway", "--json"] {
             let block = run(&["init", "--preset", &preset, platform]);
             assert_eq!((block.code, block.err.as_str()), (0, ""), "{preset}");
-            let check = run_with(&["check", "--strict", "--assume-env", "-"], &[], &block.out);
+            // Whose sender signs the URL needs an exact path, which Istio's block is warned of.
+            let signs_url = ["hubspot", "mandrill", "trello", "twilio"].contains(&preset.as_str());
+            let mut arguments = vec!["check", "--assume-env", "-"];
+            if !signs_url || platform != "--istio" {
+                arguments.push("--strict");
+            }
+            let check = run_with(&arguments, &[], &block.out);
             assert_eq!(check.code, 0, "{preset} {platform}: {}", check.err);
             assert!(
                 check.out.contains(&format!("preset {preset}, enforce")),
@@ -69,7 +75,8 @@ fn an_unknown_preset_is_2_and_names_the_known_ones() {
     let run = run(&["init", "--preset", "nobody"]);
     assert_eq!((run.code, run.out.as_str()), (2, ""));
     assert!(
-        run.err.contains("`nobody` is unknown, expected `suno`"),
+        run.err
+            .contains("`nobody` is unknown, expected one of docs/presets.md, such as `notion`"),
         "{}",
         run.err
     );

@@ -4,9 +4,12 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use callback_guard_core::policy::Policy;
+use callback_guard_core::scheme::keys::{Algorithm, SigningKey};
 use callback_guard_core::testkit;
 use callback_guard_core::time::UnixMillis;
 use callback_guard_core::verdict::Code;
+
+use serde_json::{Value, json};
 
 use crate::support::{Received, SECRET, Upstream, repository, run, run_with};
 
@@ -14,18 +17,74 @@ use crate::support::{Received, SECRET, Upstream, repository, run, run_with};
 const ANY_SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 
 fn policy(preset: &str, secret: &str) -> Arc<Policy> {
-    let parameters = match preset {
-        "square" => r#""parameters":{"notification_url":"https://h.example/n"},"#,
-        "whatsapp" | "messenger" | "instagram" => {
-            r#""parameters":{"verify_token":"a verify token"},"#
+    let entry = entry(preset);
+    let mut source = json!({
+        "name": "one",
+        "match": { "path": "/callbacks/suno" },
+        "preset": preset,
+        "parameters": parameters(&entry),
+    });
+    match private(&entry) {
+        Some(key) => {
+            let spki = key.public_spki();
+            source["public_keys"] = json!([{ "value": spki, "encoding": "spki" }]);
         }
-        _ => "",
+        None => source["secrets"] = json!([{ "value": secret }]),
+    }
+    Arc::new(testkit::policy(&json!({ "sources": [source] }).to_string()))
+}
+
+fn table() -> Vec<Value> {
+    let text = std::fs::read(repository().join("core/src/config/presets.json")).unwrap();
+    serde_json::from_slice(&text).unwrap()
+}
+
+fn entry(preset: &str) -> Value {
+    let is_it = |entry: &Value| {
+        entry["names"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .any(|name| name == preset)
     };
-    let text = format!(
-        r#"{{"sources":[{{"name":"one","match":{{"path_prefix":"/callbacks/suno"}},
-        "preset":"{preset}",{parameters}"secrets":[{{"value":"{secret}"}}]}}]}}"#
-    );
-    Arc::new(testkit::policy(&text))
+    table().into_iter().find(is_it).unwrap()
+}
+
+/// The private key of a sender that has one.
+fn private(entry: &Value) -> Option<SigningKey> {
+    let algorithm: Algorithm =
+        serde_json::from_value(entry["signature"]["algorithm"].clone()).ok()?;
+    algorithm
+        .is_asymmetric()
+        .then(|| testkit::private_key(algorithm))
+}
+
+fn private_file(entry: &Value) -> std::path::PathBuf {
+    let name = match entry["signature"]["algorithm"].as_str() {
+        Some("ed25519") => "ed25519",
+        Some("ecdsa-p256-sha256") => "p256",
+        _ => "rsa",
+    };
+    repository().join(format!("tests/data/keys/{name}.pem"))
+}
+
+fn parameters(entry: &Value) -> Value {
+    let mut parameters = json!({});
+    let rules = entry["challenge"].as_array().cloned().unwrap_or_default();
+    for name in rules
+        .iter()
+        .filter_map(|rule| rule["requires"]["parameter"].as_str())
+    {
+        parameters[name] = json!("https://h.example");
+    }
+    let parts = entry["signature"]["message"]
+        .as_array()
+        .cloned()
+        .unwrap_or_default();
+    for name in parts.iter().filter_map(|part| part["parameter"].as_str()) {
+        parameters[name] = json!("https://h.example");
+    }
+    parameters
 }
 
 fn now() -> UnixMillis {
@@ -164,7 +223,7 @@ fn a_mix_has_exactly_the_percentages_asked_for() {
     ];
     let run = run(&[&["send", "--json"], &arguments[..], &[&upstream.url]].concat());
     assert_eq!((run.code, run.err.as_str()), (0, ""));
-    let summary: serde_json::Value = serde_json::from_str(&run.out).unwrap();
+    let summary: Value = serde_json::from_str(&run.out).unwrap();
     assert_eq!(summary["callbacks"], 200);
     let count = |sent: &str| {
         let outcomes = summary["outcomes"].as_array().unwrap().iter();
@@ -253,26 +312,49 @@ fn silence_ends_with_the_timeout() {
 
 #[test]
 fn every_preset_sends_what_its_guard_lets_through_and_forges_what_it_refuses() {
-    let table = std::fs::read_to_string(repository().join("core/src/config/presets.json")).unwrap();
-    let table: serde_json::Value = serde_json::from_str(&table).unwrap();
-    let entries = table.as_array().unwrap();
-    let names = entries
-        .iter()
-        .flat_map(|preset| preset["names"].as_array().unwrap());
-    let names: Vec<&str> = names.map(|name| name.as_str().unwrap()).collect();
-    assert!(names.len() > 15);
-    for preset in names {
-        let guard = policy(preset, ANY_SECRET);
+    let table = table();
+    assert!(table.len() > 100);
+    // The first name of each: the others are the same entry.
+    for entry in &table {
+        let preset = entry["names"][0].as_str().unwrap();
+        let secret = match entry["secret"]["encoding"].as_str() {
+            Some("hex") => "746573742d776562686f6f6b2d686d61632d6b6579",
+            Some("base64") if entry["secret"]["prefix"].is_null() => {
+                "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+            }
+            _ if preset == "supabase" => "v1,whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
+            _ => ANY_SECRET,
+        };
+        let guard = policy(preset, secret);
+        let file = private_file(entry);
         for (flag, codes) in [
             ("--forge=0", &[Code::Forwarded][..]),
             ("--forge", &[Code::SignatureMismatch]),
         ] {
             let upstream = Upstream::answering(&[200]);
-            let mut arguments = vec!["send", "--preset", preset, flag, &upstream.url];
-            if preset == "square" {
-                arguments.extend(["--parameter", "notification_url=https://h.example/n"]);
+            let url = match preset {
+                "mercado-pago" => format!("{}&data.id=1", upstream.url),
+                // These sign the whole URL: its query would be one of the parameter's.
+                _ if !parameters(entry)["public_url"].is_null() => upstream.url.replace("?a=1", ""),
+                _ => upstream.url.clone(),
+            };
+            let mut arguments = vec!["send", "--preset", preset, flag, &url];
+            let parameters = parameters(entry);
+            let parameters: Vec<String> = parameters
+                .as_object()
+                .unwrap()
+                .keys()
+                // It is for challenges, which nothing is sent for here.
+                .filter(|name| *name != "verify_token")
+                .map(|name| format!("{name}=https://h.example"))
+                .collect();
+            for parameter in &parameters {
+                arguments.extend(["--parameter", parameter]);
             }
-            let run = run_with(&arguments, &[("SUNO_WEBHOOK_KEY", ANY_SECRET)], "");
+            if private(entry).is_some() {
+                arguments.extend(["--secret-file", file.to_str().unwrap()]);
+            }
+            let run = run_with(&arguments, &[("SUNO_WEBHOOK_KEY", secret)], "");
             assert_eq!((run.code, run.err.as_str()), (0, ""), "{preset} {flag}");
             let received = upstream.received();
             let code = verdict_of(&guard, &received[0]);

@@ -96,7 +96,7 @@ fn a_body_without_an_id_cannot_be_signed() {
     assert_eq!((run.code, run.out.as_str()), (2, ""));
     assert_eq!(
         run.err,
-        "error: the body has no message id where the sender signs it\n"
+        "error: it cannot be signed: signature_mismatch: a signed field is missing\n"
     );
 }
 

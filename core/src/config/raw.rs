@@ -753,6 +753,13 @@ pub(super) struct Preset {
     pub(super) key: Vec<RawKeyPart>,
     pub(super) root: Option<RawRoot>,
     pub(super) acknowledge_as: Option<u16>,
+    /// The largest body, where the sender's are larger than usual.
+    pub(super) max_body_bytes: Option<u64>,
+    #[serde(default)]
+    #[allow(dead_code, reason = "for the reader of the table")]
+    pub(super) unconfirmed: bool,
+    #[allow(dead_code, reason = "for the reader of the table")]
+    pub(super) reply: Option<String>,
 }
 
 /// How a sender writes its secrets.

@@ -163,7 +163,10 @@ pub(super) fn compile(
             FUTURE_TOLERANCE_SECONDS,
         )?,
     };
-    let max_body_bytes = raw.max_body_bytes.unwrap_or(MAX_BODY_BYTES);
+    let max_body_bytes = raw
+        .max_body_bytes
+        .or(preset.max_body_bytes)
+        .unwrap_or(MAX_BODY_BYTES);
     let max_path = path.field("max_body_bytes");
     within(&max_path, max_body_bytes, 1, 16 << 20)?;
     let dedupe = dedupe::compile(
@@ -240,7 +243,16 @@ fn preset(path: &Path, name: Option<&str>) -> Result<Option<Preset>, ConfigError
         }
         names.extend(preset.names);
     }
-    let known = format!("`{}`", names.join("`, `"));
+    // Those that begin alike; else some that are known to most.
+    let start = name.get(..2).unwrap_or(name);
+    names.retain(|known| known.starts_with(start));
+    names.truncate(8);
+    if names.is_empty() {
+        names = ["suno", "stripe", "github", "standard-webhooks"]
+            .map(str::to_owned)
+            .to_vec();
+    }
+    let known = format!("one of docs/presets.md, such as `{}`", names.join("`, `"));
     Err(ConfigError::new(
         &path.field("preset"),
         format!("`{name}` is unknown, expected {known}"),

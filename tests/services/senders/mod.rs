@@ -34,9 +34,30 @@ fn names() -> Vec<String> {
         .as_array()
         .unwrap()
         .iter()
+        .filter(|preset| takes_the_secret(preset))
         .flat_map(|preset| preset["names"].as_array().unwrap().clone())
         .map(|name| name.as_str().unwrap().to_owned())
         .collect()
+}
+
+/// Whether a preset takes [`SECRET`] and a JSON object, and signs by header alone; the others are tested
+/// natively, each with a key and a body of its own.
+fn takes_the_secret(preset: &Value) -> bool {
+    let (signature, secret) = (&preset["signature"], &preset["secret"]);
+    let kinds = preset["content_types"].as_array();
+    let takes_json = |kinds: &Vec<Value>| kinds.iter().any(|kind| kind == "application/json");
+    let parts = signature["message"].to_string();
+    let is_plain = secret["encoding"].is_null() || secret["prefix"] == "whsec_";
+    is_plain
+        && preset["root"].is_null()
+        && kinds.is_none_or(takes_json)
+        && !["ed25519", "ecdsa-p256-sha256", "rsa-pkcs1-sha256"]
+            .iter()
+            .any(|name| signature["algorithm"] == *name)
+        && (signature.is_null() || signature["value"]["header"].is_string())
+        && (signature.is_null() || !parts.contains("target") && !parts.contains("query"))
+        && preset["token"]["pointer"].is_null()
+        && preset["token"]["basic"].is_null()
 }
 
 /// One source for each of `presets`, at `/callbacks/<preset>`.
