@@ -36,7 +36,7 @@ pub(super) fn runtime() -> Value {
     json!({
         "layers": [{
             "name": "callback-guard",
-            "static_layer": { STRIP_PREFIX: true },
+            "static_layer": { STRIP_PREFIX: true, "http.max_requests_per_io_cycle": 10 },
         }],
     })
 }
@@ -44,14 +44,10 @@ pub(super) fn runtime() -> Value {
 const STRIP_PREFIX: &str = "envoy.reloadable_features.dynamic_modules_strip_custom_stat_prefix";
 
 /// The same, as `envoy-native.yaml` has it.
-const RUNTIME: &str = "\
-# The guard's metrics are called callback_guard_... in Prometheus, as those of the WebAssembly module are.
-layered_runtime:
-  layers:
-    - name: callback-guard
-      static_layer: { envoy.reloadable_features.dynamic_modules_strip_custom_stat_prefix: true }
-
-";
+const RUNTIME: &str = concat!(
+    "        # The guard's metrics are called callback_guard_... in Prometheus, as those of the WebAssembly module are.\n",
+    "        envoy.reloadable_features.dynamic_modules_strip_custom_stat_prefix: true\n",
+);
 
 /// The filter as `envoy-native.yaml` has it, up to the guard's own configuration.
 const FILTER: &str = r#"                  - name: callback-guard
@@ -89,8 +85,8 @@ pub fn envoy_native_yaml() -> Result<String> {
 
     let text = replaced(
         &text,
-        "overload_manager:\n",
-        &format!("{RUNTIME}overload_manager:\n"),
+        "        http.max_requests_per_io_cycle: 10\n",
+        &format!("        http.max_requests_per_io_cycle: 10\n{RUNTIME}"),
     )?;
     let (before, guard) = text
         .split_once("                  - name: envoy.filters.http.wasm\n")
