@@ -643,6 +643,8 @@ impl Fleet {
     /// If Redis does not answer.
     pub fn keys(&self) -> Result<Vec<String>> {
         let keys = self.redis.command(&["KEYS", "*"])?;
-        Ok(keys.lines().map(str::to_owned).collect())
+        // Those in which the events of an id are counted are left out.
+        let is_event = |key: &&str| !key.contains(":id:");
+        Ok(keys.lines().filter(is_event).map(str::to_owned).collect())
     }
 }
