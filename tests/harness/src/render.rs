@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow, ensure};
+use anyhow::{Context, Result, anyhow};
 use serde_json::{Value, json};
 
 use crate::filter::Filter;
@@ -322,11 +322,10 @@ impl Render {
             let name = native["name"].clone();
             *filter = native;
             rename_per_filter(&mut document, name.as_str().unwrap_or_default());
-            ensure!(
-                document["layered_runtime"].is_null(),
-                "the Envoy configuration has a layered_runtime of its own"
-            );
-            document["layered_runtime"] = dynamic_module::runtime();
+            match document.pointer_mut("/layered_runtime/layers/0/static_layer") {
+                Some(layer) => layer[dynamic_module::STRIP_PREFIX] = true.into(),
+                None => document["layered_runtime"] = dynamic_module::runtime(),
+            }
         }
         Ok(document)
     }

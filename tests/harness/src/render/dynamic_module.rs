@@ -36,12 +36,13 @@ pub(super) fn runtime() -> Value {
     json!({
         "layers": [{
             "name": "callback-guard",
-            "static_layer": { STRIP_PREFIX: true, "http.max_requests_per_io_cycle": 10 },
+            "static_layer": { STRIP_PREFIX: true },
         }],
     })
 }
 
-const STRIP_PREFIX: &str = "envoy.reloadable_features.dynamic_modules_strip_custom_stat_prefix";
+pub(super) const STRIP_PREFIX: &str =
+    "envoy.reloadable_features.dynamic_modules_strip_custom_stat_prefix";
 
 /// The same, as `envoy-native.yaml` has it.
 const RUNTIME: &str = concat!(
