@@ -408,9 +408,23 @@ fn covered(policy: &Policy, request: &Request, id: &str) -> Vec<Covered> {
             let Some(value) = json.pointer(pointer).and_then(Value::as_str) else {
                 continue;
             };
-            let key = pointer.rsplit('/').next().unwrap();
-            let before = format!(r#""{key}":""#);
-            let start = text.rfind(&format!("{before}{value}")).unwrap() + before.len();
+            // Key by key, because another object may have the same key with the same value.
+            let mut start = 0;
+            for key in pointer.split('/').skip(1) {
+                let key = format!(r#""{key}":"#);
+                // A member of the root comes last: inner objects are written before it.
+                let is_in_root = pointer.matches('/').count() == 1;
+                let at = if is_in_root {
+                    text.rfind(&key)
+                } else {
+                    text[start..].find(&key)
+                };
+                if let Some(at) = at {
+                    start += at + key.len();
+                }
+            }
+            start += 1;
+            assert!(text[start..].starts_with(value), "{pointer}: {text}");
             places.push(Covered::Body(start..start + value.len()));
         }
     }

@@ -8,6 +8,8 @@ use callback_guard_core::config;
 use callback_guard_core::guard::Guard;
 use callback_guard_core::policy::Policy;
 use callback_guard_core::request::RequestHead;
+use callback_guard_core::scheme::keys::{Algorithm, SigningKey};
+use callback_guard_core::sign;
 use callback_guard_core::verdict::Code;
 use hmac::{Hmac, KeyInit, Mac};
 use proptest::prelude::*;
@@ -29,7 +31,32 @@ fn source(preset: &str) -> Value {
     if ["whatsapp", "messenger", "instagram"].contains(&preset) {
         source["parameters"] = json!({ "verify_token": TOKEN });
     }
+    if ["trello", "mandrill"].contains(&preset) {
+        source["parameters"] = json!({ "public_url": "https://app.example" });
+    }
+    if preset.starts_with("discord") {
+        source.as_object_mut().unwrap().remove("secrets");
+        let key = discord_key().public_spki().unwrap();
+        source["public_keys"] = json!([{ "value": key, "encoding": "spki" }]);
+    }
     source
+}
+
+fn discord_key() -> SigningKey {
+    SigningKey::private(Algorithm::Ed25519, "07".repeat(32).as_bytes()).unwrap()
+}
+
+/// As Discord signs.
+fn by_discord(preset: &str, body: &str) -> Request {
+    let policy = of(&source(preset));
+    let headers = sign::sign(&policy.sources[0], &discord_key(), body.as_bytes(), "", NOW);
+    let request = headers
+        .unwrap()
+        .iter()
+        .fold(post(body), |request, (name, value)| {
+            request.and(name, value)
+        });
+    request
 }
 
 fn of(source: &Value) -> Policy {
@@ -186,6 +213,58 @@ fn cases() -> Vec<Case> {
             r#"{"challenge":"YQIn0dCoBu2zspb4TpQTXz8WKRpZOjXi9r7_7__BBA9H"}"#,
         ),
     ];
+    cases.push(case(
+        "discord",
+        by_discord(
+            "discord",
+            r#"{"id":"1","application_id":"2","type":1,"token":"t","version":1}"#,
+        ),
+        JSON,
+        r#"{"type":1}"#,
+    ));
+    cases.push(Case {
+        status: 204,
+        ..case(
+            "discord-events",
+            by_discord(
+                "discord-events",
+                r#"{"version":1,"application_id":"2","type":0}"#,
+            ),
+            JSON,
+            "",
+        )
+    });
+    cases.push(case(
+        "twitch",
+        signed(
+            "twitch",
+            r#"{"challenge":"pogchamp-kappa-360noscope-vohiyo","subscription":{"id":"f1c2a387"}}"#,
+        )
+        .and(
+            "twitch-eventsub-message-type",
+            "webhook_callback_verification",
+        ),
+        TEXT,
+        "pogchamp-kappa-360noscope-vohiyo",
+    ));
+    for preset in ["trello", "mandrill"] {
+        cases.push(case(preset, bare("HEAD", PATH), TEXT, ""));
+    }
+    cases.push(case(
+        "microsoft-graph",
+        bare(
+            "POST",
+            "/callbacks?validationToken=Validation%3a+Testing+client+application+reachability+for+subscription+Request-Id%3a+25460850",
+        ),
+        TEXT,
+        "Validation: Testing client application reachability for subscription Request-Id: 25460850",
+    ));
+    cases.push(case(
+        "lark",
+        post(r#"{"challenge":"ajls384kdjx98XX","token":"xxxxxx","type":"url_verification"}"#),
+        JSON,
+        r#"{"challenge":"ajls384kdjx98XX"}"#,
+    ));
     for preset in ["whatsapp", "messenger", "instagram"] {
         cases.push(case(
             preset,
