@@ -161,9 +161,10 @@ fn policy(raw: RawConfig, environment: Environment<'_>) -> Result<Policy, Config
 /// The table of presets, as JSON: for programs that list them or fill in their parameters.
 pub const PRESETS: &[u8] = include_bytes!("presets.json");
 
-/// The table of presets.
+/// The table of presets: without what is for people alone, which would be a tenth of the module. A
+/// test makes it of [`PRESETS`].
 fn presets() -> Result<Vec<Preset>, ConfigError> {
-    read(PRESETS)
+    read(include_bytes!("presets.compact.json"))
 }
 
 #[cfg(test)]

@@ -731,10 +731,6 @@ pub(super) struct RawId {
 #[serde(deny_unknown_fields)]
 pub(super) struct Preset {
     pub(super) names: Vec<String>,
-    #[allow(dead_code, reason = "for the reader of the table")]
-    pub(super) sender: String,
-    #[allow(dead_code, reason = "for the reader of the table")]
-    pub(super) source: String,
     pub(super) signature: Option<RawSignature>,
     pub(super) token: Option<RawToken>,
     #[serde(default)]
@@ -755,11 +751,6 @@ pub(super) struct Preset {
     pub(super) acknowledge_as: Option<u16>,
     /// The largest body, where the sender's are larger than usual.
     pub(super) max_body_bytes: Option<u64>,
-    #[serde(default)]
-    #[allow(dead_code, reason = "for the reader of the table")]
-    pub(super) unconfirmed: bool,
-    #[allow(dead_code, reason = "for the reader of the table")]
-    pub(super) reply: Option<String>,
 }
 
 /// How a sender writes its secrets.

@@ -1201,3 +1201,27 @@ fn the_document_says_what_the_table_says() {
     }
     assert!(examples >= 15, "{examples}");
 }
+
+#[test]
+fn the_compact_table_is_the_table_without_what_is_for_people() {
+    let mut table = table();
+    for entry in &mut table {
+        let entry = entry.as_object_mut().unwrap();
+        for told in ["sender", "source", "reply", "unconfirmed"] {
+            entry.remove(told);
+        }
+    }
+    let compact = serde_json::to_string(&table).unwrap() + "\n";
+    let path = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/src/config/presets.compact.json"
+    );
+    if std::env::var_os("BLESS").is_some() {
+        std::fs::write(path, &compact).unwrap();
+    }
+    let kept = std::fs::read_to_string(path).unwrap_or_default();
+    assert!(
+        kept == compact,
+        "run: BLESS=1 cargo test -p callback-guard-core --test it presets"
+    );
+}

@@ -10,7 +10,8 @@ fn the_module_is_within_its_budget() {
         .unwrap()
         .len();
     println!("callback_guard.wasm: {size} bytes");
-    assert!(size <= 700_000, "{size} bytes");
+    // A ConfigMap holds 1 MiB, and an Envoy loads all of it.
+    assert!(size <= 900_000, "{size} bytes");
 }
 
 #[test]
