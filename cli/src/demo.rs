@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use callback_guard_harness::{Answer, SECRET, Setup, Stack, envoy_binary, wasm};
+use callback_guard_harness::{Answer, Filter, SECRET, Setup, Stack, envoy_binary, native, wasm};
 use clap::Args;
 
 use crate::{curl, time};
@@ -39,7 +39,7 @@ const NEXT: &[(&str, &str)] = &[
 /// Exits with 0 only if all is as promised.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  callback-guard demo\n  callback-guard demo --verbose\n  callback-guard demo --keep\n  callback-guard demo --fleet\n  callback-guard demo --inbox"
+    after_help = "Examples:\n  callback-guard demo\n  callback-guard demo --verbose\n  callback-guard demo --keep\n  callback-guard demo --fleet\n  callback-guard demo --inbox\n  callback-guard demo --native"
 )]
 pub(crate) struct DemoArgs {
     /// List each of the genuine kinds of callbacks
@@ -48,11 +48,14 @@ pub(crate) struct DemoArgs {
     /// Leave everything running at the end, and print a ready `curl`; Ctrl-C ends it
     #[arg(long)]
     pub(crate) keep: bool,
+    /// The native build (`docs/native.md`) instead of the WebAssembly module
+    #[arg(long)]
+    pub(crate) native: bool,
     /// Instead: two Envoys that share their events through one Redis
-    #[arg(long, conflicts_with_all = ["keep", "verbose"])]
+    #[arg(long, conflicts_with_all = ["keep", "native", "verbose"])]
     pub(crate) fleet: bool,
     /// Instead: an inbox between Envoy and the application, which is down for a while
-    #[arg(long, conflicts_with_all = ["fleet", "keep", "verbose"])]
+    #[arg(long, conflicts_with_all = ["fleet", "keep", "native", "verbose"])]
     pub(crate) inbox: bool,
 }
 
@@ -85,7 +88,12 @@ pub(crate) fn run(args: &DemoArgs) -> anyhow::Result<ExitCode> {
 
 fn single(args: &DemoArgs, interrupted: &AtomicBool) -> anyhow::Result<ExitCode> {
     let mut screen = Screen::new("who gets through, and what the application sees");
-    let stack = start(&screen)?;
+    let filter = if args.native {
+        Filter::Native
+    } else {
+        Filter::Wasm
+    };
+    let stack = start(&screen, filter)?;
     for chapter in story::chapters(SECRET)? {
         screen.chapter(chapter.title);
         for step in &chapter.steps {
@@ -103,12 +111,15 @@ fn single(args: &DemoArgs, interrupted: &AtomicBool) -> anyhow::Result<ExitCode>
 }
 
 /// Builds the filter, finds Envoy, and starts both ends.
-fn start(screen: &Screen) -> anyhow::Result<Stack> {
+fn start(screen: &Screen, filter: Filter) -> anyhow::Result<Stack> {
     let detail = |line: &str| screen.detail(line);
     screen.working("building the filter (the first build takes a minute)");
-    let module = wasm::module(&detail)?;
+    let (module, name) = match filter {
+        Filter::Native => (native::module(&detail)?, "libcallback_guard.so"),
+        Filter::Wasm => (wasm::module(&detail)?, "callback_guard.wasm"),
+    };
     let size = std::fs::metadata(&module)?.len() / 1000;
-    screen.fact("filter", &format!("callback_guard.wasm, {size} KB"));
+    screen.fact("filter", &format!("{name}, {size} KB"));
     screen.working("looking for Envoy");
     let binary = envoy_binary::find(&detail)?;
     screen.fact(
@@ -116,7 +127,7 @@ fn start(screen: &Screen) -> anyhow::Result<Stack> {
         &format!("{} ({})", binary.version(), binary.found_by()),
     );
     screen.working("starting Envoy");
-    let stack = Setup::new().progress(&detail).start()?;
+    let stack = Setup::new().filter(filter).progress(&detail).start()?;
     screen.fact(
         "listens on",
         &format!("http://{}{}", stack.address(), story::PATH),
