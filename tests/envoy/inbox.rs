@@ -90,7 +90,9 @@ fn nothing_that_the_guard_refuses_is_stored() {
 
 #[test]
 fn the_sender_has_its_200s_while_the_application_is_down_and_nothing_is_lost() {
-    let (guarded, mut inbox) = start(&["--schedule", &["50ms"; 100].join(",")], None);
+    // An attempt that the crash cuts off is made again after its lease: the timeout and 10 s.
+    let schedule = ["50ms"; 100].join(",");
+    let (guarded, mut inbox) = start(&["--schedule", &schedule, "--timeout", "1s"], None);
     guarded.upstream.answer(Answer::status(503));
     let mut bodies = Vec::new();
     for number in 0..20 {

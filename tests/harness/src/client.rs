@@ -578,7 +578,13 @@ impl Client {
             self.own = Some(self.connect().await?);
         }
         let connection = self.own.as_mut().context("no connection")?;
-        let result = connection.send(request).await;
+        let mut result = connection.send(request).await;
+        // The peer closed the connection meanwhile, and the request has not been sent.
+        if result.as_ref().is_err_and(was_not_sent) {
+            self.own = Some(self.connect().await?);
+            let connection = self.own.as_mut().context("no connection")?;
+            result = connection.send(request).await;
+        }
         let closes = |response: &Response| {
             let connection = response.header("connection");
             connection.is_some_and(|value| value == "close")
@@ -603,6 +609,15 @@ impl Client {
         *shared = Some(connection);
         Ok(own)
     }
+}
+
+/// Whether no byte of the request has left, so that it can be sent over another connection.
+fn was_not_sent(error: &anyhow::Error) -> bool {
+    let mut causes = error.chain();
+    causes.any(|cause| {
+        let cause = cause.downcast_ref::<hyper::Error>();
+        cause.is_some_and(hyper::Error::is_canceled)
+    })
 }
 
 /// Writes `bytes` as they are and reads one HTTP/1.1 response; `None` if the peer closes instead.
