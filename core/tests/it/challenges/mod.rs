@@ -50,13 +50,12 @@ fn discord_key() -> SigningKey {
 fn by_discord(preset: &str, body: &str) -> Request {
     let policy = of(&source(preset));
     let headers = sign::sign(&policy.sources[0], &discord_key(), body.as_bytes(), "", NOW);
-    let request = headers
+    headers
         .unwrap()
         .iter()
         .fold(post(body), |request, (name, value)| {
             request.and(name, value)
-        });
-    request
+        })
 }
 
 fn of(source: &Value) -> Policy {
