@@ -1,4 +1,4 @@
-//! The checks of a request's head and of its body: the only way to an [`Authentic`].
+//! The checks of a request's head and of its body: the only way to an `Authentic` callback.
 
 use std::borrow::Cow;
 use std::cell::OnceCell;

@@ -1,40 +1,41 @@
-//! # callback-guard
+//! Every rule of callback-guard, a filter for Envoy that lets a callback (webhook) through to an
+//! application only when it is authentic, well formed and new.
 //!
-//! A proxy-wasm filter for Envoy that lets a callback (webhook) through to an application only when
-//! it is authentic, well formed and new. Everything else is answered at the proxy.
+//! The core has no clock, no I/O and no SDK: bytes, facts and `now` go in, verdicts and effects come
+//! out. A shell translates: `src/` for proxy-wasm, `native/` for Envoy's dynamic modules. Tests, fuzz
+//! targets, benchmarks and `explain` drive the same types.
 //!
-//! ## The way of a request
+//! ## The life of a request
 //!
-//! [`guard`] tells it in one file; the other modules each do one thing for it.
+//! [`worker::Worker`] is all requests of one thread; [`guard::Guard`] is the sequence for one of them.
+//! The other modules implement its steps.
 //!
-//! 1. The head comes. [`policy`] finds the source by host and path; [`request`] checks method, media
-//!    type, encoding and declared length; [`scheme`] reads signature and timestamp and checks that
-//!    the timestamp is fresh. An unsigned flood ends here: no byte of its bodies comes into the
-//!    VM. Where at most 16 KiB are declared, the answer waits for them, as Envoy would close the
-//!    connection of a request that it answers before its end.
-//! 2. The head is held while the body comes. Nothing of it has reached the upstream.
-//! 3. The whole body is there. [`json`] scans it once, strictly, and picks out what is needed;
-//!    [`message_id`] checks the message id; [`scheme::keys`] verifies the signature, in constant time, under
-//!    each secret (first of all, if the sender signs the body); [`payload`] checks the source's
-//!    rules. Out of this comes a type that nothing else can make: an authentic callback.
-//! 4. Only that can make a claim on its event ([`event`]) in the [`store`]. Granted: the request is
-//!    sent on, with the verified id in headers that only the guard can set. Delivered before: the
-//!    sender is told `duplicate`, with 200, and stops. Claimed by another request: it waits.
-//! 5. The upstream answers. [`outcome`] reads off Envoy whether that was the upstream's own answer,
-//!    and the claim is settled: delivered on its 2xx, released otherwise. What was not delivered is
-//!    never remembered, so the sender's next attempt goes through.
+//! 1. **The head.** [`policy`] finds the source by host and path, and refuses near misses of a guarded
+//!    path. [`request`] checks method, content type, encoding and declared length; [`scheme`] reads
+//!    signature and timestamp and checks that the timestamp is fresh. An unsigned flood ends here. For
+//!    declared bodies up to 16 KiB the refusal is sent after the body, because Envoy would otherwise
+//!    close the connection.
+//! 2. **The body** comes while the head is held. Nothing has reached the upstream yet.
+//! 3. **The checks.** [`json`] scans the whole body once, strictly; [`message_id`] checks the id;
+//!    [`scheme::keys`] verifies the signature (first of all, if the sender signs the body); [`payload`]
+//!    checks the source's rules. The result is a type that nothing else can make: see [`authenticate`].
+//!    A [`challenge`] of the sender is answered instead.
+//! 4. **The claim.** Only an authentic request can claim its [`event`] in the [`store`]. Granted: it is
+//!    forwarded, with headers that only the guard can set. Delivered before: `duplicate`, with 200.
+//!    Claimed by another request: it waits.
+//! 5. **The outcome.** [`outcome`] decides whether the answer was the upstream's own, and the claim is
+//!    settled: delivered on its 2xx, otherwise released. What was not delivered is never remembered.
 //!
 //! ## Invariants
 //!
-//! * Only `filter.rs` names `proxy_wasm`, and only `filter/host.rs` is `unsafe`. The rest is pure:
-//!   bytes, facts and `now` in, a decision out. It builds and is tested on the host.
-//! * Nothing of a request, headers included, reaches the upstream before [`guard::Decision::Forward`]
-//!   (or [`guard::Decision::Pass`], for requests that are none of ours).
+//! * Nothing of a request, headers included, reaches the upstream before [`guard::Step::Forward`], but
+//!   for requests that match no source and pass.
 //! * Nothing that is not authentic is claimed, remembered or forwarded.
-//! * The body is parsed once and never re-serialised: the upstream gets the received bytes.
-//! * A refusal is one [`verdict::Rejection`], one counter, one log line. No secret, no signature and
-//!   no payload stands in any of them.
-//! * No input makes the filter panic. What it cannot read it refuses.
+//! * A claim is settled or released, whatever fails after it was granted.
+//! * The body is parsed once and never serialised again: the upstream gets the received bytes.
+//! * A refusal is one [`verdict::Rejection`], one counter, one log line. None of them contains a
+//!   secret, a signature or payload data.
+//! * No input makes the guard panic. What it cannot read it refuses.
 //! * Loading a configuration depends on its text and the environment, and on nothing else.
 
 #![forbid(unsafe_code)]
