@@ -36,4 +36,6 @@ flags="$flags --remap-path-prefix=$("$rustc" --print sysroot)/lib/rustlib/src/ru
 # Meant for the host's build, such as a linker's options or coverage.
 unset CARGO_ENCODED_RUSTFLAGS RUSTC_WORKSPACE_WRAPPER
 export RUSTFLAGS="$flags" CFLAGS="$mapped -g0"
+# The demo looks for a checkout where it is started, not where it was built.
+export CALLBACK_GUARD_REPOSITORY=.
 exec "$cargo" zigbuild --locked --release --target "$target" --package "$package" "$@"

@@ -1,11 +1,12 @@
 //! The native build as it is shipped: by `deploy/native.sh`, for both architectures.
 
 use std::fs;
-use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::OnceLock;
+use std::sync::Once;
 
 use callback_guard_harness::places;
+
+use super::deploy::release::with_zig;
 
 #[path = "../support/elf.rs"]
 #[allow(dead_code, reason = "the rest is for `tests/envoy`")]
@@ -13,31 +14,16 @@ mod elf;
 
 const ARCHITECTURES: [&str; 2] = ["x86_64", "aarch64"];
 
-/// What `deploy/native.sh` asks for, in a folder of its own.
-fn zig() -> &'static Path {
-    static FOLDER: OnceLock<PathBuf> = OnceLock::new();
-    FOLDER.get_or_init(|| {
-        let script = fs::read_to_string(script()).unwrap();
-        let (_, packages) = script.split_once("`pip install ").unwrap();
-        let packages: Vec<_> = packages.split('`').next().unwrap().split(' ').collect();
-        let folder = places::target().join("zig").join(packages.join("-"));
-        let programs = folder.join("bin");
-        if !programs.join("cargo-zigbuild").is_file() {
-            run(Command::new("python3").args(["-m", "venv"]).arg(&folder));
-            run(Command::new(programs.join("pip"))
-                .args(["install", "--quiet", "--disable-pip-version-check"])
-                .args(packages));
-        }
+/// The script, with what it asks for.
+fn script() -> Command {
+    static TARGETS: Once = Once::new();
+    TARGETS.call_once(|| {
         for architecture in ARCHITECTURES {
             let target = format!("{architecture}-unknown-linux-gnu");
             run(Command::new("rustup").args(["target", "add", &target]));
         }
-        programs
-    })
-}
-
-fn script() -> PathBuf {
-    places::repository().join("deploy/native.sh")
+    });
+    with_zig("deploy/native.sh")
 }
 
 #[track_caller]
@@ -50,11 +36,7 @@ fn run(command: &mut Command) {
 /// The module as the script builds it.
 fn built(architecture: &str) -> Vec<u8> {
     let target = places::target().join("zig-built");
-    let path = std::env::var("PATH").unwrap();
-    run(Command::new(script())
-        .args([architecture, "--target-dir"])
-        .arg(&target)
-        .env("PATH", format!("{}:{path}", zig().display())));
+    run(script().args([architecture, "--target-dir"]).arg(&target));
     let file = format!("{architecture}-unknown-linux-gnu/release/libcallback_guard.so");
     fs::read(target.join(file)).unwrap()
 }

@@ -28,8 +28,8 @@ fn zig() -> PathBuf {
     home
 }
 
-/// A script that needs zig.
-fn with_zig(script: &str) -> Command {
+/// A script that needs zig, with it.
+pub fn with_zig(script: &str) -> Command {
     let zig = zig();
     let search = std::env::var("PATH").unwrap();
     let mut command = Command::new(path(script));
