@@ -277,7 +277,7 @@ fn signed_at(policy: &Policy, head: &RequestHead<'_>) -> Option<UnixMillis> {
     Some(UnixMillis::from_seconds(signed.timestamp()?.seconds()))
 }
 
-/// What is signed, where the sender signs; nothing where it sends a token.
+/// What is signed, where the sender signs; `None` where it sends a token.
 pub(crate) fn rule(source: &Source) -> Option<&SignatureRule> {
     match &source.scheme.proof {
         Proof::Signature(rule) => Some(rule),

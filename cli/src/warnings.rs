@@ -528,7 +528,7 @@ impl<'f> Warnings<'_, 'f> {
         managers.next().cloned()
     }
 
-    /// The list called `name` that the guard's filter stands in, and its place there.
+    /// The list called `name` that contains the guard's filter, and its place there.
     fn in_list(&self, name: &str) -> Option<(Step<'f>, usize)> {
         let manager = self.manager()?;
         let value = field(manager.value, name)?;
@@ -600,7 +600,7 @@ fn passed_variables(plugin: &Value) -> Vec<String> {
     names
 }
 
-/// The variables whose values stand in the file itself.
+/// The variables whose values are in the file itself.
 pub(crate) fn given_variables(plugin: &Value) -> Vec<(String, String)> {
     let values = field(plugin, "vm_config")
         .and_then(|vm| field(vm, "environment_variables"))

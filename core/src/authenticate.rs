@@ -366,7 +366,7 @@ pub(crate) fn text_at<'d>(
     (value.kind() != Kind::Null).then(|| value.bytes())
 }
 
-/// The values at JSON pointers that the message is made of; nothing where it is made of none.
+/// The values at JSON pointers that the message is made of; empty if there are none.
 pub(crate) fn message_texts<'d>(
     source: &Source,
     rule: &SignatureRule,

@@ -15,7 +15,7 @@
 //! | waiting | time | `Claim`, `Answer` |
 //! | decided | the outcome | a [`Settlement`], or none |
 //!
-//! The claim stands beside the state, so that no change of state can lose it: it stays until
+//! The claim is kept outside the state, so that no change of state can lose it: it stays until
 //! [`Guard::settle`] takes it.
 
 use std::sync::Arc;
@@ -128,7 +128,7 @@ pub struct Claim {
 }
 
 impl Guard {
-    /// The head is there. `ends` if no body will follow. `None` if the request is none of ours and
+    /// The head is there. `ends` if no body will follow. `None` if the request matches no source and
     /// passes: nothing is to be done but to remove the reserved headers.
     #[must_use]
     pub fn open(
@@ -243,7 +243,7 @@ impl Guard {
     }
 
     /// The rewritten path and query, if the original held a token: neither the upstream nor the access
-    /// log may see that, whatever becomes of the request.
+    /// log may see that, whatever happens to the request.
     #[must_use]
     pub fn clean_target(&self, head: &RequestHead<'_>) -> Option<Vec<u8>> {
         match &self.report.source {

@@ -59,7 +59,7 @@ impl Limiter {
         Refusal::LeftOut
     }
 
-    /// How many were left out in the seconds before this one, if any were; each is told once.
+    /// How many were left out in the seconds before this one, if any were; each is reported once.
     pub fn left_out(&mut self, now: UnixMillis) -> Option<u64> {
         if self.left_out == 0 || now.as_seconds() == self.second {
             return None;

@@ -8,7 +8,7 @@ use crate::policy::{Mode, Policy};
 use crate::store::redis::StoreError;
 use crate::verdict::Code;
 
-/// What stands for the source of a request that matched none. No source can have this name.
+/// Label used when no source matched. No source can have this name.
 const NO_SOURCE: &str = "*";
 
 /// A metric.
@@ -59,7 +59,7 @@ pub enum SourceMetric {
     SettleFailures,
     /// Counter: requests that waited for another.
     Waits,
-    /// Counter: what became of forwarded requests.
+    /// Counter: outcomes of forwarded requests.
     Outcomes(Outcome),
     /// Counter: verdicts.
     Verdicts(Code),

@@ -1,6 +1,6 @@
-//! What became of a forwarded request, read off what Envoy says of its response.
+//! The outcome of a forwarded request, read off what Envoy says of its response.
 
-/// What became of a forwarded request.
+/// The outcome of a forwarded request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// The upstream itself answered 2xx.
@@ -68,7 +68,7 @@ impl Outcome {
     /// From `response.code_details`, `response.code` and the number of tries of the router, which is asked
     /// for only where it matters.
     ///
-    /// With more than one try an earlier one may have reached the upstream, whatever became of the
+    /// With more than one try an earlier one may have reached the upstream, regardless of the
     /// last.
     #[must_use]
     pub fn new(details: &[u8], status: u64, attempts: impl FnOnce() -> u64) -> Self {

@@ -122,9 +122,9 @@ pub struct Source {
     pub alone: Vec<Alone>,
     /// Where URLs may point, if that is checked.
     pub urls: Option<UrlRule>,
-    /// How duplicates are told and treated.
+    /// How duplicates are recognised and treated.
     pub dedupe: Dedupe,
-    /// The status that stands for every 2xx of the upstream towards the sender.
+    /// Status returned to the sender in place of any 2xx from the upstream.
     pub acknowledge_as: Option<u16>,
 }
 
@@ -148,7 +148,7 @@ pub enum HeaderRole {
     Signed,
 }
 
-/// How duplicates are told and treated.
+/// How duplicates are recognised and treated.
 #[derive(Clone, Debug)]
 pub struct Dedupe {
     /// The source's own part of what makes an event.
@@ -161,7 +161,7 @@ pub struct Dedupe {
     pub lease_seconds: u64,
     /// What a request gets whose event another request has claimed.
     pub in_flight: InFlight,
-    /// What becomes of a claim whose outcome cannot be known.
+    /// Treatment of a claim whose outcome is unknown.
     pub on_unknown: OnUnknown,
     /// What a duplicate with another body gets.
     pub on_body_change: OnBodyChange,
@@ -200,7 +200,7 @@ pub enum InFlight {
     },
 }
 
-/// What becomes of a claim whose outcome cannot be known.
+/// Treatment of a claim whose outcome is unknown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
@@ -313,7 +313,7 @@ impl Route {
 
 impl Source {
     /// Path and query that may go on from here, if they are not those of `head`: they held a token,
-    /// which neither the upstream nor the access log may see, whatever becomes of the request.
+    /// which neither the upstream nor the access log may see, whatever happens to the request.
     #[must_use]
     pub fn clean_target(&self, head: &RequestHead<'_>) -> Option<Vec<u8>> {
         match &self.scheme.proof {

@@ -129,7 +129,7 @@ impl Show {
         }
     }
 
-    /// Attempts so far, whatever came of them.
+    /// Attempts so far, whatever their result.
     fn attempts(&self) -> f64 {
         ["delivered", "refused", "gone", "failed"]
             .iter()

@@ -8,8 +8,8 @@
 //! | bytes | content |
 //! |---|---|
 //! | 0 | 1, the number of this format |
-//! | 1 | bit 0: sent on to the upstream; bit 1: the age is known; bit 2: the body's length is known |
-//! | 2 | what became of it: 0 not known yet, 1.. the place in [`Outcome::ALL`] and one |
+//! | 1 | bit 0: forwarded to the upstream; bit 1: the age is known; bit 2: the body's length is known |
+//! | 2 | its outcome: 0 not known yet, 1.. the place in [`Outcome::ALL`] and one |
 //! | 3..5 | status of the answer that the sender got from the upstream, or from the proxy in its place |
 //! | 5..13 | number of the event in its ring, from 1 |
 //! | 13..21 | time of the decision, in milliseconds |
@@ -115,7 +115,7 @@ pub struct Entry<'e> {
     pub verdict: &'e str,
     /// The numbers behind a refusal.
     pub detail: &'e str,
-    /// Whether the request was sent on: in monitor mode, refused ones are.
+    /// Whether the request was forwarded: in monitor mode, refused ones are.
     pub sent_on: bool,
     /// The verified message id; empty if there is none.
     pub id: &'e str,
@@ -127,7 +127,7 @@ pub struct Entry<'e> {
     pub age_seconds: Option<i64>,
     /// Bytes of the body, as far as it came.
     pub body_bytes: Option<u64>,
-    /// What became of the request; nothing if it was not sent on, or there is no answer yet.
+    /// The outcome; `None` if the request was not forwarded, or there is no answer yet.
     pub outcome: Option<&'static str>,
     /// Status of that answer.
     pub upstream_status: Option<u16>,
@@ -166,7 +166,7 @@ impl<'e> Entry<'e> {
         bytes
     }
 
-    /// Reads a slot; nothing if it is not of this form.
+    /// Reads a slot; `None` if it is not of this form.
     #[must_use]
     pub fn decode(verified: bool, bytes: &'e [u8]) -> Option<Self> {
         let ([FORMAT, flags, outcome, low, high], rest) = bytes.split_first_chunk::<5>()? else {
@@ -260,7 +260,7 @@ impl Inspector {
         None
     }
 
-    /// Notes what became of a request that was sent on, unless its slot has gone to another event.
+    /// Records the outcome of a forwarded request, unless its slot has gone to another event.
     #[cold]
     #[inline(never)]
     pub fn answered(
@@ -353,7 +353,7 @@ impl Inspector {
         json.text
     }
 
-    /// The answer to a request to the inspector; nothing if it is not one.
+    /// The answer to a request to the inspector; `None` if it is not one.
     #[cold]
     #[inline(never)]
     pub fn answer(

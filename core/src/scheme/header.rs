@@ -258,7 +258,7 @@ impl SignatureAt {
         })
     }
 
-    /// Decodes what decodes; nothing if nothing does. An entry that does not is no signature of
+    /// Decodes what decodes; `None` if nothing does. An entry that does not is no signature of
     /// ours, and no error beside one that is: senders put other versions beside it.
     fn collect<'a>(
         &self,

@@ -106,7 +106,7 @@ enum Bytes {
 }
 
 impl SignatureBytes {
-    /// `bytes` as a signature of `algorithm`; nothing if none has this length.
+    /// `bytes` as a signature of `algorithm`; `None` if none has this length.
     #[must_use]
     pub fn new(algorithm: Algorithm, bytes: &[u8]) -> Option<Self> {
         let (shortest, longest) = algorithm.lengths();
