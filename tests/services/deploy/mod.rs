@@ -8,7 +8,7 @@ mod image;
 mod manifests;
 mod metrics;
 pub mod programs;
-mod prometheus;
+pub mod prometheus;
 pub mod release;
 mod schemas;
 pub mod support;

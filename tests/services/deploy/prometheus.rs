@@ -20,15 +20,21 @@ use super::support::{body, documents, forged, genuine, path, read, signed};
 const RULES: &str = "deploy/prometheus/rules.yaml";
 const DASHBOARD: &str = "deploy/grafana/callback-guard.json";
 
-#[test]
-fn the_rules_pass_their_unit_tests() {
+/// Has promtool check a file of rules, and run their unit tests.
+#[track_caller]
+pub fn check_rules(rules: &str, tests: &str) {
     let promtool = find("promtool", "prometheus");
     run(Command::new(&promtool)
         .args(["check", "rules"])
-        .arg(path(RULES)));
+        .arg(path(rules)));
     run(Command::new(&promtool)
         .args(["test", "rules"])
-        .arg(path("deploy/prometheus/rules.test.yaml")));
+        .arg(path(tests)));
+}
+
+#[test]
+fn the_rules_pass_their_unit_tests() {
+    check_rules(RULES, "deploy/prometheus/rules.test.yaml");
 }
 
 #[test]

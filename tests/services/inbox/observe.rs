@@ -1,27 +1,20 @@
 //! The inbox's alerts and its row of the dashboard ask for metrics that it has.
 
 use std::collections::BTreeSet;
-use std::process::Command;
 
 use callback_guard_harness::client::{self, Request};
 use callback_guard_harness::inbox::program;
 use callback_guard_harness::{InboxSetup, Upstream, wait};
 use serde_json::Value;
 
-use crate::deploy::programs::{find, run};
-use crate::deploy::support::{documents, path, read};
+use crate::deploy::prometheus::check_rules;
+use crate::deploy::support::{documents, read};
 
 const RULES: &str = "deploy/prometheus/inbox.yaml";
 
 #[test]
 fn the_alerts_pass_their_unit_tests() {
-    let promtool = find("promtool", "prometheus");
-    run(Command::new(&promtool)
-        .args(["check", "rules"])
-        .arg(path(RULES)));
-    run(Command::new(&promtool)
-        .args(["test", "rules"])
-        .arg(path("deploy/prometheus/inbox.test.yaml")));
+    check_rules(RULES, "deploy/prometheus/inbox.test.yaml");
 }
 
 fn rules() -> Vec<Value> {
