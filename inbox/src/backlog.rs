@@ -10,25 +10,50 @@ use crate::store::Counts;
 /// [`Backlog::correct`]. Several inboxes learn of each other's events then.
 #[derive(Debug)]
 pub struct Backlog {
-    max_events: u64,
-    max_bytes: u64,
-    now: Mutex<Amount>,
+    max: Amount,
+    now: Mutex<Counted>,
 }
 
-#[derive(Clone, Copy, Debug, Default)]
+/// Events, and the bytes that they take up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Amount {
-    events: i64,
-    bytes: i64,
-    /// What has changed since the store was last asked.
-    since: (i64, i64),
+    events: u64,
+    bytes: u64,
 }
 
 impl Amount {
-    fn add(&mut self, events: i64, bytes: i64) {
-        self.events = self.events.saturating_add(events);
-        self.bytes = self.bytes.saturating_add(bytes);
-        self.since.0 = self.since.0.saturating_add(events);
-        self.since.1 = self.since.1.saturating_add(bytes);
+    fn event(bytes: u64) -> Self {
+        Self { events: 1, bytes }
+    }
+
+    fn plus(self, other: Self) -> Self {
+        Self {
+            events: self.events.saturating_add(other.events),
+            bytes: self.bytes.saturating_add(other.bytes),
+        }
+    }
+
+    fn minus(self, other: Self) -> Self {
+        Self {
+            events: self.events.saturating_sub(other.events),
+            bytes: self.bytes.saturating_sub(other.bytes),
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+struct Counted {
+    waiting: Amount,
+    /// Changes that the store may or may not know yet.
+    in_doubt: Amount,
+    /// Those that were in doubt at any time since the store was last asked.
+    doubted: Amount,
+}
+
+impl Counted {
+    fn doubt(&mut self, amount: Amount) {
+        self.in_doubt = self.in_doubt.plus(amount);
+        self.doubted = self.doubted.plus(amount);
     }
 }
 
@@ -36,7 +61,16 @@ impl Amount {
 #[derive(Debug)]
 pub struct Place<'a> {
     backlog: &'a Backlog,
-    bytes: i64,
+    amount: Amount,
+    is_kept: bool,
+}
+
+/// An event that may be about to end; it waits on unless [`Ending::ended`] is called.
+#[derive(Debug)]
+pub struct Ending<'a> {
+    backlog: &'a Backlog,
+    amount: Amount,
+    has_ended: bool,
 }
 
 impl Backlog {
@@ -44,80 +78,105 @@ impl Backlog {
     #[must_use]
     pub fn new(max_events: u64, max_bytes: u64) -> Self {
         Self {
-            max_events,
-            max_bytes,
+            max: Amount {
+                events: max_events,
+                bytes: max_bytes,
+            },
             now: Mutex::default(),
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Amount> {
+    fn lock(&self) -> MutexGuard<'_, Counted> {
         self.now.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn add(&self, events: i64, bytes: i64) {
-        self.lock().add(events, bytes);
     }
 
     /// Room for an event of `bytes`; `None` if there is none.
     pub fn reserve(&self, bytes: u64) -> Option<Place<'_>> {
-        let positive = |number| u64::try_from(number).unwrap_or(0);
         let mut now = self.lock();
-        let is_full = positive(now.events) >= self.max_events
-            || positive(now.bytes).saturating_add(bytes) > self.max_bytes;
-        if is_full {
+        let amount = Amount::event(bytes);
+        let with = now.waiting.plus(amount);
+        if with.events > self.max.events || with.bytes > self.max.bytes {
             return None;
         }
-        let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
-        now.add(1, bytes);
+        now.waiting = with;
+        now.doubt(amount);
         Some(Place {
             backlog: self,
-            bytes,
+            amount,
+            is_kept: false,
         })
     }
 
-    /// An event of `bytes` has ended.
-    pub fn ended(&self, bytes: u64) {
-        self.add(
-            -1,
-            i64::try_from(bytes).unwrap_or(i64::MAX).saturating_neg(),
-        );
+    /// The store is about to be told how an attempt of an event of `bytes` went.
+    pub fn ending(&self, bytes: u64) -> Ending<'_> {
+        let amount = Amount::event(bytes);
+        self.lock().doubt(amount);
+        Ending {
+            backlog: self,
+            amount,
+            has_ended: false,
+        }
     }
 
     /// Events and bytes that wait.
     #[must_use]
     pub fn amount(&self) -> (u64, u64) {
         let now = self.lock();
-        let positive = |number| u64::try_from(number).unwrap_or(0);
-        (positive(now.events), positive(now.bytes))
+        (now.waiting.events, now.waiting.bytes)
     }
 
     /// The store is about to be asked.
     pub fn begin_count(&self) {
-        self.lock().since = (0, 0);
+        let mut now = self.lock();
+        now.doubted = now.in_doubt;
     }
 
-    /// What the store said, to which is added what has changed since it was asked.
+    /// What the store said since [`Backlog::begin_count`].
+    ///
+    /// A change that was in doubt meanwhile may be in what the store said, or not. So only a
+    /// difference that such changes cannot explain corrects what is known here.
     pub fn correct(&self, counts: &Counts) {
         let mut now = self.lock();
-        let (events, bytes) = now.since;
-        now.events = i64::try_from(counts.backlog)
-            .unwrap_or(i64::MAX)
-            .saturating_add(events);
-        now.bytes = i64::try_from(counts.bytes)
-            .unwrap_or(i64::MAX)
-            .saturating_add(bytes);
+        let said = Amount {
+            events: counts.backlog,
+            bytes: counts.bytes,
+        };
+        let (least, most) = (said.minus(now.doubted), said.plus(now.doubted));
+        now.waiting.events = now.waiting.events.clamp(least.events, most.events);
+        now.waiting.bytes = now.waiting.bytes.clamp(least.bytes, most.bytes);
     }
 }
 
 impl Place<'_> {
     /// The event is stored: its room stays taken.
-    pub fn keep(self) {
-        std::mem::forget(self);
+    pub fn keep(mut self) {
+        self.is_kept = true;
     }
 }
 
 impl Drop for Place<'_> {
     fn drop(&mut self) {
-        self.backlog.add(-1, self.bytes.saturating_neg());
+        let mut now = self.backlog.lock();
+        now.in_doubt = now.in_doubt.minus(self.amount);
+        if !self.is_kept {
+            now.waiting = now.waiting.minus(self.amount);
+        }
+    }
+}
+
+impl Ending<'_> {
+    /// The event waits no longer.
+    pub fn ended(mut self) {
+        self.has_ended = true;
+    }
+}
+
+impl Drop for Ending<'_> {
+    fn drop(&mut self) {
+        let mut now = self.backlog.lock();
+        now.in_doubt = now.in_doubt.minus(self.amount);
+        if self.has_ended {
+            now.waiting = now.waiting.minus(self.amount);
+        }
     }
 }

@@ -215,6 +215,7 @@ impl Run {
     async fn settle(&self, settlement: &Arc<Settlement>, deadline: Instant) {
         let deliverer = &self.deliverer;
         let claimed = &settlement.claimed;
+        let ending = deliverer.backlog.ending(claimed.bytes);
         loop {
             match deliverer.writer.settle(Arc::clone(settlement)).await {
                 Ok(true) => break,
@@ -252,7 +253,7 @@ impl Run {
             Some(State::Dead) => false,
             _ => return,
         };
-        deliverer.backlog.ended(claimed.bytes);
+        ending.ended();
         deliverer.metrics.ended(&claimed.source, is_delivered);
         if is_delivered {
             let age = Moment::wall().since(claimed.received_at);

@@ -10,6 +10,7 @@
 #![allow(missing_docs, unreachable_pub)]
 
 mod accept;
+mod backlog;
 mod commands;
 mod complaints;
 mod crashes;
