@@ -6,7 +6,7 @@
 # A panic says file and line, so plain `cargo build` writes into the module where cargo keeps the
 # sources of the dependencies: a path of the machine that built it, the user's name in it. Cargo's
 # own means against that, `trim-paths`, is not in its stable releases. Here the compiler is told to
-# leave out what stands before the name of a package.
+# leave out the path before the name of a package.
 set -eu
 cd "$(dirname "$0")/.."
 cargo=${CARGO:-cargo}

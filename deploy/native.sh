@@ -18,7 +18,7 @@ cargo=${CARGO:-cargo}
 
 # A panic says file and line: as in deploy/module.sh, no path of this machine is left in the module.
 "$cargo" fetch --quiet --locked --target "$target" --manifest-path native/Cargo.toml
-# Between flags stands a character that no path has.
+# The separator of flags is a character that no path has.
 next=$(printf '\037')
 flags="--remap-path-prefix=$PWD/="
 for sources in "${CARGO_HOME:-$HOME/.cargo}"/registry/src/*; do

@@ -1,5 +1,5 @@
-//! The filter: tells the [`Worker`] what Envoy says, and does in Envoy what the worker says. It has
-//! no rule of its own.
+//! The filter: reports Envoy's callbacks to the [`Worker`], and carries out its verdicts and effects.
+//! It has no rule of its own.
 //!
 //! What Envoy demands of it:
 //! * With `hold_headers: "filter"`, pausing in the headers callback holds the head; any `Continue`
@@ -152,12 +152,12 @@ impl RootContext for Root {
 }
 
 impl Plugin {
-    /// Tells the worker of an event.
+    /// Reports an event to the worker.
     fn tell<T>(&mut self, event: impl FnOnce(&mut Worker, &mut Io<'_, Shared>) -> T) -> T {
         event(&mut self.worker, &mut Io::new(&mut Shared, now()))
     }
 
-    /// Carries out what the worker wants done, also what comes of that.
+    /// Carries out the worker's effects, and those that they lead to.
     fn carry_out(&mut self, running: &mut Running) {
         let mut effects = core::mem::take(&mut self.effects);
         loop {
@@ -347,7 +347,7 @@ struct Stream {
 }
 
 impl Stream {
-    /// Tells the worker of an event of this request, and does with it what comes of that.
+    /// Reports an event of this request to the worker, and carries out its verdict and effects.
     fn drive(&self, event: impl FnOnce(&mut Worker, &mut Io<'_, Shared>) -> Verdict) -> Action {
         let Some(Ok(mut plugin)) = self.plugin.as_ref().map(|plugin| plugin.try_borrow_mut())
         else {
@@ -501,7 +501,7 @@ fn remove_reserved_trailers() -> Option<()> {
     Some(())
 }
 
-/// What became of the request, by what Envoy says of its response, and that response's status.
+/// The outcome of the request, by Envoy's attributes of its response, and that response's status.
 fn outcome() -> (Outcome, u64) {
     let details = host::property("response\0code_details").unwrap_or_default();
     let status = host::number_property("response\0code").unwrap_or(0);

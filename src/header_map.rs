@@ -5,7 +5,7 @@
 //!
 //! Source: proxy-wasm ABI 0.2.1, "Header map"; the zero is not counted in the lengths.
 
-/// Reads pairs; nothing if `bytes` are not of this form.
+/// Reads pairs; `None` if `bytes` are not of this form.
 #[must_use]
 pub(crate) fn decode(bytes: &[u8]) -> Option<Vec<(&[u8], &[u8])>> {
     let (count, rest) = number(bytes)?;

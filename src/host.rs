@@ -259,7 +259,7 @@ pub(crate) fn set_response_status(status: &str) -> Result<(), Refused> {
     })
 }
 
-/// A property of the stream; nothing where it has none. Parts of the path are joined by zeros.
+/// A property of the stream; `None` if it has none. Parts of the path are joined by zeros.
 pub(crate) fn property(path: &str) -> Option<Vec<u8>> {
     // SAFETY: address and size are those of a live string; the others come from `bytes_from`.
     bytes_from(|data, size| unsafe { proxy_get_property(path.as_ptr(), path.len(), data, size) })
@@ -287,7 +287,7 @@ pub(crate) fn send_reply(
     headers: &[u8],
     body: &[u8],
 ) -> Result<(), Refused> {
-    // SAFETY: addresses and sizes are those of live slices; -1 stands for no gRPC status.
+    // SAFETY: addresses and sizes are those of live slices; -1 means no gRPC status.
     check(unsafe {
         proxy_send_local_response(
             u32::from(status),

@@ -24,7 +24,7 @@ use crate::{SAID_NO, output, warnings};
   callback-guard check --strict --assume-env envoy.yaml
   cat envoy.yaml | callback-guard check -
 
-Beside what the filter itself refuses, it warns of what is accepted and probably a mistake, and of what
+Besides what the filter itself refuses, it warns of what is accepted and probably a mistake, and of what
 makes a good filter unsafe around it: Envoy settings that let requests pass, hang or arrive twice, or
 that keep out what a preset promises.
 
@@ -42,8 +42,8 @@ pub(crate) struct CheckArgs {
     strict: bool,
 }
 
-/// Stands for the secret in `variable` that is not there: valid as UTF-8, base64 and hex, and another
-/// one for each variable.
+/// A placeholder for the unset secret in `variable`: valid as UTF-8, base64 and hex, and different for
+/// each variable.
 fn assumed(configuration: &str, variable: &str) -> Vec<u8> {
     let configuration: Value = serde_json::from_str(configuration).unwrap_or_default();
     let store = configuration.pointer("/store/token_env");
@@ -58,7 +58,7 @@ fn assumed(configuration: &str, variable: &str) -> Vec<u8> {
     format!("{:032x}", hasher.finish()).into_bytes()
 }
 
-/// Stands for the public key in `variable`, of the algorithm and in the writing of its source.
+/// A placeholder for the unset public key in `variable`, in its source's algorithm and encoding.
 pub(crate) fn assumed_key(configuration: &Value, variable: &str) -> Option<&'static str> {
     let sources = configuration.get("sources")?.as_array()?;
     let (source, key) = sources.iter().find_map(|source| {

@@ -1,7 +1,7 @@
 //! `explain`: a captured request against a configuration, step by step.
 //!
-//! The verdict is the filter's own: its [`Guard`] is driven with the captured request. What stands
-//! beside each step is read off with the same functions that the guard uses.
+//! The verdict is the filter's own: its [`Guard`] is driven with the captured request. The
+//! details of each step come from the same functions that the guard uses.
 
 mod mistakes;
 mod steps;
@@ -294,7 +294,9 @@ pub(crate) fn signed(case: &Case<'_>, source: &Source) -> Option<Signed> {
 fn configuration(args: &ExplainArgs) -> anyhow::Result<(Policy, Vec<Vec<NamedSecret>>)> {
     let given = match (&args.config, args.secret.name()) {
         (Some(_), Some(name)) => {
-            bail!("{name} stands beside --config, whose own secrets count; --try-env tries another")
+            bail!(
+                "{name} cannot be combined with --config, which has its own secrets; --try-env tries another"
+            )
         }
         (Some(_), None) => None,
         (None, _) => Some(args.secret.read_or_default()?),

@@ -30,7 +30,7 @@ const DEFAULT_TIMEOUT: f64 = 15.0;
 const DEFAULT_HEADERS: u64 = 100;
 /// How many signatures a request can have where each has a header of its own: DocuSign's keys.
 const NUMBERED_SIGNATURES: u64 = 100;
-/// How many headers a request has beside them, with those that proxies add.
+/// How many other headers a request has, including those that proxies add.
 const OTHER_HEADERS: u64 = 20;
 /// Envoy's default for `stream_idle_timeout`, in seconds.
 const DEFAULT_IDLE: f64 = 300.0;

@@ -20,7 +20,7 @@ use crate::store::bucket::{Fingerprint, OwnerToken};
 use crate::time::UnixMillis;
 use crate::verdict::{Code, Rejection};
 
-/// What the checks of a body need beside it.
+/// Inputs to the checks of a body, apart from the body.
 #[derive(Clone, Copy, Debug)]
 pub struct Inputs {
     /// The time.

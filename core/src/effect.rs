@@ -47,7 +47,7 @@ pub enum Effect {
     ResumeResponse(StreamId),
     /// Report the time every so many milliseconds from now on; `None`: no more.
     Ticks(Option<u32>),
-    /// Tell the access log the verdict on a request.
+    /// Put the verdict on a request into the access log.
     Verdict(StreamId, Code),
 }
 

@@ -120,7 +120,7 @@ impl KeyBuilder {
         builder
     }
 
-    /// Adds a part; `kind` tells a string from a number with the same text.
+    /// Adds a part; `kind` distinguishes a string from a number with the same text.
     pub fn present(&mut self, kind: u8, part: &[u8]) {
         self.0.update([kind]);
         self.add_length(part.len());

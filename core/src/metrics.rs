@@ -1,7 +1,7 @@
 //! The guard's metrics: `docs/metrics.md` says what each is for.
 //!
-//! Names are made here alone, so that every shell has the same. Hosts know no labels: they stand in
-//! the name, and `stats_tags` in `envoy.yaml` makes labels of them.
+//! Names are made here alone, so that every shell has the same. Envoy gives filters
+//! no labels: they are part of the name, and `stats_tags` in `envoy.yaml` extracts them.
 
 use crate::outcome::Outcome;
 use crate::policy::{Mode, Policy};

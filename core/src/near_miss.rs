@@ -212,7 +212,7 @@ fn ends_path(byte: u8) -> bool {
 /// `text` with all that escapes and encodings can hide of ASCII, and in lower case.
 ///
 /// Percent-encoding is undone until none is left. Overlong UTF-8, full-width forms and letters that
-/// fold to ASCII count as what they stand for.
+/// fold to ASCII count as the ASCII they fold to.
 ///
 /// Source: RFC 3986, 2.1; `%uXXXX` is what IIS reads; CaseFolding.txt of Unicode.
 fn decoded(text: &[u8]) -> Cow<'_, [u8]> {
@@ -233,7 +233,7 @@ fn folded_all(text: &[u8]) -> Vec<u8> {
     folded(text).0
 }
 
-/// In lower case, with the characters that stand for ASCII as ASCII; and whether a `%` is among those.
+/// In lower case, with look-alikes of ASCII replaced by ASCII; and whether a `%` is among those.
 fn folded(text: &[u8]) -> (Vec<u8>, bool) {
     let mut folded = Vec::with_capacity(text.len());
     let mut has_escape = false;
@@ -310,7 +310,7 @@ fn fully_percent_decoded(text: &[u8]) -> Vec<u8> {
     decoded
 }
 
-/// The escape that `text` ends with: where it begins, and what it stands for.
+/// The escape that `text` ends with: where it begins, and the bytes it encodes.
 fn escape_at_end(text: &[u8]) -> Option<(usize, Vec<u8>)> {
     if let Some([b'%', digits @ ..]) = text.last_chunk::<3>()
         && let Some(byte) = hex_byte(digits)

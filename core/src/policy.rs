@@ -253,7 +253,7 @@ impl Source {
     #[must_use]
     pub fn body_change(&self) -> BodyChange {
         match &self.scheme.proof {
-            // A token has no time: nothing tells a replay from a new message.
+            // A token has no time: a replay cannot be distinguished from a new message.
             Proof::Token(_) => BodyChange::NewMessage,
             Proof::Signature(rule) if rule.signs_body() => BodyChange::Duplicate,
             Proof::Signature(_) => BodyChange::NewIfSignedApart,
@@ -324,9 +324,8 @@ impl Source {
 }
 
 impl Policy {
-    /// What stands in the access log for the target of a request that is refused and belongs to no
-    /// source, if that is not its own: where a sender has a token in its path, a path that was
-    /// misspelt holds it as well.
+    /// The text that replaces the target in the access log for refused requests of no source, if any
+    /// source has its token in the path: a misspelt path contains the token as well.
     #[must_use]
     pub fn hidden_target(&self) -> Option<Vec<u8>> {
         let hides = |source: &Arc<Source>| match &source.scheme.proof {

@@ -86,7 +86,7 @@ pub struct Report {
     /// How long the head has been held for its body, and for the claim of another request, in
     /// milliseconds. `None` for requests that are refused by their heads.
     pub held_millis: Option<u64>,
-    /// Words of the payload that tell the event's stage; kept where the inspector shows them.
+    /// Words of the payload that name the event's stage; kept if the inspector shows them.
     pub stage: Stage,
     /// Where the inspector has it.
     pub(crate) slot: Option<Slot>,

@@ -279,7 +279,7 @@ pub fn is_reserved(name: &[u8]) -> bool {
             .all(|(a, b)| plain(*a) == *b)
 }
 
-/// Whether `part` can stand on a side of the slash in a media type.
+/// Whether `part` is a valid type or subtype of a media type.
 ///
 /// Source: RFC 6838, 4.2.
 pub(crate) fn is_media_type_part(part: &[u8]) -> bool {

@@ -35,7 +35,7 @@ pub fn target(source: &Source, key: &SigningKey, target: &str) -> String {
 pub struct Callback {
     /// Path and query.
     pub target: String,
-    /// Headers beside the content type.
+    /// Headers, without the content type.
     pub headers: Headers,
     /// The body: as it was given, but for what the sender signs inside of it.
     pub body: Vec<u8>,

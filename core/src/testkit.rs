@@ -267,7 +267,7 @@ impl Request {
     }
 }
 
-/// What became of a request.
+/// The outcome of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Seen {
     /// Answered by the guard.
@@ -337,7 +337,7 @@ impl Host {
         Self::beside(policy, 1)
     }
 
-    /// One of several that share a store: `number` tells them apart.
+    /// One of several that share a store; each has its own `number`.
     #[must_use]
     pub fn beside(policy: impl Into<Arc<Policy>>, number: u64) -> Self {
         let policy = policy.into();
@@ -368,7 +368,7 @@ impl Host {
         self.worker.report(stream).expect("a request of the guard")
     }
 
-    /// What became of a request so far.
+    /// The outcome of a request so far.
     #[must_use]
     pub fn seen(&self, stream: StreamId) -> Seen {
         self.seen.get(&stream).cloned().unwrap_or(Seen::Held)

@@ -1,6 +1,6 @@
 //! What the guard can say about a request, and why it refuses one.
 //!
-//! A [`Code`] is the contract: it stands in the reply, the metrics, the log and the access log, and
+//! A [`Code`] is the contract: it is in the reply, the metrics, the log and the access log, and
 //! it never changes its meaning. A [`Rejection`] is a code with the numbers an operator needs; its
 //! text is for the log alone and never holds a secret, a signature or a payload.
 
@@ -36,7 +36,7 @@ macro_rules! codes {
 codes! {
     /// The request was let through.
     Forwarded = "forwarded", 200;
-    /// The event was delivered before; the sender is told so and need not come again.
+    /// The event was delivered before; the sender need not send it again.
     Duplicate = "duplicate", 200;
     /// The sender has asked before it sends, and got its answer from the guard; the status is the
     /// one that the challenge is configured with.
@@ -156,7 +156,7 @@ pub struct Rejection {
     detail: Detail,
 }
 
-/// What an operator needs beside the code. Boxed text only where a refusal names a pointer.
+/// What an operator needs in addition to the code. Boxed text only where a refusal names a pointer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Detail {
     None,
@@ -242,7 +242,7 @@ impl Rejection {
         self.code
     }
 
-    /// The configured JSON pointer that the refused field stands at, where the refusal has one.
+    /// The configured JSON pointer of the refused field, if the refusal has one.
     #[must_use]
     pub fn pointer(&self) -> Option<&str> {
         match &self.detail {

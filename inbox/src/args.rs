@@ -43,7 +43,7 @@ pub enum Command {
     List(ListArgs),
     /// Show one event: its headers and attempts, or its body
     Show(ShowArgs),
-    /// Begin a new series of attempts for events, whatever became of them
+    /// Begin a new series of attempts for events, whatever their state
     Replay(ChangeArgs),
     /// Remove events for good
     Discard(ChangeArgs),

@@ -1,4 +1,4 @@
-//! How much waits, and how much may: counted here, corrected by the store now and then.
+//! How much waits, and how much may: counted here, corrected by the store from time to time.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 

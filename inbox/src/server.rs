@@ -24,7 +24,7 @@ use crate::refusal::Refusal;
 use crate::store::{Accepted, NewEvent, Store, Writer};
 use crate::token::BearerToken;
 
-/// The header that says what became of a request.
+/// The header with the outcome of a request.
 const ANSWER: HeaderName = HeaderName::from_static("x-callback-guard-inbox");
 
 /// The most bytes of bodies that are received at once.

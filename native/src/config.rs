@@ -80,7 +80,7 @@ impl Config {
         self.workers.len()
     }
 
-    /// Tells the time to the workers that want to hear of it.
+    /// Calls [`Worker::time`] for the workers that asked for ticks.
     pub(crate) fn time(&self) {
         for index in 0..self.threads() {
             let Some(mut state) = self.worker(index).filter(|state| state.ticks()) else {

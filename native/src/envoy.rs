@@ -124,7 +124,7 @@ impl Config {
             }
             (Kind::Counter | Kind::Gauge, _) | (Kind::Histogram, _) => return,
         };
-        // SAFETY: the configuration lives; null stands for no labels. A metric that Envoy does not
+        // SAFETY: the configuration lives; null means no labels. A metric that Envoy does not
         // take is no reason to fail.
         unsafe { change(self.0, id, ptr::null_mut(), 0, by.unsigned_abs()) };
     }

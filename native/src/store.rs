@@ -1,7 +1,7 @@
 //! The memory store's data: one map for the whole process, shared by all workers and all
 //! configurations.
 //!
-//! It lives in statics of this module, so a change of the configuration finds the events of before as
+//! It lives in statics of this module, so a changed configuration finds the earlier events as
 //! long as Envoy does not unload the module (`do_not_close: true`). What it holds is bounded by the
 //! number of the store's buckets, that is, by `store.capacity`.
 

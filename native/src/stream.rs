@@ -424,7 +424,7 @@ fn remove_reserved_trailers(filter: &mut Filter) -> Result<(), Refused> {
         .try_for_each(|name| filter.remove_header(HeaderType::RequestTrailer, name))
 }
 
-/// What became of the request, by what Envoy says of its response, and that response's status.
+/// The outcome of the request, by Envoy's attributes of its response, and that response's status.
 fn outcome(filter: &Filter) -> (Outcome, u64) {
     let details = filter
         .text(Attribute::ResponseCodeDetails)

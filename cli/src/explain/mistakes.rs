@@ -70,7 +70,8 @@ pub(super) fn advice(case: &Case<'_>, judgement: &Judgement) -> String {
         return String::new();
     };
     let Some(rule) = rule(source) else {
-        return "most likely: the token is of another source, or of before a rotation\n".to_owned();
+        return "most likely: the token belongs to another source, or is from before a rotation\n"
+            .to_owned();
     };
     let signatures = signatures(case, rule);
     let keys = keys(case, source, rule);

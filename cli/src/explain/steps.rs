@@ -176,7 +176,7 @@ fn seen(case: &Case<'_>, judgement: &Judgement, step: Step) -> String {
 fn headers(case: &Case<'_>, source: &Source) -> String {
     let rule = match &source.scheme.proof {
         Proof::Signature(rule) => rule,
-        // The token is the secret itself: where it stands is said, never what.
+        // The token is the secret itself: its place is printed, never its value.
         Proof::Token(token) => {
             return match &token.at {
                 TokenAt::Header(name) => format!("a token in {name}"),
@@ -253,8 +253,8 @@ fn distance(timestamp: &Timestamp, now: UnixMillis) -> String {
 
 fn id(case: &Case<'_>, source: &Source) -> String {
     match &source.scheme.id {
-        IdAt::BodyDigest => "the SHA-256 of the body stands for it".to_owned(),
-        IdAt::MessageDigest => "the SHA-256 of the signed message stands for it".to_owned(),
+        IdAt::BodyDigest => "the SHA-256 of the body".to_owned(),
+        IdAt::MessageDigest => "the SHA-256 of the signed message".to_owned(),
         IdAt::Header(index) => match source.headers.get(*index) {
             Some(header) => format!(
                 "{} in {}",
@@ -349,7 +349,7 @@ pub(super) fn judgement_secrets<'c>(
         .unwrap_or_default()
 }
 
-/// What the message is made of, beside the timestamp.
+/// The parts of the message, apart from the timestamp.
 pub(super) struct SignedFacts {
     pub(super) headers: Vec<Option<Box<[u8]>>>,
     pub(super) values: Vec<Option<Vec<u8>>>,

@@ -14,7 +14,7 @@ const MANAGER: &str = "/static_resources/listeners/0/filter_chains/0/filters/0/t
 /// Where the connection manager has the timeout of the route.
 const ROUTE_TIMEOUT: &str = "/route_config/virtual_hosts/0/routes/0/route/timeout";
 
-/// Room for what Envoy counts beside the body, in bytes.
+/// Room for what Envoy counts in addition to the body, in bytes.
 const SLACK: usize = 256 << 10;
 
 /// Fields of the HTTP connection manager that the guard relies on.
@@ -58,7 +58,7 @@ pub(super) fn comment(source: &Source) -> anyhow::Result<String> {
         *window = buffer.clone();
     }
     let mut text = String::from(
-        "# In your Envoy, besides this filter (envoy.yaml says why, beside each setting):\n#\n",
+        "# In your Envoy, besides this filter (envoy.yaml gives the reason for each setting):\n#\n",
     );
     let mut section = |place: &str, value: &Value| -> anyhow::Result<()> {
         let _ = writeln!(text, "# {place}:");

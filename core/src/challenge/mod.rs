@@ -56,7 +56,7 @@ pub enum FieldAt {
 pub struct Challenge {
     /// Only this method; any if absent.
     pub method: Option<Box<str>>,
-    /// What tells the challenge from other requests; nothing more than the method if absent.
+    /// What distinguishes the challenge from other requests; only the method if absent.
     pub condition: Option<Condition>,
     /// What the sender has to prove.
     pub requires: Requires,
@@ -66,7 +66,7 @@ pub struct Challenge {
     pub template: Template,
 }
 
-/// What tells a challenge from other requests.
+/// What distinguishes a challenge from other requests.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Condition {
     /// The value that is looked at.
@@ -144,7 +144,7 @@ pub(crate) fn at_head(source: &Source, head: &RequestHead<'_>) -> Result<(), Ans
     let token = || match &source.scheme.proof {
         Proof::Token(rule) => match rule.check(head)? {
             Credentials::Token(_) => Ok(()),
-            // The configuration sees to it that nobody asks for one that is elsewhere.
+            // The configuration is refused if the token is elsewhere.
             _ => Err(Rejection::new(Code::InternalError)),
         },
         Proof::Signature(_) => Err(Rejection::new(Code::InternalError)),

@@ -36,7 +36,7 @@ pub(super) fn compile(
             return Err(ConfigError::new(&path.field("token_env"), problem));
         }
         (None, Some(_)) => {
-            let problem = "stands without `path`, expected both or none";
+            let problem = "given without `path`, expected both or none";
             return Err(ConfigError::new(&path.field("token_env"), problem));
         }
     };

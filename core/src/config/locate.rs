@@ -1,4 +1,4 @@
-//! Where in a JSON text an error stands: the path of the field, as `sources[0].secrets[1].env`.
+//! The place of an error in a JSON text: the path of the field, as `sources[0].secrets[1].env`.
 //!
 //! The parser says line and column. That suffices, and costs a tenth of a parser that carries the
 //! path through every type.
@@ -18,7 +18,7 @@ enum Open {
     Object(String),
 }
 
-/// The path of what stands at `place`. On text that is no JSON it says how far it came.
+/// The path of the value at `place`. In text that is not JSON, the path up to the error.
 pub(super) fn path_at(text: &[u8], place: Place) -> Path {
     let before: usize = text
         .split_inclusive(|byte| *byte == b'\n')

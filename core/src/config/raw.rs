@@ -86,7 +86,7 @@ pub(super) struct RawStore {
     pub(super) key_prefix: Option<String>,
     /// How long to wait for it, in milliseconds. Default: 250.
     pub(super) timeout_milliseconds: Option<u64>,
-    /// What becomes of a request when it does not answer. Default: `memory`.
+    /// What happens to a request when it does not answer. Default: `memory`.
     pub(super) on_error: Option<OnError>,
 }
 
@@ -188,10 +188,10 @@ pub struct RawSource {
     /// Rules for the payload of an authentic callback.
     #[serde(default)]
     pub(super) payload: RawPayload,
-    /// How duplicates are told and treated.
+    /// How duplicates are recognised and treated.
     #[serde(default)]
     pub(super) dedupe: RawDedupeOrOff,
-    /// The status that stands for every 2xx of the upstream. Default: the preset's own, or none.
+    /// The status sent to the sender in place of any 2xx of the upstream. Default: the preset's own, or none.
     #[cfg_attr(feature = "schema", schemars(range(min = 200, max = 299)))]
     pub(super) acknowledge_as: Option<u16>,
 }
@@ -260,11 +260,11 @@ pub(super) struct RawMatch {
 pub(super) struct RawSecret {
     /// A variable of the proxy's environment that holds the secret.
     pub(super) env: Option<String>,
-    /// The secret itself: for tests, it stands in the configuration for all to read.
+    /// The secret itself, for tests: anyone who can read the configuration can read it.
     pub(super) value: Option<String>,
     /// How the secret is written. Default: the preset's own, or `utf8`.
     pub(super) encoding: Option<RawSecretEncoding>,
-    /// What stands before the secret and is not part of it, as in `whsec_`.
+    /// A prefix that is not part of the secret, as in `whsec_`.
     pub(super) prefix: Option<String>,
     /// Whether the variable may be unset. Default: false.
     #[serde(default)]
@@ -288,7 +288,7 @@ pub(super) struct RawPublicKey {
     pub(super) value: Option<String>,
     /// How the key is written. Default: the preset's own, or `spki`.
     pub(super) encoding: Option<PublicEncoding>,
-    /// What stands before the key and is not part of it, as in `whpk_`.
+    /// A prefix that is not part of the key, as in `whpk_`.
     pub(super) prefix: Option<String>,
     /// Whether the variable may be unset. Default: false.
     #[serde(default)]
@@ -371,21 +371,21 @@ pub(super) struct RawRequirement {
 #[serde(default, deny_unknown_fields)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub(super) struct RawDedupe {
-    /// What makes an event, beside the source. Default: the message id and the preset's own parts.
+    /// What identifies an event within the source. Default: the message id and the preset's own parts.
     pub(super) key: Option<Vec<RawKeyPart>>,
     /// How long a delivered event is remembered, in seconds; longer than both tolerances together.
     /// Default: 86400.
     #[cfg_attr(feature = "schema", schemars(range(min = 1, max = 31_536_000)))]
     pub(super) window_seconds: Option<u64>,
-    /// How long a claim lives with no outcome, in seconds. Default: 30.
+    /// How long an unsettled claim blocks other requests, in seconds. Default: 30.
     #[cfg_attr(feature = "schema", schemars(range(min = 1, max = 600)))]
     pub(super) lease_seconds: Option<u64>,
-    /// What a request gets whose event another request has claimed. Default: `wait`.
+    /// What happens to a request while another one is delivering the same event. Default: `wait`.
     pub(super) in_flight: RawInFlight,
     /// The longest wait, in seconds. Default: 10.
     #[cfg_attr(feature = "schema", schemars(range(min = 1, max = 60)))]
     pub(super) wait_seconds: Option<u64>,
-    /// What becomes of a claim whose outcome cannot be known. Default: `release`.
+    /// What happens to a claim whose outcome cannot be known. Default: `release`.
     pub(super) on_unknown: OnUnknown,
     /// What a duplicate with another body gets. Default: `auto`.
     pub(super) on_body_change: OnBodyChange,
@@ -394,7 +394,7 @@ pub(super) struct RawDedupe {
     pub(super) events_per_id: Option<u64>,
 }
 
-/// How duplicates are told and treated; `false`: no event is remembered, every accepted request is
+/// How duplicates are recognised and treated; `false`: no event is remembered, every accepted request is
 /// forwarded.
 #[derive(Debug)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
@@ -517,7 +517,7 @@ pub(super) struct RawSignature {
     pub(super) value: RawValue,
     /// Where the timestamp is, if there is one.
     pub(super) timestamp: Option<RawTimestamp>,
-    /// Where the message id is. Default: the SHA-256 of the body stands for it.
+    /// Where the message id is. Default: the SHA-256 of the body is used instead.
     pub(super) id: Option<RawId>,
 }
 
@@ -538,7 +538,7 @@ pub(super) struct RawToken {
     /// The token is `user:password`, in `authorization: Basic`.
     #[serde(default)]
     pub(super) basic: bool,
-    /// Where the message id is. Default: the SHA-256 of the body stands for it.
+    /// Where the message id is. Default: the SHA-256 of the body is used instead.
     pub(super) id: Option<RawId>,
 }
 
@@ -620,7 +620,7 @@ pub(super) struct RawValue {
     pub(super) numbered: bool,
     /// The signature is inside the body, at this JSON pointer.
     pub(super) pointer: Option<String>,
-    /// What stands before the signature, as in `sha256=`.
+    /// A prefix that is not part of the signature, as in `sha256=`.
     pub(super) prefix: Option<String>,
     /// The signature is in this parameter of the query.
     pub(super) query: Option<String>,
@@ -721,7 +721,7 @@ pub(super) struct RawId {
     pub(super) header: Option<String>,
     /// The message id is the first present of these JSON pointers; all present ones must be equal.
     pub(super) pointers: Option<Vec<String>>,
-    /// Whether the SHA-256 of the body stands for an id that is missing. Default: false.
+    /// Whether the SHA-256 of the body replaces an id that is missing. Default: false.
     #[serde(default)]
     pub(super) or_body_digest: bool,
 }

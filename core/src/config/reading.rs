@@ -51,7 +51,7 @@ fn refusal(text: &[u8], error: &serde_json::Error) -> ConfigError {
     ConfigError::new(&path, problem)
 }
 
-/// The path up to where a secret may stand in place of the name of a field.
+/// The path up to the first name that may be a secret instead of a field.
 fn without_values(path: Path) -> Path {
     const FIELDS: [&str; 5] = ["encoding", "env", "optional", "prefix", "value"];
     let mut shown = String::new();
@@ -129,7 +129,7 @@ pub(super) fn is_plain(text: &str) -> bool {
     (1..=24).contains(&text.len()) && text.bytes().all(is_plain)
 }
 
-/// Whether a secret may stand at `path`, or below it.
+/// Whether a secret may be at `path`, or below it.
 fn holds_secrets(path: &Path) -> bool {
     ["secrets", "parameters", "token_env"]
         .iter()

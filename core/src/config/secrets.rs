@@ -214,7 +214,7 @@ impl<'s> Given<'s> {
             None if text.starts_with(SUPABASE) => Err(ConfigError::new(
                 &path,
                 "the secret begins with `v1,whsec_`, as Supabase writes it, expected \
-                 `\"prefix\": \"v1,whsec_\"` and `\"encoding\": \"base64\"` beside it",
+                 `\"prefix\": \"v1,whsec_\"` and `\"encoding\": \"base64\"` with it",
             )),
             None => Err(ConfigError::new(
                 &path,

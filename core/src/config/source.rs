@@ -96,7 +96,8 @@ pub(super) fn compile(
                     &mut fields,
                 )?,
                 _ => {
-                    let problem = "stands beside a preset that is signed, expected one of the two";
+                    let problem =
+                        "cannot be combined with a signed preset, expected one of the two";
                     return Err(ConfigError::new(&path.field("token"), problem));
                 }
             }
@@ -106,7 +107,7 @@ pub(super) fn compile(
             return Err(ConfigError::new(path, problem));
         }
         (_, Some(_), _) => {
-            let problem = "stands beside `preset` or `token`, expected one of the three";
+            let problem = "cannot be combined with `preset` or `token`, expected one of the three";
             return Err(ConfigError::new(&path.field("signature"), problem));
         }
     };

@@ -6,18 +6,18 @@ use super::{ConfigError, Environment, Path, within};
 use crate::store::local::{LEAST_CAPACITY, MOST_CAPACITY};
 use crate::store::redis::{OnError, Protocol, Remote, Replies};
 
-/// Events that the process's own store has room for, where the configuration says nothing.
+/// Default capacity of the local store, in events.
 const CAPACITY: u32 = 100_000;
-/// What the keys begin with, where the configuration says nothing.
+/// Default prefix of the keys in Redis.
 const KEY_PREFIX: &str = "callback-guard:";
 /// The longest prefix of the keys, in bytes.
 const MAX_KEY_PREFIX: usize = 64;
-/// How long an answer is waited for, in milliseconds, where the configuration says nothing.
+/// Default reply timeout, in milliseconds.
 const TIMEOUT_MILLIS: u64 = 250;
-/// The longest time that an answer may be waited for, in milliseconds.
+/// The longest reply timeout, in milliseconds.
 const LONGEST_TIMEOUT_MILLIS: u64 = 10_000;
 
-/// The capacity of the process's own store, and the shared store, if there is one.
+/// The capacity of the local store, and the shared store, if there is one.
 pub(super) fn compile(
     path: &Path,
     raw: RawStore,
@@ -43,7 +43,7 @@ pub(super) fn compile(
         return match given.into_iter().find(|(_, is_given)| *is_given) {
             Some((field, _)) => Err(ConfigError::new(
                 &path.field(field),
-                "stands beside `kind` `memory`, expected `kind` `redis`",
+                "cannot be combined with `kind` `memory`, expected `kind` `redis`",
             )),
             None => Ok((capacity, None)),
         };

@@ -89,7 +89,7 @@ pub(super) fn verify_token(path: &Path, token: &str, warnings: &mut Warnings) {
 pub(super) fn key(path: &Path, dedupe: &Dedupe, id: &IdAt, warnings: &mut Warnings) {
     let has = |part: KeyPart| dedupe.key.contains(&part);
     let is_whole = match id {
-        // The body stands for an id that nobody gives: the key is what names the event.
+        // The digest replaces a missing id: the key alone identifies the event.
         IdAt::BodyDigest | IdAt::MessageDigest => true,
         IdAt::Pointers { slots, .. } => slots.clone().all(|slot| has(KeyPart::Pointer(slot))),
         IdAt::Header(index) => has(KeyPart::Header(*index)),

@@ -119,9 +119,9 @@ pub struct Entry<'e> {
     pub sent_on: bool,
     /// The verified message id; empty if there is none.
     pub id: &'e str,
-    /// Words of the payload that tell its stage.
+    /// Words of the payload that name its stage.
     pub stage: &'e str,
-    /// Begin of the dedupe key, in hexadecimal digits: the same for duplicates.
+    /// Prefix of the dedupe key, in hexadecimal digits: the same for duplicates.
     pub key: &'e str,
     /// Age of the timestamp.
     pub age_seconds: Option<i64>,
@@ -394,7 +394,7 @@ fn bearer(value: &[u8]) -> Option<&[u8]> {
         .then(|| token.trim_ascii())
 }
 
-/// JSON text as it is written: what stands open is closed by whoever opened it.
+/// JSON text under construction; whoever opens an object or array closes it.
 #[derive(Default)]
 struct Json {
     text: String,
@@ -483,15 +483,14 @@ impl Json {
     }
 }
 
-/// The page, packed by gzip; it holds no data. `page.html` beside it is its source; a test sees to it
-/// that they are the same.
+/// The page: gzip of `page.html`, without data. A test checks that they match.
 const PACKED_PAGE: &[u8] = include_bytes!("page.html.gz");
 
 /// The page's own style and script, by their hashes, and nothing else. A test says what they are.
 ///
 /// Source: CSP Level 3; Trusted Types.
 const PAGE_POLICY: &str = "default-src 'none'; \
-    script-src 'sha256-2HygxnRFZyFq0r+WU3ire0QYH1bawEnZzI0Xw3qK7oE='; \
+    script-src 'sha256-xnmh7zEYOHXnV/2640jhhR7YgvU9wBv2cGVvtIjskB0='; \
     style-src 'sha256-i5DA4SrSS9hpk2VKEOvH/UNmA4K9zt2tqywZ0jd8OrQ='; \
     connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; \
     frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'";

@@ -42,8 +42,8 @@ pub(super) fn value<'q>(query: &'q [u8], name: &str) -> Value<'q> {
     }
 }
 
-/// The fields of a form, names sorted, each with its values, sorted and each once; nothing where the
-/// body is no form, or begins in a way that could belong to the URL before it.
+/// The fields of a form, names sorted, each with its values, sorted and each once. `None` if the body
+/// is not a form, or begins in a way that could belong to the URL before it.
 pub(super) fn sorted(body: &[u8]) -> Option<Vec<u8>> {
     let mut fields: BTreeMap<Vec<u8>, BTreeSet<Vec<u8>>> = BTreeMap::new();
     for (name, value) in pairs(body) {
@@ -75,7 +75,7 @@ fn pairs(text: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
         })
 }
 
-/// Nothing where an escape is broken.
+/// `None` if an escape is broken.
 fn decode(text: &[u8]) -> Option<Cow<'_, [u8]>> {
     if !text.iter().any(|byte| b"%+".contains(byte)) {
         return Some(Cow::Borrowed(text));

@@ -258,8 +258,8 @@ impl SignatureAt {
         })
     }
 
-    /// Decodes what decodes; `None` if nothing does. An entry that does not is no signature of
-    /// ours, and no error beside one that is: senders put other versions beside it.
+    /// Decodes the entries that decode; `None` if there are none. Entries that do not decode are
+    /// skipped, because senders put signatures of other versions in the same header.
     fn collect<'a>(
         &self,
         algorithm: Algorithm,

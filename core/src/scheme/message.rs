@@ -74,7 +74,7 @@ pub enum Part {
     Pointer {
         /// Its slot.
         slot: usize,
-        /// Whether nothing stands for one that is absent or null.
+        /// Whether an absent or null value is replaced by the empty string.
         optional: bool,
     },
     /// The value of this parameter of the query, decoded.
@@ -146,7 +146,7 @@ impl Part {
         matches!(self, Part::Body | Part::BodyDigest(_) | Part::FormSorted)
     }
 
-    /// Whether its bytes are computed, and stand nowhere in the request.
+    /// Whether its bytes are computed rather than copied from the request.
     fn is_derived(&self) -> bool {
         matches!(
             self,

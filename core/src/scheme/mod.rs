@@ -63,17 +63,17 @@ pub struct SignatureRule {
 /// Where the message id is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum IdAt {
-    /// Nowhere: the SHA-256 of the body stands for it.
+    /// Nowhere: the SHA-256 of the body is used instead.
     BodyDigest,
     /// A captured header, by its place in the source's list.
     Header(usize),
-    /// Nowhere: the SHA-256 of the signed message stands for it, where that says less than the body.
+    /// Nowhere: the SHA-256 of the signed message is used instead, where that covers less than the body.
     MessageDigest,
     /// JSON pointers: the first present, and all present ones equal.
     Pointers {
         /// Their slots.
         slots: Range<usize>,
-        /// Whether the SHA-256 of the body stands for one that is missing.
+        /// Whether the SHA-256 of the body replaces one that is missing.
         or_body_digest: bool,
     },
 }

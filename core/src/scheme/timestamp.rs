@@ -117,7 +117,7 @@ fn number(digits: &[u8]) -> Option<u64> {
 pub(super) fn rfc3339_length(bytes: &[u8]) -> Option<usize> {
     let end = bytes.iter().position(|byte| !is_of_time(*byte));
     let longest = end.unwrap_or(bytes.len()).min(LONGEST);
-    // Where the fraction ends, or begins, stands the offset: so the end is found, not searched.
+    // The offset follows the fraction, or the seconds: so its place is known, not searched for.
     let fraction = match bytes.get(19) {
         Some(b'.') => {
             let digits = bytes.get(20..longest)?;

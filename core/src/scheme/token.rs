@@ -88,7 +88,7 @@ impl TokenRule {
         self.compare(token.as_ref())
     }
 
-    /// The target of `head` without tokens, genuine or not; nothing where it holds none. `path` is that
+    /// The target of `head` without tokens, genuine or not; `None` if it contains none. `path` is that
     /// of the source.
     ///
     /// Where the token belongs at the end of the path, and something else is there, the token may be
@@ -115,7 +115,7 @@ impl TokenRule {
         if token.is_empty() {
             return Err(Rejection::new(Code::SignatureMalformed));
         }
-        // All are compared, so that the time does not tell which one matches.
+        // All are compared, so that the time does not reveal which one matches.
         let matches = self.tokens.iter().filter(|known| known.matches(token));
         if matches.count() == 0 {
             return Err(Rejection::new(Code::SignatureMismatch));
@@ -155,7 +155,7 @@ impl TokenAt {
         }
     }
 
-    /// `target` (path and query) without its tokens, genuine or not; nothing where it holds none.
+    /// `target` (path and query) without its tokens, genuine or not; `None` if it contains none.
     fn clean(&self, target: &[u8]) -> Option<Vec<u8>> {
         let (path, query) = split_target(target);
         match self {

@@ -11,8 +11,8 @@
 //! | 22..26 | delivered: when the message was signed, hashed; 0 if that is not known |
 //! | 26..32 | end of lease or window in milliseconds, shifted left by one; bit 0 set = delivered |
 //!
-//! Behind the last record stand zeros up to a multiple of 40 records: a value that grew by one record
-//! at a time would leave pieces of every size behind in the proxy's memory.
+//! The value is zero-padded to a multiple of 40 records: growing by one record at a time would
+//! fragment the proxy's memory.
 //!
 //! Everything here is a pure function of bytes and `now`. Who may write back what it returns, and
 //! how two workers are kept apart, is the business of [`crate::store`].
@@ -38,8 +38,8 @@ impl OwnerToken {
     }
 }
 
-/// A hash of a body, and of the time at which it was signed: tells whether a duplicate says the same
-/// as what was delivered, and whether it is another message.
+/// Hashes of a body and of the time at which it was signed: they show whether a duplicate has the
+/// body that was delivered, and whether it is another message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fingerprint {
     body: u64,
@@ -121,7 +121,7 @@ pub enum State {
 }
 
 type Tag = [u8; 10];
-/// Tells the events of one message id from those of others in the same bucket.
+/// Distinguishes the events of one message id from those of others in the same bucket.
 type IdTag = [u8; 4];
 
 const RECORD: usize = 32;
@@ -340,7 +340,7 @@ impl Bucket {
     /// bucket has to be written back.
     ///
     /// A claim whose lease ended meanwhile is settled too, unless another request has claimed the
-    /// event since: that one settles for itself. Where only live claims are left beside it, the
+    /// event since: that one settles for itself. If all other records are live claims, the
     /// bucket grows past `slots` by this one record: a delivered event is never forgotten at once.
     #[allow(
         clippy::too_many_arguments,

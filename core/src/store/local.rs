@@ -2,7 +2,7 @@
 //!
 //! Envoy's shared data has no delete, no list and no time to live, so a key per event would grow
 //! for ever. A fixed number of buckets, each a packed list with the ends of its records, does not.
-//! Two workers that change one bucket at the same time are told apart by compare-and-swap.
+//! Compare-and-swap orders two workers that change one bucket at the same time.
 
 use crate::event::IdKey;
 use crate::store::bucket::{Bucket, Change, Claimed, Limits};
@@ -18,7 +18,7 @@ const TRIES: usize = 1024;
 /// Average records in a bucket when the store holds `capacity` events.
 const MEAN: u32 = 64;
 
-/// Most records in a bucket, beside room for all events of one message id.
+/// Most records in a bucket, in addition to room for all events of one message id.
 ///
 /// All events of an id are in one bucket, so that they can be counted; which one depends on the
 /// store's salt. With 64 records on average (and, where an id makes several events, more spread), 80

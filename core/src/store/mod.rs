@@ -1,6 +1,6 @@
 //! Where events are remembered, and what a request can ask of it.
 //!
-//! [`local`] is the process's own store, [`redis`] the one that many proxies share; [`stores`]
+//! [`local`] is the store of one process, [`redis`] the one that many proxies share; [`stores`]
 //! works with both.
 
 pub mod bucket;
@@ -17,8 +17,7 @@ use crate::store::bucket::{Fingerprint, OwnerToken};
 ///
 /// Source: proxy-wasm ABI 0.2.1, `proxy_get_shared_data` and `proxy_set_shared_data`.
 pub trait SharedData {
-    /// The value of `key` and the number that stands for this version of it. Absent: no value and
-    /// no number.
+    /// The value of `key` and the number of this version of it. Absent: no value and no number.
     ///
     /// # Errors
     ///
@@ -76,7 +75,7 @@ pub enum ClaimAnswer {
     ClaimedByAnother,
     /// It was delivered, to a body with this fingerprint.
     Delivered(Fingerprint),
-    /// There is no room beside live claims.
+    /// The store is full of live claims.
     Full,
     /// The message id has as many events as it may.
     TooMany,

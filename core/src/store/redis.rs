@@ -45,7 +45,7 @@ pub enum Protocol {
     Webdis,
 }
 
-/// What becomes of a request when the store does not answer.
+/// What happens to a request when the store does not answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
@@ -71,11 +71,11 @@ pub struct Remote {
     pub authorization: Option<Box<str>>,
     /// What every key begins with.
     pub key_prefix: Box<str>,
-    /// How long an answer is waited for, in milliseconds; at least 1, for Envoy takes 0 for ever.
+    /// The reply timeout, in milliseconds; at least 1, because Envoy treats 0 as no timeout.
     pub timeout_millis: u64,
-    /// What becomes of a request when it does not answer.
+    /// What happens to a request when it does not answer.
     pub on_error: OnError,
-    /// Where its replies have what: [`Replies::of`] its protocol.
+    /// The location of the fields in its replies: [`Replies::of`] its protocol.
     pub replies: Replies,
 }
 
@@ -92,7 +92,7 @@ impl fmt::Debug for Remote {
     }
 }
 
-/// Why the store did not answer, or not so that it can be understood.
+/// Why the store failed to answer, or sent a malformed reply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StoreError {
     /// It was not asked: it has failed too often a moment ago.
@@ -148,15 +148,15 @@ impl StoreError {
     }
 }
 
-/// What comes of a store's answer, or of its silence, for a request that may hold a claim in the
-/// local store.
+/// The result of a store's reply, or of its failure, for a request that may hold a claim in the local
+/// store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Resolved {
-    /// What the guard is told.
+    /// The answer for the guard.
     pub answer: ClaimAnswer,
     /// Whether the claim in the local store stays.
     pub keeps_locally: bool,
-    /// Whether the shared store has to be told that this claim is void: it may have heard of it.
+    /// Whether this claim has to be released in the shared store, which may have granted it.
     pub releases_remotely: bool,
 }
 

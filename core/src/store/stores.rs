@@ -231,7 +231,7 @@ impl Stores {
         self.release_remotely(source, request, io.now, io.now, effects);
     }
 
-    /// What the guard is told of the shared store's answer, or of its failure.
+    /// Maps the shared store's reply or failure to the answer for the guard.
     #[inline(never)]
     fn resolve<S: SharedData>(
         &mut self,
@@ -438,7 +438,7 @@ impl Fleet {
         Ok(())
     }
 
-    /// Tells the circuit and the metrics how a call has ended.
+    /// Records the end of a call in the circuit and the metrics.
     fn record(
         &mut self,
         permit: Permit,

@@ -1,8 +1,8 @@
 //! All requests of one worker thread, and their claims: events in, verdicts and effects out.
 //!
-//! A host (the proxy-wasm filter, the native module, the tests) tells a [`Worker`] what happens, as it
-//! happens, and does two things: what the [`Verdict`] says with the request whose callback runs, and
-//! the [`Effect`]s, in order, with everybody else. An [`Effect::Resume`] or [`Effect::Reply`] for the
+//! A host (the proxy-wasm filter, the native module, the tests) reports each event to a [`Worker`] as it
+//! happens, and does two things: it applies the [`Verdict`] to the request whose callback runs, and
+//! carries out the [`Effect`]s, in order. An [`Effect::Resume`] or [`Effect::Reply`] for the
 //! request whose callback runs is its verdict instead: [`Verdict::Forward`] or [`Verdict::Reply`].
 //!
 //! | event | method |
@@ -15,7 +15,7 @@
 //! | the end of a call to the shared store | [`Worker::call_ended`] |
 //! | time has passed | [`Worker::time`] |
 //!
-//! Whoever has no request of that name is refused: a host that loses one does not open a way around.
+//! An event of an unknown request is refused: a host that loses one does not open a way around.
 
 pub(crate) mod waiting;
 
@@ -56,7 +56,7 @@ const MOST_HELD_RESPONSE_BYTES: usize = 16 << 10;
 /// Bytes of its body that every request may have held, however many others there are.
 const ALWAYS_HELD_BYTES: usize = 16 << 10;
 
-/// By how much the held bytes move before the gauge is told: a body that comes at once costs nothing.
+/// By how much the held bytes change before the gauge is updated: a body in one piece costs nothing.
 const HELD_STEP_BYTES: usize = 64 << 10;
 
 /// What to do with the request whose callback runs.
@@ -289,7 +289,7 @@ impl Worker {
         verdict
     }
 
-    /// The head of the response has come. `outcome` reads what became of the request, and the
+    /// The head of the response has come. `outcome` reads the outcome of the request, and the
     /// response's status.
     pub fn response_head<S: SharedData>(
         &mut self,
@@ -578,8 +578,8 @@ impl Worker {
         self.desk.waiting.put_back(key, group);
     }
 
-    /// Tells an answer to the request that asked for it, and to all that wait for the same event, as far
-    /// as it answers them, too.
+    /// Gives an answer to the request that asked for it, and to those waiting for the same event that it
+    /// answers as well.
     #[inline(never)]
     fn answer_group<S: SharedData>(
         &mut self,
@@ -695,7 +695,7 @@ impl Desk {
         self.show_held(HELD_STEP_BYTES);
     }
 
-    /// Tells the gauge, if the held bytes have moved by a step, or are none.
+    /// Updates the gauge, if the held bytes have changed by a step, or are zero.
     fn show_held(&mut self, step: usize) {
         let is_none = self.held == 0 && self.shown > 0;
         if !is_none && self.held.abs_diff(self.shown) < step.max(1) {
@@ -816,7 +816,7 @@ impl Desk {
         }
     }
 
-    /// Tells a verdict to the metrics, the access log, the inspector and, if it is a refusal, the log.
+    /// Records a verdict in the metrics, the access log, the inspector and, if it is a refusal, the log.
     #[inline(never)]
     fn tell<S: SharedData>(&mut self, io: &mut Io<'_, S>, stream: StreamId, guard: &mut Guard) {
         let report = guard.report_mut();
@@ -853,7 +853,7 @@ impl Desk {
         }
     }
 
-    /// Shows the inspector what became of a request that was forwarded; once.
+    /// Records the outcome of a forwarded request in the inspector; once.
     fn show_outcome<S: SharedData>(
         &mut self,
         io: &mut Io<'_, S>,

@@ -325,7 +325,7 @@ fn secrets_as_supabase_writes_them() {
     refused(
         secret(json!({ "value": text })),
         "sources[0].secrets[0].value: the secret begins with `v1,whsec_`, as Supabase writes it, \
-         expected `\"prefix\": \"v1,whsec_\"` and `\"encoding\": \"base64\"` beside it",
+         expected `\"prefix\": \"v1,whsec_\"` and `\"encoding\": \"base64\"` with it",
     );
     accepted(secret(
         json!({ "value": text, "prefix": "v1,whsec_", "encoding": "base64" }),
@@ -490,7 +490,7 @@ fn schemes_that_protect_nothing_are_refused() {
     );
     refused(
         |c| c["sources"][0]["signature"] = signature(),
-        "sources[0].signature: stands beside `preset` or `token`, expected one of the three",
+        "sources[0].signature: cannot be combined with `preset` or `token`, expected one of the three",
     );
     refused(
         |c| drop(c["sources"][0].as_object_mut().unwrap().remove("preset")),
@@ -659,7 +659,7 @@ fn tokens_have_one_place() {
     );
     refused(
         source("token", json!({ "query": "t" })),
-        "sources[0].token: stands beside a preset that is signed, expected one of the two",
+        "sources[0].token: cannot be combined with a signed preset, expected one of the two",
     );
     accepted(|c| {
         c["sources"][0]["preset"] = json!("sunoapi-token");

@@ -71,7 +71,7 @@ fn mistakes_in_the_configuration() {
     );
     refused(
         |c| c["inspector"] = json!({ "token_env": "TOKEN" }),
-        "inspector.token_env: stands without `path`, expected both or none",
+        "inspector.token_env: given without `path`, expected both or none",
     );
     refused(
         |c| c["inspector"]["token_env"] = json!("ABSENT"),

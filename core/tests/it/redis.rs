@@ -852,7 +852,7 @@ fn configurations_of_the_store() {
     );
     refused(
         |s| s["kind"] = "memory".into(),
-        "store.protocol: stands beside `kind` `memory`, expected `kind` `redis`",
+        "store.protocol: cannot be combined with `kind` `memory`, expected `kind` `redis`",
     );
     refused(
         |s| s["capacity"] = 1.into(),

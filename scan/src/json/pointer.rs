@@ -210,7 +210,7 @@ impl Selector {
     }
 
     /// Refuses a key that is one of the pointers' tokens but for case: an application that ignores
-    /// case would read its value instead. So is `__proto__` refused beside them: JavaScript that copies
+    /// case would read its value instead. `__proto__` is refused as well: JavaScript that copies
     /// such an object finds members in it that it does not have.
     #[must_use]
     pub fn refusing_other_case(mut self) -> Self {

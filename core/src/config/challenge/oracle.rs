@@ -2,7 +2,7 @@
 //!
 //! A challenge can put a value that its sender chooses under a MAC, with the secret that callbacks
 //! are signed with. Such a value is 1 to 512 bytes of the strict alphabet
-//! ([`Alphabet::Strict`]), and no rule can put anything beside it. So the answer is a signature of a
+//! ([`Alphabet::Strict`]), and no rule can add anything to it. So the answer is a signature of a
 //! message that is made of that alphabet alone. It is of no use exactly if every message that the
 //! scheme accepts has a byte that is not in the alphabet. Two things are known to make it so:
 //!

@@ -28,7 +28,7 @@ enum Kind {
     Rsa(Box<RsaKeyPair>),
 }
 
-/// What stands before the seed in the PKCS#8 of an Ed25519 key. Source: RFC 8410, 7.
+/// The bytes before the seed in the PKCS#8 of an Ed25519 key. Source: RFC 8410, 7.
 const ED25519_PKCS8: [u8; 16] = [
     0x30, 0x2e, 0x02, 0x01, 0x00, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x04, 0x22, 0x04, 0x20,
 ];
