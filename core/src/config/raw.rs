@@ -1,4 +1,7 @@
 //! The shape of the configuration text: field names, types and defaults. Unknown fields are errors.
+//!
+//! An enum of this crate whose variants are the words of the configuration derives serde where it is
+//! defined. A `Raw` enum is for words that the rest of the crate does not know as they are.
 
 use std::collections::BTreeMap;
 
@@ -11,6 +14,7 @@ use super::challenge::RawChallenge;
 use crate::json::Root;
 use crate::payload::FieldType;
 use crate::policy::{HoldHeaders, Mode, OnBodyChange, OnUnknown, Unmatched};
+use crate::scheme::Unit;
 use crate::scheme::keys::{Algorithm, PublicEncoding};
 use crate::store::redis::{OnError, Protocol};
 
@@ -694,22 +698,9 @@ pub(super) struct RawTimestamp {
     pub(super) key: Option<String>,
     /// The timestamp is in the body, at this JSON pointer.
     pub(super) pointer: Option<String>,
-    /// What it counts. Default: seconds.
+    /// How it is written. Default: seconds.
     #[serde(default)]
-    pub(super) unit: RawUnit,
-}
-
-/// What a timestamp counts since the epoch.
-#[derive(Clone, Copy, Debug, Default, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-pub(super) enum RawUnit {
-    #[default]
-    #[serde(rename = "s")]
-    Seconds,
-    #[serde(rename = "ms")]
-    Milliseconds,
-    #[serde(rename = "rfc3339")]
-    Rfc3339,
+    pub(super) unit: Unit,
 }
 
 /// Where the message id is: `header` or `pointers`.

@@ -4,7 +4,7 @@
 use super::fields::{Fields, header_name};
 use super::raw::{
     RawEncoding, RawId, RawPadding, RawParameters, RawSeparator, RawSignature, RawTimestamp,
-    RawToken, RawUnit, RawValue,
+    RawToken, RawValue,
 };
 use super::secrets::Given;
 use super::warnings::{self, Warnings};
@@ -13,7 +13,7 @@ use crate::policy::{HeaderRole, PathRule};
 use crate::scheme::token::{TokenAt, TokenRule};
 use crate::scheme::{
     Encoding, Form, IdAt, Part, Proof, Scheme, SignatureAt, SignaturePlace, SignatureRule,
-    TimestampAt, TimestampPlace, Unit,
+    TimestampAt, TimestampPlace,
 };
 
 /// The most headers that may hold a signature.
@@ -285,12 +285,10 @@ fn timestamp(
             return Err(ConfigError::new(path, problem));
         }
     };
-    let unit = match raw.unit {
-        RawUnit::Seconds => Unit::Seconds,
-        RawUnit::Milliseconds => Unit::Milliseconds,
-        RawUnit::Rfc3339 => Unit::Rfc3339,
-    };
-    Ok(TimestampAt { place, unit })
+    Ok(TimestampAt {
+        place,
+        unit: raw.unit,
+    })
 }
 
 fn id(path: &Path, raw: Option<&RawId>, fields: &mut Fields) -> Result<IdAt, ConfigError> {

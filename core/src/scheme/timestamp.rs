@@ -1,5 +1,7 @@
 //! Timestamps: in one spelling each, since two spellings of one time would be two signed messages.
 
+use serde::Deserialize;
+
 use crate::time::UnixMillis;
 use crate::verdict::{Code, Rejection};
 
@@ -24,13 +26,18 @@ pub enum TimestampPlace {
 }
 
 /// How a timestamp is written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub enum Unit {
     /// Seconds since the epoch: ten digits.
+    #[default]
+    #[serde(rename = "s")]
     Seconds,
     /// Milliseconds since the epoch: thirteen digits.
+    #[serde(rename = "ms")]
     Milliseconds,
     /// Date and time, with `T` and `Z` in capitals, or an offset. Source: RFC 3339, 5.6.
+    #[serde(rename = "rfc3339")]
     Rfc3339,
 }
 
