@@ -6,6 +6,7 @@
 pub mod bucket;
 pub mod circuit;
 pub mod local;
+pub mod queue;
 pub mod redis;
 pub mod retries;
 pub mod stores;
@@ -113,6 +114,14 @@ pub enum Settlement {
 }
 
 impl Settlement {
+    /// As in its [`ClaimRequest`].
+    #[must_use]
+    pub fn id(&self) -> IdKey {
+        match self {
+            Self::Deliver { id, .. } | Self::Release { id, .. } => *id,
+        }
+    }
+
     /// The release of the claim that `request` asked for.
     #[must_use]
     pub fn release(request: &ClaimRequest) -> Self {

@@ -5,6 +5,9 @@
 //! round trip, and a request that falls back on it (`on_error: "memory"`) has its claim there
 //! already. The shared store is asked only after the local one has granted.
 //!
+//! How many calls are on their way at the same time is bounded; the others wait in a [`Queue`]. So a
+//! flood of events cannot make a store that answers look like one that is down.
+//!
 //! A request that ends while its call is in flight leaves that to the [`Retries`]: nobody will see
 //! the answer.
 
@@ -16,6 +19,7 @@ use crate::policy::{Policy, Source};
 use crate::store::bucket::OwnerToken;
 use crate::store::circuit::{Circuit, Permit, Transition};
 use crate::store::local::{self, LocalStore};
+use crate::store::queue::{MOST_CALLS, Queue};
 use crate::store::redis::{Remote, StoreError};
 use crate::store::retries::{PendingSettlement, Retries};
 use crate::store::{ClaimAnswer, ClaimRequest, Settlement, SharedData, Unavailable};
@@ -40,6 +44,8 @@ struct Fleet {
     circuit: Circuit,
     calls: Vec<Call>,
     next_call: u64,
+    /// What is to be called once there is room for it.
+    queue: Queue<Purpose>,
     retries: Retries,
     background_calls: usize,
 }
@@ -60,6 +66,8 @@ enum Purpose {
         request: ClaimRequest,
         holds_locally: bool,
     },
+    /// Its request has ended: nobody will see the answer. It counts until it comes.
+    Nothing,
     /// In the background.
     Retry(PendingSettlement),
     Settle {
@@ -72,7 +80,7 @@ impl Purpose {
     fn stream(&self) -> Option<StreamId> {
         match self {
             Self::Claim { stream, .. } | Self::Settle { stream, .. } => Some(*stream),
-            Self::Retry(_) => None,
+            Self::Nothing | Self::Retry(_) => None,
         }
     }
 }
@@ -109,6 +117,7 @@ impl Stores {
                 circuit: Circuit::default(),
                 calls: Vec::new(),
                 next_call: 0,
+                queue: Queue::default(),
                 retries: Retries::default(),
                 background_calls: 0,
             }),
@@ -152,14 +161,13 @@ impl Stores {
             ClaimAnswer::Full | ClaimAnswer::Unavailable => false,
             answer => return Some(answer),
         };
-        let body = fleet.remote.claim(&source.name, request);
         let purpose = Purpose::Claim {
             stream,
             source: Arc::clone(source),
             request: *request,
             holds_locally,
         };
-        match fleet.call(purpose, body, io.now, effects) {
+        match fleet.ask(request.id.shared, stream, purpose, io.now, effects) {
             Ok(()) => None,
             Err(_) => {
                 let refused = Err(StoreError::CircuitOpen);
@@ -207,9 +215,9 @@ impl Stores {
             fleet.schedule(pending, effects);
             return false;
         };
-        let body = fleet.remote.settle(&pending.source.name, &settlement);
+        let id = settlement.id().shared;
         let purpose = Purpose::Settle { stream, pending };
-        match fleet.call(purpose, body, io.now, effects) {
+        match fleet.ask(id, stream, purpose, io.now, effects) {
             Ok(()) => true,
             Err(Purpose::Settle { pending, .. }) => {
                 fleet.schedule(pending.again(io.now), effects);
@@ -306,7 +314,8 @@ impl Stores {
             return Ended::Nobody;
         };
         let remote = Arc::clone(&fleet.remote);
-        match purpose {
+        let ended = match purpose {
+            Purpose::Nothing => Ended::Nobody,
             Purpose::Claim {
                 stream,
                 source,
@@ -337,7 +346,51 @@ impl Stores {
                 fleet.settled(pending, result, io.now, effects);
                 Ended::Nobody
             }
+        };
+        if let Some(fleet) = &mut self.fleet {
+            fleet.advance(io.now, effects);
         }
+        ended
+    }
+
+    /// The circuit is open: takes the next one out of the queue, as if its call had been refused.
+    pub(crate) fn turned_away<S: SharedData>(
+        &mut self,
+        io: &mut Io<'_, S>,
+        effects: &mut Effects,
+    ) -> Option<Ended> {
+        let fleet = self.fleet.as_mut()?;
+        if !fleet.circuit.is_open() {
+            return None;
+        }
+        let purpose = fleet.queue.pop()?;
+        effects.count(Metric::StoreErrors(StoreError::CircuitOpen));
+        Some(match purpose {
+            Purpose::Claim {
+                stream,
+                source,
+                request,
+                holds_locally,
+            } => {
+                let refused = Err(StoreError::CircuitOpen);
+                let answer = self.resolve(io, &source, &request, holds_locally, refused, effects);
+                Ended::Claim {
+                    stream,
+                    source,
+                    request,
+                    answer,
+                }
+            }
+            Purpose::Settle { stream, pending } => {
+                fleet.schedule(pending.again(io.now), effects);
+                Ended::Settled(stream)
+            }
+            Purpose::Retry(pending) => {
+                fleet.schedule(pending, effects);
+                Ended::Nobody
+            }
+            Purpose::Nothing => Ended::Nobody,
+        })
     }
 
     /// A request ends: what it has in flight is settled in the background.
@@ -349,13 +402,21 @@ impl Stores {
         effects: &mut Effects,
     ) {
         let Some(fleet) = &mut self.fleet else { return };
-        let Some(call) = fleet.take(|call| call.purpose.stream() == Some(stream)) else {
-            return;
+        let (purpose, due) = if let Some(purpose) = fleet.queue.take(stream) {
+            // Redis has not heard of it.
+            (purpose, None)
+        } else {
+            let is_its = |call: &&mut Call| call.purpose.stream() == Some(stream);
+            let Some(call) = fleet.calls.iter_mut().find(is_its) else {
+                return;
+            };
+            let purpose = core::mem::replace(&mut call.purpose, Purpose::Nothing);
+            fleet.circuit.abandoned(call.permit, io.now);
+            // The call may still arrive until it times out, and could overtake a release.
+            let due = io.now.plus_millis(fleet.remote.timeout_millis);
+            (purpose, Some(due))
         };
-        fleet.circuit.abandoned(call.permit, io.now);
-        // The call may still arrive until it times out, and could overtake a release.
-        let due = io.now.plus_millis(fleet.remote.timeout_millis);
-        match call.purpose {
+        match purpose {
             Purpose::Claim {
                 source,
                 request,
@@ -365,7 +426,9 @@ impl Stores {
                 if holds_locally {
                     self.release_locally(io, &request, effects);
                 }
-                self.release_remotely(&source, &request, io.now, due, effects);
+                if let Some(due) = due {
+                    self.release_remotely(&source, &request, io.now, due, effects);
+                }
             }
             Purpose::Settle { pending, .. } => {
                 let PendingSettlement {
@@ -374,12 +437,14 @@ impl Stores {
                     until,
                     ..
                 } = pending;
+                let due = due.unwrap_or(io.now);
                 fleet.schedule(
                     PendingSettlement::new(source, settlement, until, due),
                     effects,
                 );
             }
             Purpose::Retry(pending) => fleet.schedule(pending, effects),
+            Purpose::Nothing => {}
         }
     }
 
@@ -394,7 +459,7 @@ impl Stores {
     pub(crate) fn needs_time(&self) -> bool {
         self.fleet
             .as_ref()
-            .is_some_and(|fleet| !fleet.retries.is_empty())
+            .is_some_and(|fleet| !fleet.retries.is_empty() || fleet.must_turn_away())
     }
 
     /// The worker ends: what only it counts is taken back.
@@ -414,18 +479,66 @@ impl Fleet {
         Some(self.calls.swap_remove(at))
     }
 
+    /// Makes a call, or queues it for when there is room; unless the circuit is open: then its purpose
+    /// comes back.
+    #[allow(clippy::result_large_err, reason = "it comes back as it went in")]
+    fn ask(
+        &mut self,
+        id: [u8; 16],
+        stream: StreamId,
+        purpose: Purpose,
+        now: UnixMillis,
+        effects: &mut Effects,
+    ) -> Result<(), Purpose> {
+        let goes_at_once = self.has_room() && self.queue.is_empty();
+        if !(self.circuit.is_open() || goes_at_once) {
+            self.queue.push(id, stream, purpose);
+            return Ok(());
+        }
+        self.call(purpose, now, effects)
+    }
+
+    /// Whether one more call may be on its way.
+    fn has_room(&self) -> bool {
+        self.calls.len().saturating_sub(self.background_calls) < MOST_CALLS
+    }
+
+    /// Whether calls are queued that will not be made.
+    fn must_turn_away(&self) -> bool {
+        self.circuit.is_open() && !self.queue.is_empty()
+    }
+
+    /// Makes the calls that there is room for.
+    fn advance(&mut self, now: UnixMillis, effects: &mut Effects) {
+        while self.has_room()
+            && !self.circuit.is_open()
+            && let Some(purpose) = self.queue.pop()
+        {
+            // A circuit that is closed refuses none.
+            let _ = self.call(purpose, now, effects);
+        }
+    }
+
     /// Makes a call, unless the circuit is open: then its purpose comes back.
     #[allow(clippy::result_large_err, reason = "it comes back as it went in")]
     fn call(
         &mut self,
         purpose: Purpose,
-        body: String,
         now: UnixMillis,
         effects: &mut Effects,
     ) -> Result<(), Purpose> {
         let Some(permit) = self.circuit.permit(now) else {
             effects.count(Metric::StoreErrors(StoreError::CircuitOpen));
             return Err(purpose);
+        };
+        let body = match &purpose {
+            Purpose::Claim {
+                source, request, ..
+            } => self.remote.claim(&source.name, request),
+            Purpose::Retry(pending) | Purpose::Settle { pending, .. } => self
+                .remote
+                .settle(&pending.source.name, &pending.settlement),
+            Purpose::Nothing => return Ok(()),
         };
         let id = CallId(self.next_call);
         self.next_call = self.next_call.wrapping_add(1);
@@ -488,10 +601,7 @@ impl Fleet {
             if pending.is_retry {
                 effects.count(Metric::SettleRetries);
             }
-            let body = self
-                .remote
-                .settle(&pending.source.name, &pending.settlement);
-            match self.call(Purpose::Retry(pending), body, now, effects) {
+            match self.call(Purpose::Retry(pending), now, effects) {
                 Ok(()) => self.background_calls = self.background_calls.saturating_add(1),
                 Err(Purpose::Retry(pending)) => self.schedule(pending.again(now), effects),
                 Err(_) => {}

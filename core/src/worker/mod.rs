@@ -403,34 +403,9 @@ impl Worker {
         reply: Result<(u16, &[u8]), StoreError>,
     ) {
         let desk = &mut self.desk;
-        match desk.stores.call_ended(io, call, reply, &mut desk.effects) {
-            Ended::Nobody => {}
-            Ended::Settled(stream) => {
-                if let Some(Request::Guarded(exchange)) = self.requests.get_mut(&stream)
-                    && core::mem::take(&mut exchange.is_response_held)
-                {
-                    desk.effects.push(Effect::ResumeResponse(stream));
-                }
-            }
-            Ended::Claim {
-                stream,
-                source,
-                request,
-                answer,
-            } => {
-                let asks = match self.requests.get(&stream) {
-                    Some(Request::Guarded(exchange)) => exchange.guard.asks_for(),
-                    _ => None,
-                };
-                if asks.is_none_or(|(_, key)| key != request.key) {
-                    // Nobody will use what it may have got.
-                    desk.stores
-                        .give_back(io, &source, &request, &mut desk.effects);
-                } else {
-                    self.claim_answered(io, stream, request.key, answer);
-                }
-            }
-        }
+        let ended = desk.stores.call_ended(io, call, reply, &mut desk.effects);
+        let mut budget = MOST_ANSWERS;
+        self.call_has_ended(io, ended, &mut budget);
         self.adjust_ticks();
     }
 
@@ -441,7 +416,13 @@ impl Worker {
             let line = LogLine::LeftOut(count);
             self.desk.effects.push(Effect::Log(Box::new(line)));
         }
-        self.wake(io);
+        let mut budget = MOST_ANSWERS;
+        while budget > 0
+            && let Some(ended) = self.desk.stores.turned_away(io, &mut self.desk.effects)
+        {
+            self.call_has_ended(io, ended, &mut budget);
+        }
+        self.wake(io, budget);
         self.adjust_ticks();
     }
 
@@ -485,8 +466,7 @@ impl Worker {
 
     /// Asks for the events that are waited for, until enough requests have gone on.
     #[inline(never)]
-    fn wake<S: SharedData>(&mut self, io: &mut Io<'_, S>) {
-        let mut budget = MOST_ANSWERS;
+    fn wake<S: SharedData>(&mut self, io: &mut Io<'_, S>, mut budget: usize) {
         for _ in 0..self.desk.waiting.events() {
             if budget == 0 {
                 return;
@@ -532,6 +512,45 @@ impl Worker {
         }
     }
 
+    /// A call to the shared store has ended, or will not be made. `budget` requests may go on by it.
+    fn call_has_ended<S: SharedData>(
+        &mut self,
+        io: &mut Io<'_, S>,
+        ended: Ended,
+        budget: &mut usize,
+    ) {
+        let desk = &mut self.desk;
+        match ended {
+            Ended::Nobody => {}
+            Ended::Settled(stream) => {
+                if let Some(Request::Guarded(exchange)) = self.requests.get_mut(&stream)
+                    && core::mem::take(&mut exchange.is_response_held)
+                {
+                    desk.effects.push(Effect::ResumeResponse(stream));
+                    *budget = budget.saturating_sub(1);
+                }
+            }
+            Ended::Claim {
+                stream,
+                source,
+                request,
+                answer,
+            } => {
+                let asks = match self.requests.get(&stream) {
+                    Some(Request::Guarded(exchange)) => exchange.guard.asks_for(),
+                    _ => None,
+                };
+                if asks.is_none_or(|(_, key)| key != request.key) {
+                    // Nobody will use what it may have got.
+                    desk.stores
+                        .give_back(io, &source, &request, &mut desk.effects);
+                } else {
+                    self.claim_answered(io, stream, request.key, answer, budget);
+                }
+            }
+        }
+    }
+
     /// The store has answered the request that asked for a claim.
     #[inline(never)]
     fn claim_answered<S: SharedData>(
@@ -540,13 +559,13 @@ impl Worker {
         stream: StreamId,
         key: EventKey,
         answer: ClaimAnswer,
+        budget: &mut usize,
     ) {
         let waits = |group: &Group| group.asker == Some(stream);
         match self.desk.waiting.take(&key) {
             Some(mut group) if waits(&group) => {
                 group.asker = None;
-                let mut budget = MOST_ANSWERS;
-                self.answer_group(io, key, &mut group, stream, answer, &mut budget);
+                self.answer_group(io, key, &mut group, stream, answer, budget);
                 self.desk.waiting.put_back(key, group);
             }
             group => {
@@ -557,6 +576,7 @@ impl Worker {
                     return;
                 };
                 let step = guard.answered(answer, io.now);
+                *budget = budget.saturating_sub(1);
                 self.go_on(io, stream, step);
             }
         }

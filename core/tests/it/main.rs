@@ -13,6 +13,7 @@
 mod challenges;
 mod config;
 mod config_text;
+mod fleet;
 mod guard;
 mod inspector;
 mod keys;
