@@ -102,6 +102,38 @@ fn text() {
 }
 
 #[test]
+fn a_body_that_could_never_be_held_is_refused() {
+    let limits = |held: u64, body: u64| {
+        move |c: &mut Value| {
+            c["max_held_bytes"] = json!(held);
+            c["sources"][0]["max_body_bytes"] = json!(body);
+        }
+    };
+    accepted(limits(2 << 20, 2 << 20));
+    refused(
+        limits(2 << 20, (2 << 20) + 1),
+        "sources[0].max_body_bytes: 2097153 is more than `max_held_bytes` (2097152): such a body \
+         could never be held",
+    );
+    // A preset's own limit counts as well.
+    refused(
+        |c| {
+            c["max_held_bytes"] = json!(1 << 20);
+            c["sources"][0] = json!({
+                "name": "voices", "match": { "path": "/voices" }, "preset": "elevenlabs",
+                "secrets": [{ "value": "0123456789abcdef" }],
+            });
+        },
+        "sources[0].max_body_bytes: 16777216 is more than `max_held_bytes` (1048576): such a body \
+         could never be held",
+    );
+    refused(
+        |c| c["max_held_bytes"] = json!((1 << 20) - 1),
+        "max_held_bytes: 1048575 is out of range, expected 1048576 to 1073741824",
+    );
+}
+
+#[test]
 fn pointers_into_an_array_begin_with_an_index() {
     refused(
         source("payload", json!({ "root": "list" })),

@@ -1,8 +1,10 @@
 //! The invariants of the layout, as tests.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-fn sources() -> Vec<(PathBuf, String)> {
+/// The Rust files below these folders of the repository.
+fn sources_below(folders: &[&str]) -> Vec<(PathBuf, String)> {
     fn walk(folder: &Path, found: &mut Vec<(PathBuf, String)>) {
         for entry in std::fs::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();
@@ -13,11 +15,19 @@ fn sources() -> Vec<(PathBuf, String)> {
             }
         }
     }
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let mut found = Vec::new();
-    walk(&root.join("src"), &mut found);
-    walk(&root.join("core/src"), &mut found);
-    walk(&root.join("scan/src"), &mut found);
+    for folder in folders {
+        walk(&root().join(folder), &mut found);
+    }
+    found
+}
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+fn sources() -> Vec<(PathBuf, String)> {
+    let found = sources_below(&["src", "core/src", "scan/src"]);
     assert!(found.len() > 10);
     found
 }
@@ -32,8 +42,61 @@ fn the_core_reads_no_clock() {
 }
 
 fn document(name: &str) -> String {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(name);
-    std::fs::read_to_string(path).unwrap()
+    std::fs::read_to_string(root().join(name)).unwrap()
+}
+
+/// What a text has between backticks.
+fn quoted(text: &str) -> impl Iterator<Item = &str> {
+    text.split('`').skip(1).step_by(2)
+}
+
+/// The name of a test: a sentence. No field and no option is that long.
+fn is_test_name(word: &str) -> bool {
+    let is_snake = |byte: u8| byte == b'_' || byte.is_ascii_lowercase() || byte.is_ascii_digit();
+    word.bytes().all(is_snake) && word.matches('_').count() >= 5
+}
+
+#[test]
+fn every_claim_names_tests_that_exist() {
+    let mut tests = BTreeSet::new();
+    let folders = [
+        "core",
+        "scan/tests",
+        "cli/tests",
+        "inbox",
+        "tests",
+        "native/src",
+    ];
+    for (_, text) in sources_below(&folders) {
+        for part in text.split("#[test]").skip(1) {
+            let name = part.split("fn ").nth(1).unwrap_or_default();
+            tests.insert(name.split('(').next().unwrap_or_default().to_owned());
+        }
+    }
+    assert!(tests.len() > 400, "{}", tests.len());
+    let security = document("SECURITY.md");
+    for text in [&security, &document("README.md")] {
+        for word in quoted(text) {
+            if is_test_name(word) {
+                assert!(tests.contains(word), "there is no test `{word}`");
+            } else if word.starts_with("tests/") || word.starts_with("core/") {
+                assert!(root().join(word).exists(), "there is no `{word}`");
+            }
+        }
+    }
+    let table = security.split("## What each promise rests on").nth(1);
+    let table = table.unwrap().split("\n## ").next().unwrap();
+    let rows = table.lines().filter(|line| line.starts_with("| ")).skip(1);
+    let mut count = 0;
+    for row in rows {
+        let shown_by = row.rsplit('|').nth(1).unwrap();
+        assert!(
+            quoted(shown_by).any(is_test_name),
+            "no test is named: {row}"
+        );
+        count += 1;
+    }
+    assert!(count >= 10, "{count} rows");
 }
 
 #[test]
@@ -69,8 +132,7 @@ fn the_configuration_of_the_readme_is_accepted() {
 
 #[test]
 fn the_configuration_of_envoy_yaml_is_accepted() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../envoy.yaml");
-    let yaml = std::fs::read_to_string(path).unwrap();
+    let yaml = document("envoy.yaml");
     let start = yaml.find("value: |\n").unwrap() + "value: |\n".len();
     let indent = yaml[start..]
         .chars()
