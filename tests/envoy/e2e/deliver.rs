@@ -126,6 +126,64 @@ fn headers_that_only_the_guard_may_set_are_replaced() {
     assert_eq!(head.values("x-callback-guard-source"), ["suno"]);
 }
 
+/// Neither from a request that is verified, nor from one that is watched, nor from one of no source.
+#[test]
+fn names_that_only_the_guard_may_set_arrive_in_no_trailer() {
+    let names = [
+        "x-callback-guard-key",
+        "x-callback-guard-id",
+        "x-callback-guard",
+        "x-callback-guardx",
+        "X-CALLBACK-GUARD-SOURCE",
+    ];
+    for is_http2 in [false, true] {
+        let guarded = Guarded::builder()
+            .configuration(|configuration| {
+                configuration["unmatched"] = json!("pass");
+                let sources = configuration["sources"].as_array_mut().unwrap();
+                let mut watched = sources[0].clone();
+                watched["name"] = json!("watched");
+                watched["match"] = json!({ "path": "/watched" });
+                watched["mode"] = json!("monitor");
+                sources.push(watched);
+            })
+            .render(|render| match is_http2 {
+                true => render.connection_manager(|manager| {
+                    manager["http_protocol_options"] = json!({ "enable_trailers": true });
+                }),
+                false => render.http1_trailers(),
+            })
+            .render(|render| match is_http2 {
+                true => render.upstream_http2(),
+                false => render,
+            })
+            .start();
+        for protocol in Protocol::ALL {
+            for path in ["/callbacks/suno", "/watched", "/other"] {
+                guarded.upstream.clear();
+                let (_, body) = event("trailer");
+                let mut sent = Body::chunked([body.clone()]).trailer("x-sum", "1");
+                for name in names {
+                    sent = sent.trailer(name, "evil").trailer(name, "evil again");
+                }
+                let request = signed(&body).path(path).protocol(protocol).body(sent);
+                let text = format!("{protocol:?} to {path}, HTTP/2 behind: {is_http2}");
+                assert_eq!(guarded.send(&request).status, 200, "{text}");
+                let record = guarded.upstream.recorded().remove(0);
+                assert_eq!(record.head.http2, is_http2, "{text}");
+                assert_eq!(record.body, body.as_bytes(), "{text}");
+                // All others arrive.
+                let trailers = record.trailers;
+                assert_eq!(trailers, [("x-sum".to_owned(), b"1".to_vec())], "{text}");
+                for (name, value) in &record.head.headers {
+                    assert!(!value.starts_with(b"evil"), "{text}: {name}");
+                }
+            }
+        }
+        guarded.assert_alive();
+    }
+}
+
 #[test]
 fn what_matches_no_source_passes_without_the_guards_headers_if_so_configured() {
     let guarded = Guarded::with(|configuration| configuration["unmatched"] = json!("pass"));
