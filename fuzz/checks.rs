@@ -436,7 +436,10 @@ fn reference_head(given: &[(&[u8], &[u8])]) -> Option<Code> {
             .and_then(|base| base.split_once('/'))
             .is_some_and(|(kind, base)| {
                 let is_form = kind == "multipart" || base.starts_with("x-www-form-urlencoded");
-                token(kind) && token(base) && !is_form
+                // Envoy would answer it with 200 whatever happens.
+                let is_grpc =
+                    kind == "application" && (base == "grpc" || base.starts_with("grpc+"));
+                token(kind) && token(base) && !is_form && !is_grpc
             });
     let full = String::from_utf8_lossy(media_type);
     let parameters = full.split_once(';').map_or("", |(_, rest)| rest);

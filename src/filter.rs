@@ -404,12 +404,13 @@ impl HttpContext for Stream {
                 return worker.fail(io, self.id);
             };
             let head = RequestHead::new(&pairs);
-            for name in head.reserved_headers() {
-                if host::remove_request_header(name).is_err() {
-                    return worker.fail(io, self.id);
-                }
-            }
             let verdict = worker.request_head(io, self.id, &head, ends);
+            let is_refused = worker
+                .unwanted_headers(self.id, &head)
+                .any(|name| host::remove_request_header(name).is_err());
+            if is_refused {
+                return worker.fail(io, self.id);
+            }
             if let Some(target) = worker.clean_target(self.id, &head)
                 && host::set_request_target(&target).is_err()
             {

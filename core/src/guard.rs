@@ -31,7 +31,7 @@ use crate::policy::{
 };
 use crate::reply::Answer;
 use crate::report::{Check, Report};
-use crate::request::RequestHead;
+use crate::request::{Occurrence, RequestHead};
 use crate::store::bucket::{Fingerprint, OwnerToken};
 use crate::store::{ClaimAnswer, ClaimRequest, Settlement};
 use crate::time::UnixMillis;
@@ -254,9 +254,11 @@ impl Guard {
 
     /// Ends a request by its head; at once, or for a short body once that has ended.
     fn end_head(&mut self, mode: Mode, answer: Answer, head: &RequestHead<'_>, ends: bool) -> Step {
-        let is_short = head
-            .declared_length()
-            .is_some_and(|length| length <= AWAITED_BODY_BYTES);
+        // What is upgraded has no end, whatever it declares.
+        let is_short = head.occurrence(b"upgrade") == Occurrence::Missing
+            && head
+                .declared_length()
+                .is_some_and(|length| length <= AWAITED_BODY_BYTES);
         // Elsewhere holding the head means to let it go as far as Envoy's buffer filter.
         let holds = self.policy.hold_headers == HoldHeaders::Filter;
         if ends || !is_short || !holds || mode == Mode::Monitor {

@@ -151,9 +151,13 @@ impl Stream {
         let head = RequestHead::new(&headers);
         let verdict = state.worker.request_head(&mut io, self.id, &head, ends);
         // Both are read before anything is changed: a change takes the bytes of `headers`.
-        let reserved: Vec<Vec<u8>> = head.reserved_headers().map(<[u8]>::to_vec).collect();
+        let unwanted: Vec<Vec<u8>> = state
+            .worker
+            .unwanted_headers(self.id, &head)
+            .map(<[u8]>::to_vec)
+            .collect();
         let target = state.worker.clean_target(self.id, &head);
-        let changed = reserved
+        let changed = unwanted
             .iter()
             .try_for_each(|name| filter.remove_header(HeaderType::RequestHeader, name))
             .and_then(|()| match target {

@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use callback_guard_harness::client::RawConnection;
-use callback_guard_harness::{Body, Piece, Protocol, Request, wait};
+use callback_guard_harness::{Answer, Body, Piece, Protocol, Request, wait};
 use serde_json::json;
 
 use crate::support::{Change as _, Guarded, event, signed, spellings};
@@ -1277,6 +1277,65 @@ fn memory_goes_back_to_its_base() {
     let end = rss(&siege);
     println!("{base} bytes, after five storms {end}");
     assert!(end <= base + ALLOWED, "{base} bytes grew to {end}");
+}
+
+/// Envoy obeys these headers where it takes the client for internal: with addresses that it was told so,
+/// or where it is not asked to tell. Then one request would be several deliveries, or none in time.
+#[test]
+fn no_sender_has_envoy_deliver_an_event_several_times() {
+    let tries = [("x-envoy-retry-on", "5xx"), ("x-envoy-max-retries", "3")];
+    let patience = [("x-envoy-upstream-rq-timeout-ms", "1")];
+    let per_try = [("x-envoy-upstream-rq-per-try-timeout-ms", "1")];
+    let hedging = [("x-envoy-hedge-on-per-try-timeout", "true")];
+    let any_answer = [
+        ("x-envoy-retry-on", "retriable-status-codes"),
+        ("x-envoy-retriable-status-codes", "200"),
+        ("x-envoy-max-retries", "3"),
+    ];
+    let slow = Duration::from_millis(200);
+    for use_remote_address in [true, false] {
+        let guarded = Guarded::builder()
+            .render(|render| {
+                render.connection_manager(|manager| {
+                    manager["use_remote_address"] = json!(use_remote_address);
+                    manager["internal_address_config"] = json!({
+                        "cidr_ranges": [{ "address_prefix": "127.0.0.0", "prefix_len": 8 }]
+                    });
+                })
+            })
+            .start();
+        for (name, headers, answer) in [
+            ("retries", tries.to_vec(), Answer::status(503)),
+            ("any answer", any_answer.to_vec(), Answer::status(200)),
+            (
+                "no time",
+                patience.to_vec(),
+                Answer::status(200).after(slow),
+            ),
+            (
+                "hedging",
+                [&tries[..], &per_try, &hedging].concat(),
+                Answer::status(200).after(slow),
+            ),
+        ] {
+            guarded.upstream.clear();
+            let expected = if name == "retries" { 503 } else { 200 };
+            guarded.upstream.answer(answer);
+            let (_, body) = event("steered");
+            let mut request = signed(&body);
+            for (header, value) in &headers {
+                request = request.header(header, value);
+            }
+            let text = format!("{name}, use_remote_address: {use_remote_address}");
+            assert_eq!(guarded.send(&request).status, expected, "{text}");
+            let recorded = guarded.upstream.recorded();
+            assert_eq!(recorded.len(), 1, "{text}");
+            for (header, _) in headers {
+                assert_eq!(recorded[0].head.header(header), None, "{text}: {header}");
+            }
+        }
+        guarded.assert_alive();
+    }
 }
 
 #[test]

@@ -158,6 +158,30 @@ fn without_the_inbox_or_its_store_the_sender_is_told_to_try_again() {
     .unwrap();
 }
 
+/// As docs/troubleshooting.md advises where an application has lost its data.
+#[test]
+fn what_the_application_has_lost_it_gets_again_by_a_replay() {
+    let (guarded, inbox) = start(&[], None);
+    let request = signed(&event("lost").1);
+    assert_eq!(guarded.send(&request).status, 200);
+    wait_for("the delivery", || {
+        (stats(&inbox, "delivered") == 1).then_some(())
+    })
+    .unwrap();
+    // The sender cannot help.
+    let again = guarded.send(&request);
+    assert_eq!(again.header("x-callback-guard").unwrap(), "duplicate");
+    let replay = inbox.setup.tool("replay", &["--state", "delivered"]);
+    let replay = replay.unwrap();
+    assert!(replay.status.success(), "{replay:?}");
+    let all = guarded
+        .upstream
+        .wait_until("the replay", |all| all.len() == 2)
+        .unwrap();
+    let key = |at: usize| all[at].head.header("x-callback-guard-key").unwrap();
+    assert_eq!((key(0), &all[0].body), (key(1), &all[1].body));
+}
+
 #[test]
 fn envoy_brings_the_token_and_the_application_does_not_see_it() {
     let token = "a-token-of-32-visible-characters";

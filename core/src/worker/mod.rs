@@ -175,8 +175,8 @@ impl Worker {
 
     /// The head of a request has come. `ends` if no body follows.
     ///
-    /// Before anything else is done with it, [`RequestHead::reserved_headers`] are to be removed from
-    /// it, and its path replaced by [`Worker::clean_target`], if there is one.
+    /// Before it goes on, [`Worker::unwanted_headers`] are to be removed from it, and its path replaced by
+    /// [`Worker::clean_target`], if there is one.
     pub fn request_head<S: SharedData>(
         &mut self,
         io: &mut Io<'_, S>,
@@ -205,6 +205,21 @@ impl Worker {
             (Verdict::Hold, HoldHeaders::BufferAfter) => Verdict::Continue,
             (verdict, _) => verdict,
         }
+    }
+
+    /// The names of headers that are to be removed from a request whose head has come: those that only the
+    /// guard may set and, if it is the guard's, those that would have Envoy deliver it several times.
+    pub fn unwanted_headers<'h>(
+        &self,
+        stream: StreamId,
+        head: &RequestHead<'h>,
+    ) -> impl Iterator<Item = &'h [u8]> {
+        let steering = self
+            .exchange(stream)
+            .map(|_| head.steering_headers())
+            .into_iter()
+            .flatten();
+        head.reserved_headers().chain(steering)
     }
 
     /// The rewritten path and query of a request whose head has come, if the original held a token.

@@ -793,4 +793,10 @@ fn the_answer_to_a_refused_head_waits_for_the_end_of_a_short_body() {
         assert_eq!(report.body_bytes, None);
         assert_eq!(host.log.len(), 1, "it is told once");
     }
+    // An upgraded request has no end.
+    let upgrade = unsigned
+        .with("content-length", "1")
+        .and("upgrade", "websocket");
+    let (_, seen) = Host::new(enforcing).head(&upgrade, NOW);
+    assert_eq!(seen.code(), Some(Code::SignatureMissing));
 }
