@@ -11,6 +11,7 @@ RUN rustup target add wasm32-wasip1
 WORKDIR /callback-guard
 COPY Cargo.toml Cargo.lock ./
 COPY .cargo .cargo
+COPY config config
 COPY core core
 COPY scan scan
 COPY src src

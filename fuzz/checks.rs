@@ -22,7 +22,7 @@ use std::sync::{Arc, LazyLock};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use callback_guard_core::config;
+use callback_guard_config as config;
 use callback_guard_core::event::{EventKey, IdKey};
 use callback_guard_core::guard::{Guard, Step};
 use callback_guard_core::outcome::Outcome;
@@ -33,7 +33,7 @@ use callback_guard_core::scheme::Proof;
 use callback_guard_core::store::ClaimAnswer;
 use callback_guard_core::store::bucket::{Bucket, Claimed, Fingerprint, Limits, OwnerToken};
 use callback_guard_core::store::redis::{OnError, Protocol, Remote, Replies, StoreError};
-use callback_guard_core::testkit::{self, Host, NOW, Request, Seen};
+use callback_guard_core::testkit::{Host, NOW, Request, Seen};
 use callback_guard_core::time::UnixMillis;
 use callback_guard_core::verdict::Code;
 use hmac::{Hmac, KeyInit, Mac};
@@ -73,7 +73,7 @@ impl<'a> Bytes<'a> {
 }
 
 fn policy(extra: &str) -> Arc<Policy> {
-    Arc::new(testkit::policy(&format!(
+    Arc::new(callback_guard_config::testkit::policy(&format!(
         r#"{{"sources":[{{"name":"suno","match":{{"path":"/callbacks/suno"}},"preset":"suno",
         "secrets":[{{"value":"another-key"}},{{"value":"{SECRET}"}}],"max_body_bytes":4096{extra}}}]}}"#
     )))
@@ -364,7 +364,7 @@ pub(crate) fn challenge(data: &[u8]) {
         ("okta", "{\"verification\":\"", "\"}"),
         ("x", "{\"response_token\":\"sha256=", "\"}"),
     ][usize::from(bytes.byte() % 3)];
-    let policy = testkit::policy(&format!(
+    let policy = callback_guard_config::testkit::policy(&format!(
         r#"{{"sources":[{{"name":"asks","match":{{"path":"/a"}},"preset":"{preset}",
         "secrets":[{{"value":"{SECRET}"}}]}}]}}"#
     ));

@@ -25,7 +25,7 @@ use proxy_wasm::hostcalls::dispatch_http_call;
 use proxy_wasm::traits::{Context, HttpContext, RootContext};
 use proxy_wasm::types::{Action, ContextType};
 
-use callback_guard_core::config;
+use callback_guard_config as config;
 use callback_guard_core::effect::{CallId, Effect, Io, StreamId};
 use callback_guard_core::log::{is_first, start_line};
 use callback_guard_core::outcome::Outcome;

@@ -13,7 +13,7 @@ use callback_guard_core::effect::{Io, StreamId};
 use callback_guard_core::outcome::Outcome;
 use callback_guard_core::request::RequestHead;
 use callback_guard_core::store::{SharedData, Swap, Unavailable};
-use callback_guard_core::testkit::{self, MapShared};
+use callback_guard_core::testkit::MapShared;
 use callback_guard_core::time::UnixMillis;
 use callback_guard_core::worker::{Seed, Verdict, Worker};
 
@@ -31,7 +31,9 @@ pub(crate) fn serve(port: u16) -> Result<()> {
 /// The authorization service: the guard's own core, natively, with a store in memory. It cannot see
 /// what the upstream answers, so it takes each event as delivered once it has let it through.
 pub(crate) fn authorize(port: u16) -> Result<()> {
-    let policy = Arc::new(testkit::policy(&envoy::guard(100_000).to_string()));
+    let policy = Arc::new(callback_guard_config::testkit::policy(
+        &envoy::guard(100_000).to_string(),
+    ));
     let (data, workers) = (Locked::default(), Arc::new(AtomicU64::new(1)));
     each_connection(port, move |stream| {
         let seed = Seed {

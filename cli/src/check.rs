@@ -6,7 +6,7 @@ use std::hash::{Hash as _, Hasher as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use callback_guard_core::config;
+use callback_guard_config as config;
 use callback_guard_core::policy::{InFlight, Mode, PathRule, Policy, Unmatched};
 use callback_guard_core::store::redis::{OnError, Protocol};
 use clap::Args;

@@ -11,8 +11,8 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::{Context as _, anyhow, bail};
+use callback_guard_config as config;
 use callback_guard_core::authenticate::Inputs;
-use callback_guard_core::config;
 use callback_guard_core::guard::{Guard, Step};
 use callback_guard_core::json::Scratch;
 use callback_guard_core::policy::{Mode, Policy, Source};

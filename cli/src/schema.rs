@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use anyhow::anyhow;
-use callback_guard_core::config;
+use callback_guard_config as config;
 use clap::Args;
 
 use crate::output;

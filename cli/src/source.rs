@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::{Context, anyhow, bail};
-use callback_guard_core::config;
+use callback_guard_config as config;
 use callback_guard_core::policy::{Policy, Source};
 use callback_guard_core::scheme::keys::{Algorithm, SigningKey};
 use callback_guard_core::scheme::{Part, Proof};

@@ -3,7 +3,8 @@
 //!
 //! The core has no clock, no I/O and no SDK: bytes, facts and `now` go in, verdicts and effects come
 //! out. A shell translates: `src/` for proxy-wasm, `native/` for Envoy's dynamic modules. Tests, fuzz
-//! targets, benchmarks and `explain` drive the same types.
+//! targets, benchmarks and `explain` drive the same types. The crate `config` makes a [`policy::Policy`] of
+//! a configuration's text: apart, because it runs once and is compiled for size.
 //!
 //! ## The life of a request
 //!
@@ -36,7 +37,8 @@
 //! * A refusal is one [`verdict::Rejection`], one counter, one log line. None of them contains a
 //!   secret, a signature or payload data.
 //! * No input makes the guard panic. What it cannot read it refuses.
-//! * Loading a configuration depends on its text and the environment, and on nothing else.
+//! * Loading a configuration (the crate `config`, above this one) depends on its text and the environment, and
+//!   on nothing else.
 
 #![forbid(unsafe_code)]
 
@@ -45,7 +47,6 @@ pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 pub mod authenticate;
 pub mod challenge;
-pub mod config;
 mod content_type;
 pub mod effect;
 pub mod event;

@@ -15,9 +15,7 @@ pub use crate::path_rule::PathRule;
 use crate::near_miss::{Guarded, Readings};
 use crate::payload::{Alone, Requirement, UrlRule};
 use crate::request::RequestHead;
-use crate::scheme::keys::HostVerify;
-#[cfg(feature = "sign")]
-use crate::scheme::keys::SigningKey;
+use crate::scheme::keys::{HostVerify, SigningKeys};
 use crate::scheme::token::TokenAt;
 use crate::scheme::{Proof, Scheme, Tolerance};
 use crate::store::redis::{OnError, Remote};
@@ -100,8 +98,7 @@ pub struct Source {
     pub scheme: Scheme,
     /// What the sender signs with, as far as the configuration has it: secrets and tokens, in their
     /// order; nothing of a private key.
-    #[cfg(feature = "sign")]
-    pub signing_keys: Vec<SigningKey>,
+    pub signing_keys: SigningKeys,
     /// How far a timestamp may be from the proxy's clock.
     pub tolerance: Tolerance,
     /// The largest body, in bytes.
@@ -437,8 +434,9 @@ pub struct Warning {
 }
 
 impl Warning {
+    /// What is probably wrong at `path`.
     #[cold]
-    pub(crate) fn new(path: &str, problem: impl Into<Box<str>>) -> Self {
+    pub fn new(path: &str, problem: impl Into<Box<str>>) -> Self {
         Self {
             path: path.into(),
             problem: problem.into(),

@@ -334,7 +334,8 @@ fn is_grpc(essence: &[u8]) -> bool {
 /// Whether `part` is a valid type or subtype of a media type.
 ///
 /// Source: RFC 6838, 4.2.
-pub(crate) fn is_media_type_part(part: &[u8]) -> bool {
+#[must_use]
+pub fn is_media_type_part(part: &[u8]) -> bool {
     !part.is_empty()
         && part
             .iter()
@@ -342,7 +343,8 @@ pub(crate) fn is_media_type_part(part: &[u8]) -> bool {
 }
 
 /// Whether a media type, without parameters, is JSON.
-pub(crate) fn is_json(essence: &[u8]) -> bool {
+#[must_use]
+pub fn is_json(essence: &[u8]) -> bool {
     if essence.eq_ignore_ascii_case(JSON.as_bytes()) {
         return true;
     }

@@ -11,7 +11,6 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::config;
 use crate::effect::{CallId, Effect, Io, StreamId};
 use crate::metrics::Metric;
 use crate::outcome::Outcome;
@@ -19,7 +18,7 @@ use crate::policy::Policy;
 use crate::reply::Reply;
 use crate::report::Report;
 use crate::request::RequestHead;
-use crate::scheme::keys::{Algorithm, SigningKey, native};
+use crate::scheme::keys::{Algorithm, SigningKey};
 use crate::scheme::{Part, Proof};
 use crate::sign::{self, Draft};
 use crate::store::redis::StoreError;
@@ -30,19 +29,6 @@ use crate::worker::{Response, Seed, Verdict, Worker};
 
 /// The time of the known answers.
 pub const NOW: UnixMillis = UnixMillis::from_seconds(1_769_670_760);
-
-/// The policy of a configuration that is right, with no environment.
-#[track_caller]
-#[must_use]
-pub fn policy(configuration: &str) -> Policy {
-    match config::parse(configuration.as_bytes(), &|_| None) {
-        Ok(mut policy) => {
-            policy.host_verify = native::verify;
-            policy
-        }
-        Err(error) => panic!("{error}: {configuration}"),
-    }
-}
 
 /// The private key of the tests for `algorithm`.
 #[track_caller]

@@ -5,7 +5,7 @@ use std::hash::{BuildHasher as _, Hasher as _};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use callback_guard_core::config;
+use callback_guard_config as config;
 use callback_guard_core::effect::Io;
 use callback_guard_core::log::{is_first, start_line};
 use callback_guard_core::metrics::{self, Kind, Metric, SourceMetric};

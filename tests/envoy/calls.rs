@@ -224,14 +224,20 @@ impl Filter {
 
     /// A whole request of one event, from its head to its log entry.
     fn request(&mut self, context: i32, id: &str, signing_key: &str) -> Cost {
+        self.send(context, id, Some(signing_key), "")
+    }
+
+    /// The same with tracks in its body; without a key it is not signed.
+    fn send(&mut self, context: i32, id: &str, signing_key: Option<&str>, tracks: &str) -> Cost {
         let body = format!(
-            r#"{{"code":200,"msg":"All generated successfully.","data":{{"callbackType":"complete","task_id":"{id}","data":[]}}}}"#
+            r#"{{"code":200,"msg":"All generated successfully.","data":{{"callbackType":"complete","task_id":"{id}","data":[{tracks}]}}}}"#
         );
-        let key = SigningKey::secret(Algorithm::HmacSha256, signing_key.as_bytes()).unwrap();
+        let key = signing_key.unwrap_or(KEY).as_bytes();
+        let key = SigningKey::secret(Algorithm::HmacSha256, key).unwrap();
         let mac = key.sign(&[id.as_bytes(), b".", NOW.as_bytes()]).unwrap();
         let signature = STANDARD.encode(mac.as_slice());
         let length = body.len().to_string();
-        let headers = [
+        let mut headers = vec![
             (":authority", "hooks.example.com"),
             (":path", "/callbacks/suno"),
             (":method", "POST"),
@@ -244,6 +250,9 @@ impl Filter {
             ("x-forwarded-proto", "http"),
             ("x-request-id", "0f8ea1c2-3f3a-4c53-9a39-0f4d3f8a2b11"),
         ];
+        if signing_key.is_none() {
+            headers.retain(|(name, _)| !name.starts_with("x-webhook-"));
+        }
         let fuel = self.store.get_fuel().unwrap();
         self.store.data_mut().calls.clear();
         self.receive(context, &headers, body.into_bytes());
@@ -299,6 +308,44 @@ fn warm() -> Filter {
     let mut filter = Filter::start();
     filter.request(2, "00000000000000000000000000000000", KEY);
     filter
+}
+
+/// Tracks as Suno sends them, of at least so many bytes.
+fn tracks(bytes: usize) -> String {
+    let track = r#"{"id":"8551662c-73b8-4d54-9a39-0f4d3f8a2b11","audio_url":"https://cdn.example.com/8551662c.mp3","prompt":"[Verse] Night city lights shining bright","model_name":"chirp-v3-5","title":"Iron Man","tags":"electrifying, rock","duration":198.44}"#;
+    vec![track; bytes.div_ceil(track.len() + 1)].join(",")
+}
+
+/// What each kind of request costs: for docs/benchmarks, and beside another build of the module
+/// (`CALLBACK_GUARD_WASM=old.wasm`).
+#[test]
+fn each_kind_of_request_costs_the_same_each_time() {
+    const ID: &str = "ee9c2715375b7837f8bb51d641ff5863";
+    const OTHER: &str = "0f8ea1c23f3a4c539a390f4d3f8a2b11";
+    let measure = || {
+        let mut costs = Vec::new();
+        for (size, tracks) in [("130 B", String::new()), ("64 KiB", tracks(64 << 10))] {
+            let mut filter = warm();
+            let mut count = |kind, id, key| {
+                let cost = filter.send(costs.len() as i32 + 3, id, key, &tracks);
+                costs.push((format!("{kind}, {size}"), cost));
+            };
+            count("new", ID, Some(KEY));
+            count("duplicate", ID, Some(KEY));
+            count("forged", OTHER, Some("another key"));
+            count("unsigned", OTHER, None);
+        }
+        costs
+    };
+    let costs = measure();
+    for (what, cost) in &costs {
+        let calls = cost.calls.len();
+        println!(
+            "{what}: {} instructions, {calls} host calls",
+            cost.instructions
+        );
+    }
+    assert_eq!(costs, measure());
 }
 
 /// Which, and how often; in what order is promised only where it matters.
@@ -455,7 +502,7 @@ fn the_module_reads_bodies_as_the_host_does() {
         ),
     ];
     let now = UnixMillis::new(NOW.parse::<u64>().unwrap() * 1000);
-    let mut host = testkit::Host::new(testkit::policy(&configuration()));
+    let mut host = testkit::Host::new(callback_guard_config::testkit::policy(&configuration()));
     let mut filter = warm();
     filter.store.data_mut().log_level = INFO;
     let mut seen = BTreeSet::new();

@@ -1,7 +1,7 @@
 //! The story that the demo tells: what is sent, and what sender and application are to see of it.
 
 use anyhow::Context;
-use callback_guard_core::config;
+use callback_guard_config as config;
 use callback_guard_core::policy::Policy;
 use callback_guard_core::scheme::keys::SigningKey;
 use callback_guard_core::sign;

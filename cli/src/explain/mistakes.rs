@@ -171,7 +171,7 @@ fn keys(case: &Case<'_>, source: &Source, rule: &SignatureRule) -> Vec<Variant<C
     }
     let sources = case.policy.sources.iter().zip(case.secrets);
     for (other, secrets) in sources.filter(|(other, _)| other.index != source.index) {
-        for (secret, other_key) in secrets.iter().zip(&other.signing_keys) {
+        for (secret, other_key) in secrets.iter().zip(other.signing_keys.iter()) {
             let mistake = format!(
                 "it is signed with {}, of source {}",
                 secret.name, other.name

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use anyhow::Context as _;
-use callback_guard_core::config;
+use callback_guard_config as config;
 use serde::Serialize;
 use serde_json::{Value, json};
 

@@ -1,7 +1,7 @@
 //! `explain`.
 
 use base64::Engine as _;
-use callback_guard_core::config;
+use callback_guard_config as config;
 use callback_guard_core::scheme::keys::{Algorithm, SigningKey};
 use callback_guard_core::sign;
 use callback_guard_core::time::UnixMillis;

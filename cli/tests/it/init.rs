@@ -45,7 +45,7 @@ fn every_preset_makes_a_block_for_each_platform_that_check_calls_ok() {
 
 #[test]
 fn the_list_has_every_name_of_the_table() {
-    let path = repository().join("core/src/config/presets.json");
+    let path = repository().join("config/src/presets.json");
     let table: Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
     let names: Vec<String> = table
         .as_array()

@@ -1,6 +1,6 @@
 //! The JSON Schema of the configuration.
 
-use callback_guard_core::config;
+use callback_guard_config as config;
 use serde_json::{Value, json};
 
 use crate::support::{SECRET, repository, run};

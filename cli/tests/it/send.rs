@@ -31,11 +31,13 @@ fn policy(preset: &str, secret: &str) -> Arc<Policy> {
         }
         None => source["secrets"] = json!([{ "value": secret }]),
     }
-    Arc::new(testkit::policy(&json!({ "sources": [source] }).to_string()))
+    Arc::new(callback_guard_config::testkit::policy(
+        &json!({ "sources": [source] }).to_string(),
+    ))
 }
 
 fn table() -> Vec<Value> {
-    let text = std::fs::read(repository().join("core/src/config/presets.json")).unwrap();
+    let text = std::fs::read(repository().join("config/src/presets.json")).unwrap();
     serde_json::from_slice(&text).unwrap()
 }
 

@@ -16,7 +16,7 @@
 //! An answer can hold values of the request, so it must not be good for anything else: an echoed value
 //! is short, of harmless characters ([`Alphabet`]), and sent as plain text or inside a JSON string with
 //! `nosniff`. A value goes under a MAC only where the scheme accepts no message of that form
-//! (`config::challenge::oracle`).
+//! (the crate `config`, `challenge::oracle`).
 
 mod asked;
 mod reply;

@@ -1,6 +1,6 @@
 //! Every mistake in a configuration is refused with its path and what is accepted.
 
-use callback_guard_core::config;
+use callback_guard_config as config;
 use serde_json::{Value, json};
 
 use crate::support::configuration;

@@ -1,7 +1,7 @@
 //! Every kind of value at every place of a configuration: what is refused is refused in the words of
 //! the configuration, never in those of the program, and without the value.
 
-use callback_guard_core::config;
+use callback_guard_config as config;
 use serde_json::{Value, json};
 
 /// Every field, in sound configurations.

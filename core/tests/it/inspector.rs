@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::io::Read as _;
 
 use base64::Engine as _;
-use callback_guard_core::config;
+use callback_guard_config as config;
 use callback_guard_core::effect::StreamId;
 use callback_guard_core::inspector::{
     Entry, Inspector, LEAST_EVENTS, MAX_EVENT_BYTES, MOST_EVENTS, Slot,

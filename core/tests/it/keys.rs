@@ -2,7 +2,7 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use callback_guard_core::config;
+use callback_guard_config as config;
 use callback_guard_core::scheme::keys::{
     Algorithm, Key, KeyIndex, Mismatch, PublicEncoding, SignatureBytes, SigningKey, Token, native,
     no_verifier, probe, verify,

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE, URL_SAFE_NO_PAD};
-use callback_guard_core::config;
+use callback_guard_config as config;
 use callback_guard_core::policy::Policy;
 use callback_guard_core::scheme::keys::{Algorithm, Key};
 use callback_guard_core::scheme::{MessageInput, Part, Proof, SignatureRule, Timestamp, Unit};

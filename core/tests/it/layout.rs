@@ -24,7 +24,7 @@ fn dependencies(manifest: &str) -> BTreeSet<String> {
 }
 
 #[test]
-fn nobody_depends_on_a_shell_and_the_core_on_no_sdk() {
+fn nobody_depends_on_a_shell_and_the_rules_on_no_sdk() {
     let ours = |names: BTreeSet<String>| -> Vec<String> {
         names
             .into_iter()
@@ -35,6 +35,10 @@ fn nobody_depends_on_a_shell_and_the_core_on_no_sdk() {
     assert_eq!(
         ours(dependencies("core/Cargo.toml")),
         ["callback-guard-scan"]
+    );
+    assert_eq!(
+        ours(dependencies("config/Cargo.toml")),
+        ["callback-guard-core"]
     );
     let shells = ["callback-guard", "callback-guard-native"];
     for manifest in [
@@ -49,9 +53,11 @@ fn nobody_depends_on_a_shell_and_the_core_on_no_sdk() {
             assert!(!names.contains(shell), "{manifest} depends on {shell}");
         }
     }
-    let core = dependencies("core/Cargo.toml");
-    for sdk in ["proxy-wasm", "tokio", "libc", "hyper"] {
-        assert!(!core.contains(sdk), "{sdk}");
+    for manifest in ["scan/Cargo.toml", "core/Cargo.toml", "config/Cargo.toml"] {
+        let names = dependencies(manifest);
+        for sdk in ["proxy-wasm", "tokio", "libc", "hyper"] {
+            assert!(!names.contains(sdk), "{manifest} depends on {sdk}");
+        }
     }
 }
 

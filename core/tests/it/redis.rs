@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use callback_guard_core::config;
+use callback_guard_config as config;
 use callback_guard_core::event::{EventKey, IdKey};
 use callback_guard_core::store::bucket::{Fingerprint, OwnerToken};
 use callback_guard_core::store::circuit::{

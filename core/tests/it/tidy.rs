@@ -27,7 +27,7 @@ fn root() -> PathBuf {
 }
 
 fn sources() -> Vec<(PathBuf, String)> {
-    let found = sources_below(&["src", "core/src", "scan/src"]);
+    let found = sources_below(&["src", "core/src", "config/src", "scan/src"]);
     assert!(found.len() > 10);
     found
 }
@@ -126,7 +126,7 @@ fn the_configuration_of_the_readme_is_accepted() {
     let json = readme.split("```json\n").nth(1).unwrap();
     let json = json.split("```").next().unwrap();
     let environment = |name: &str| (name == "SUNO_WEBHOOK_KEY").then(|| b"key".to_vec());
-    let policy = callback_guard_core::config::parse(json.as_bytes(), &environment).unwrap();
+    let policy = callback_guard_config::parse(json.as_bytes(), &environment).unwrap();
     assert_eq!(&*policy.sources[0].name, "suno");
 }
 
@@ -143,6 +143,6 @@ fn the_configuration_of_envoy_yaml_is_accepted() {
         .take_while(|line| line.len() >= indent && line[..indent].trim().is_empty())
         .collect();
     let environment = |name: &str| (name == "SUNO_WEBHOOK_KEY").then(|| b"key".to_vec());
-    let policy = callback_guard_core::config::parse(text.as_bytes(), &environment).unwrap();
+    let policy = callback_guard_config::parse(text.as_bytes(), &environment).unwrap();
     assert_eq!(policy.sources.len(), 1);
 }

@@ -1,6 +1,7 @@
 //! What a configuration says and hardly means to, and the line of a filter that starts.
 
-use callback_guard_core::{config, log};
+use callback_guard_config as config;
+use callback_guard_core::log;
 use serde_json::{Value, json};
 
 use crate::support::{configuration, policy};

@@ -1,6 +1,6 @@
 //! The worker: waiting within its caps, held bytes, changed bodies, claims that are never dropped.
 
-use callback_guard_core::config;
+use callback_guard_config as config;
 use callback_guard_core::effect::StreamId;
 use callback_guard_core::metrics::{Metric, SourceMetric};
 use callback_guard_core::outcome::Outcome;

@@ -1,9 +1,10 @@
 //! Every algorithm in a real Envoy: what the module computes itself, and what it asks Envoy for.
 
+use callback_guard_config as config;
 use callback_guard_core::policy::Policy;
 use callback_guard_core::scheme::keys::{Algorithm, SigningKey, native};
+use callback_guard_core::sign;
 use callback_guard_core::time::UnixMillis;
-use callback_guard_core::{config, sign};
 use callback_guard_harness::{Body, Request};
 use serde_json::{Value, json};
 

@@ -10,7 +10,7 @@ use std::process::Command;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use callback_guard_core::config;
+use callback_guard_config as config;
 use callback_guard_harness::envoy::Options;
 use callback_guard_harness::{Body, Render, Request, Setup, Stack, client, upstream, wasm};
 use serde_json::{Value, json};

@@ -8,9 +8,10 @@ mod libraries;
 use std::collections::BTreeMap;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use callback_guard_config as config;
 use callback_guard_core::policy::Policy;
+use callback_guard_core::sign;
 use callback_guard_core::time::UnixMillis;
-use callback_guard_core::{config, sign};
 use callback_guard_harness::render::{Render, buffer_filter};
 use callback_guard_harness::{Body, Protocol, Request, Setup, Stack, wait};
 use libraries::{Language, Task};
@@ -29,7 +30,7 @@ fn now() -> u64 {
 
 fn names() -> Vec<String> {
     let table: Value =
-        serde_json::from_str(include_str!("../../../core/src/config/presets.json")).unwrap();
+        serde_json::from_str(include_str!("../../../config/src/presets.json")).unwrap();
     table
         .as_array()
         .unwrap()

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use callback_guard_core::authenticate::Inputs;
 use callback_guard_core::policy::Policy;
 use callback_guard_core::store::bucket::OwnerToken;
-use callback_guard_core::testkit;
 use callback_guard_core::time::UnixMillis;
 
 pub(crate) const KEY: &str = "test-webhook-hmac-key";
@@ -22,7 +21,7 @@ pub(crate) fn policy() -> Arc<Policy> {
     let text = format!(
         r#"{{"sources":[{{"name":"suno","match":{{"path":"/callbacks/suno"}},"preset":"suno","secrets":[{{"value":"{KEY}"}}]}}]}}"#
     );
-    Arc::new(testkit::policy(&text))
+    Arc::new(callback_guard_config::testkit::policy(&text))
 }
 
 /// The head of a callback with this signature, as Envoy hands it over.

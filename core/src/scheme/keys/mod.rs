@@ -9,6 +9,7 @@ pub mod native;
 mod public;
 #[cfg(feature = "sign")]
 mod signing;
+mod signing_keys;
 
 use core::fmt;
 
@@ -22,6 +23,7 @@ use sha2::{Sha256, Sha512};
 pub use public::{KeyError, PublicEncoding};
 #[cfg(feature = "sign")]
 pub use signing::SigningKey;
+pub use signing_keys::SigningKeys;
 
 /// How a callback is signed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Deserialize)]

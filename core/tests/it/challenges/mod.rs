@@ -4,7 +4,7 @@ mod refused;
 
 use std::sync::Arc;
 
-use callback_guard_core::config;
+use callback_guard_config as config;
 use callback_guard_core::guard::Guard;
 use callback_guard_core::policy::Policy;
 use callback_guard_core::request::RequestHead;
@@ -301,7 +301,7 @@ fn every_preset_hears_the_bytes_that_it_waits_for_as_often_as_it_asks() {
 
 #[test]
 fn every_preset_with_a_challenge_is_in_the_table_above() {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/src/config/presets.json");
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../config/src/presets.json");
     let table: Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
     let cases = cases();
     for preset in table.as_array().unwrap() {
@@ -316,7 +316,7 @@ fn every_preset_with_a_challenge_is_in_the_table_above() {
 
 /// The table of `docs/presets.md`: what each sender asks, proves and hears.
 fn document() -> String {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/src/config/presets.json");
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../config/src/presets.json");
     let table: Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
     let mut text = String::from("| preset | asks with | proves | hears |\n|---|---|---|---|\n");
     for preset in table.as_array().unwrap() {

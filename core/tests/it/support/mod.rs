@@ -1,7 +1,6 @@
 //! Configurations for the tests.
 
 use callback_guard_core::policy::Policy;
-use callback_guard_core::testkit;
 use serde_json::{Value, json};
 
 pub use callback_guard_core::testkit::{Host, MapShared, NOW, Random, Request, Seen, private_key};
@@ -26,5 +25,5 @@ pub fn configuration(change: impl FnOnce(&mut Value)) -> Value {
 /// The policy of a configuration.
 #[track_caller]
 pub fn policy(configuration: &Value) -> Policy {
-    testkit::policy(&configuration.to_string())
+    callback_guard_config::testkit::policy(&configuration.to_string())
 }

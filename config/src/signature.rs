@@ -9,9 +9,9 @@ use super::raw::{
 use super::secrets::Given;
 use super::warnings::{self, Warnings};
 use super::{ConfigError, Path, message};
-use crate::policy::{HeaderRole, PathRule};
-use crate::scheme::token::{TokenAt, TokenRule};
-use crate::scheme::{
+use callback_guard_core::policy::{HeaderRole, PathRule};
+use callback_guard_core::scheme::token::{TokenAt, TokenRule};
+use callback_guard_core::scheme::{
     Encoding, Form, IdAt, Part, Proof, Scheme, SignatureAt, SignaturePlace, SignatureRule,
     TimestampAt, TimestampPlace,
 };

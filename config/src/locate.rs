@@ -1,7 +1,5 @@
-//! The place of an error in a JSON text: the path of the field, as `sources[0].secrets[1].env`.
-//!
-//! The parser says line and column. That suffices, and costs a tenth of a parser that carries the
-//! path through every type.
+//! The place where the parser gave up a text that is not JSON: the path of the field, as
+//! `sources[0].secrets[1].env`, where the parser says line and column.
 
 use super::Path;
 

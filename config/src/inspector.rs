@@ -4,9 +4,9 @@ use super::raw::RawInspector;
 use super::source::is_path;
 use super::variable::variable;
 use super::{ConfigError, Environment, Path, within};
-use crate::inspector::{Inspector, LEAST_EVENTS, MOST_EVENTS, Place};
-use crate::policy::Source;
-use crate::scheme::keys::Token;
+use callback_guard_core::inspector::{Inspector, LEAST_EVENTS, MOST_EVENTS, Place};
+use callback_guard_core::policy::Source;
+use callback_guard_core::scheme::keys::Token;
 
 /// The shortest token of the inspector, in bytes: nobody guesses 16 random ones.
 const LEAST_TOKEN: usize = 16;

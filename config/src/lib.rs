@@ -1,8 +1,13 @@
 //! The configuration: JSON text and environment in, a [`Policy`] or a [`ConfigError`] out.
 //!
-//! A pure function of its two arguments. That is a matter of safety: when a plugin refuses its
+//! A crate of its own, as it runs once where the core runs for each request: in the filter it is
+//! compiled for size, the core for speed.
+//!
+//! A pure function of its two arguments. That matters: when a plugin refuses its
 //! configuration on one worker only, after the main thread has accepted it, Envoy lets every
 //! request of that worker pass around the plugin.
+
+#![forbid(unsafe_code)]
 
 mod challenge;
 mod dedupe;
@@ -19,19 +24,22 @@ mod secrets;
 mod signature;
 mod source;
 mod store;
+#[cfg(feature = "testkit")]
+pub mod testkit;
+mod tree;
 mod variable;
 mod warnings;
 
 use std::sync::Arc;
 
-pub use crate::policy::Warning;
+pub use callback_guard_core::policy::Warning;
 pub use error::ConfigError;
 pub use raw::{RawConfig, RawSource};
 #[cfg(feature = "schema")]
 pub use schema::schema;
 
-use crate::policy::{Policy, Source};
-use crate::scheme::keys::no_verifier;
+use callback_guard_core::policy::{Policy, Source};
+use callback_guard_core::scheme::keys::no_verifier;
 use error::{Path, within};
 use raw::{Preset, RawInspector, RawLog};
 use reading::read;

@@ -3,8 +3,8 @@
 use super::raw::{RawStore, RawStoreKind};
 use super::variable::variable;
 use super::{ConfigError, Environment, Path, within};
-use crate::store::local::{LEAST_CAPACITY, MOST_CAPACITY};
-use crate::store::redis::{OnError, Protocol, Remote, Replies};
+use callback_guard_core::store::local::{LEAST_CAPACITY, MOST_CAPACITY};
+use callback_guard_core::store::redis::{OnError, Protocol, Remote, Replies};
 
 /// Default capacity of the local store, in events.
 const CAPACITY: u32 = 100_000;

@@ -1,22 +1,34 @@
 //! From JSON text to the raw types, with errors in the words of the configuration: what was seen,
 //! what is accepted, an example.
 //!
-//! The parser speaks of its own types (`expected u64`) and quotes what it found, which can be a
-//! secret in the wrong place. Here both end.
+//! The types speak of themselves (`expected u64`) and quote what they found, which can be a secret in
+//! the wrong place. Here both end.
 
-use serde::de::IgnoredAny;
+use serde::de::DeserializeOwned;
 
 use super::error::{ConfigError, Path};
 use super::locate;
+use super::tree::{Fault, NO_WORD, Node};
 
 /// Reads JSON text into `T`; errors carry the path.
-pub(super) fn read<'t, T: serde::Deserialize<'t>>(text: &'t [u8]) -> Result<T, ConfigError> {
-    serde_json::from_slice(text).map_err(|error| refusal(text, &error))
+pub(super) fn read<T: DeserializeOwned>(text: &[u8]) -> Result<T, ConfigError> {
+    T::deserialize(&tree(text)?).map_err(|fault| refusal(&fault))
+}
+
+fn tree(text: &[u8]) -> Result<Node, ConfigError> {
+    serde_json::from_slice(text).map_err(|error| no_json(text, &error))
 }
 
 #[cold]
 #[inline(never)]
-fn refusal(text: &[u8], error: &serde_json::Error) -> ConfigError {
+fn refusal(fault: &Fault) -> ConfigError {
+    let (path, problem) = in_words(without_values(fault.path()), fault.said());
+    ConfigError::new(&path, problem)
+}
+
+#[cold]
+#[inline(never)]
+fn no_json(text: &[u8], error: &serde_json::Error) -> ConfigError {
     let place = locate::Place {
         line: error.line(),
         column: error.column(),
@@ -27,20 +39,6 @@ fn refusal(text: &[u8], error: &serde_json::Error) -> ConfigError {
     let said = said
         .rsplit_once(" at line ")
         .map_or(&*said, |(said, _)| said);
-    if error.classify() == serde_json::error::Category::Data {
-        let (path, problem) = in_words(path, said);
-        return ConfigError::new(&path, problem);
-    }
-    // What the parser takes for torn JSON, and is not: something else where one of several words
-    // belongs, and a list that is longer than an object has fields.
-    if serde_json::from_slice::<IgnoredAny>(text).is_ok() {
-        let (path, seen, expected) = match said {
-            "trailing characters" => (path.without_index(), "is a list", Some("struct")),
-            _ => (path, "is not a string", None),
-        };
-        let problem = format!("{seen}, expected {}", accepted(&path, expected));
-        return ConfigError::new(&path, problem);
-    }
     let said = if error.is_eof() {
         "the text ends too early"
     } else {
@@ -70,12 +68,16 @@ fn without_values(path: Path) -> Path {
     Path(shown)
 }
 
-/// What the parser says of a value at `path`.
+/// What a type says of a value at `path`.
 fn in_words(path: Path, said: &str) -> (Path, String) {
     let quoted = said.split('`').nth(1).unwrap_or_default();
     if said.starts_with("missing field ") {
         let path = path.field(quoted);
         let problem = format!("is missing, expected {}", accepted(&path, None));
+        return (path, problem);
+    }
+    if said == NO_WORD {
+        let problem = format!("{said}, expected {}", accepted(&path, None));
         return (path, problem);
     }
     if said.starts_with("duplicate field") {
@@ -114,11 +116,6 @@ fn in_words(path: Path, said: &str) -> (Path, String) {
         let problem = format!("is out of range, expected {}", accepted(&path, expected));
         return (path, problem);
     }
-    // A list where the fields of an object are read by their order.
-    if said.starts_with("invalid length ") {
-        let problem = format!("is a list, expected {}", accepted(&path, Some("struct")));
-        return (path, problem);
-    }
     let problem = format!("is not what is expected: {}", accepted(&path, None));
     (path, problem)
 }
@@ -143,7 +140,7 @@ fn seen_as(seen: &str) -> &'static str {
         ("integer", "a number"),
         ("floating point", "a number with a fraction"),
         ("boolean", "`true` or `false`"),
-        ("null", "null"),
+        ("unit value", "null"),
         ("map", "an object"),
         ("sequence", "a list"),
     ];

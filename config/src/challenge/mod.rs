@@ -11,14 +11,14 @@ use super::raw::RawEncoding;
 use super::signature::Parameters;
 use super::warnings::Warnings;
 use super::{ConfigError, Path, within};
-use crate::challenge::{
+use callback_guard_core::challenge::{
     Alphabet, Challenge, Challenges, Condition, Expected, FieldAt, MAX_ECHOED_BYTES, Part,
     Requires, Step, Template, ValueAt,
 };
-use crate::request::is_json;
-use crate::scheme::keys::Token;
-use crate::scheme::token::TokenAt;
-use crate::scheme::{Encoding, Proof, Scheme};
+use callback_guard_core::request::is_json;
+use callback_guard_core::scheme::keys::Token;
+use callback_guard_core::scheme::token::TokenAt;
+use callback_guard_core::scheme::{Encoding, Proof, Scheme};
 use raw::{
     RawParameterProof, RawPart, RawPlace, RawProof, RawReply, RawRequires, RawScalar, RawWhen,
 };

@@ -11,9 +11,7 @@ use super::raw::{
 use super::variable::variable;
 use super::warnings::{LEAST_SECRET, Warnings};
 use super::{ConfigError, Environment, Path};
-#[cfg(feature = "sign")]
-use crate::scheme::keys::SigningKey;
-use crate::scheme::keys::{Algorithm, Key, PublicEncoding, Token};
+use callback_guard_core::scheme::keys::{Algorithm, Key, PublicEncoding, SigningKeys, Token};
 
 /// The most secrets, or public keys, that a source may have.
 const MAX_SECRETS: usize = 8;
@@ -84,19 +82,22 @@ impl<'s> Given<'s> {
     }
 
     /// The same secrets, for those who sign.
-    #[cfg(feature = "sign")]
     pub(super) fn signing_keys(
         &self,
         algorithm: Option<Algorithm>,
-    ) -> Result<Vec<SigningKey>, ConfigError> {
-        match algorithm {
-            Some(algorithm) if algorithm.is_asymmetric() => Ok(Vec::new()),
-            Some(algorithm) => self.read_secrets(|path, bytes| {
-                SigningKey::secret(algorithm, bytes)
-                    .map_err(|error| ConfigError::new(path, error.to_string()))
-            }),
-            None => self.read_secrets(|_, bytes| Ok(SigningKey::token(bytes))),
+    ) -> Result<SigningKeys, ConfigError> {
+        let mut keys = SigningKeys::default();
+        if !SigningKeys::ARE_KEPT || algorithm.is_some_and(Algorithm::is_asymmetric) {
+            return Ok(keys);
         }
+        let path = self.path.field("secrets");
+        for (index, raw) in self.secrets.iter().enumerate() {
+            if let Some((path, bytes)) = self.secret(&path.index(index), raw)? {
+                keys.keep(algorithm, &bytes)
+                    .map_err(|error| ConfigError::new(&path, error.to_string()))?;
+            }
+        }
+        Ok(keys)
     }
 
     fn refuse_public_keys(&self, what: &str) -> Result<(), ConfigError> {

@@ -5,8 +5,8 @@ use super::fields::Fields;
 use super::raw::{RawDigest, RawEncoding, RawForm, RawPart, RawSignature};
 use super::signature::Parameters;
 use super::{ConfigError, Path};
-use crate::policy::{HeaderRole, PathRule};
-use crate::scheme::{
+use callback_guard_core::policy::{HeaderRole, PathRule};
+use callback_guard_core::scheme::{
     Bound, DigestText, IdAt, MAX_PARTS, Part, Piece, Shape, SignatureAt, SignaturePlace,
     TimestampAt, TimestampPlace, Unit,
 };

@@ -2,8 +2,8 @@
 //! when it starts.
 
 use super::error::Path;
-use crate::policy::{Dedupe, KeyPart, PathRule, Source, Unmatched, Warning};
-use crate::scheme::IdAt;
+use callback_guard_core::policy::{Dedupe, KeyPart, PathRule, Source, Unmatched, Warning};
+use callback_guard_core::scheme::IdAt;
 
 /// The shortest secret, in bytes, that nobody guesses.
 pub(super) const LEAST_SECRET: usize = 16;

@@ -1,6 +1,6 @@
 //! The shape of the configuration text: field names, types and defaults. Unknown fields are errors.
 //!
-//! An enum of this crate whose variants are the words of the configuration derives serde where it is
+//! An enum of the core whose variants are the words of the configuration derives serde where it is
 //! defined. A `Raw` enum is for words that the rest of the crate does not know as they are.
 
 use std::collections::BTreeMap;
@@ -11,12 +11,12 @@ use serde::de::{Error as _, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
 use super::challenge::RawChallenge;
-use crate::json::Root;
-use crate::payload::FieldType;
-use crate::policy::{HoldHeaders, Mode, OnBodyChange, OnUnknown, Unmatched};
-use crate::scheme::Unit;
-use crate::scheme::keys::{Algorithm, PublicEncoding};
-use crate::store::redis::{OnError, Protocol};
+use callback_guard_core::json::Root;
+use callback_guard_core::payload::FieldType;
+use callback_guard_core::policy::{HoldHeaders, Mode, OnBodyChange, OnUnknown, Unmatched};
+use callback_guard_core::scheme::Unit;
+use callback_guard_core::scheme::keys::{Algorithm, PublicEncoding};
+use callback_guard_core::store::redis::{OnError, Protocol};
 
 /// The whole configuration.
 #[derive(Debug, Deserialize)]

@@ -14,12 +14,12 @@
 //! a bare JSON value (`1`), and messages without the body, as `<id>.<timestamp>`. Other sources
 //! with the same secret count too.
 
-use crate::challenge::{Alphabet, Challenges, Part};
-use crate::json::Root;
-use crate::policy::Source;
-use crate::request::is_json;
-use crate::scheme::keys::SignatureBytes;
-use crate::scheme::{self, Proof, Scheme};
+use callback_guard_core::challenge::{Alphabet, Challenges, Part};
+use callback_guard_core::json::Root;
+use callback_guard_core::policy::Source;
+use callback_guard_core::request::is_json;
+use callback_guard_core::scheme::keys::SignatureBytes;
+use callback_guard_core::scheme::{self, Proof, Scheme};
 
 /// Whether a message that `scheme` accepts may be made of the strict alphabet alone, where
 /// `only_containers` says that each accepted body is a JSON object or array.
@@ -36,7 +36,7 @@ pub(super) fn accepts_strict(scheme: &Scheme, only_containers: bool) -> bool {
 }
 
 /// Whether each body of these media types, and with this root, is a JSON object or array.
-pub(in crate::config) fn only_containers(media_types: &[Box<str>], root: Root) -> bool {
+pub(crate) fn only_containers(media_types: &[Box<str>], root: Root) -> bool {
     root != Root::Any && media_types.iter().all(|kind| is_json(kind.as_bytes()))
 }
 
@@ -65,14 +65,14 @@ fn has_key(scheme: &Scheme, mac: &SignatureBytes) -> bool {
 
 /// A source whose challenge signs what another source would accept, since they share a secret.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::config) struct Oracle {
-    pub(in crate::config) source: usize,
-    pub(in crate::config) rule: usize,
-    pub(in crate::config) accepts: usize,
+pub(crate) struct Oracle {
+    pub(crate) source: usize,
+    pub(crate) rule: usize,
+    pub(crate) accepts: usize,
 }
 
 /// The first such pair of `sources`.
-pub(in crate::config) fn between(sources: &[Source]) -> Option<Oracle> {
+pub(crate) fn between(sources: &[Source]) -> Option<Oracle> {
     for (index, source) in sources.iter().enumerate() {
         let Some(rule) = source.challenges.as_deref().and_then(signing_rule) else {
             continue;

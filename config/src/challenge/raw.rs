@@ -6,13 +6,13 @@ use std::collections::BTreeMap;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, Visitor};
 
-use crate::config::raw::RawEncoding;
+use crate::raw::RawEncoding;
 
 /// What a sender asks before it sends, and the answer.
 #[derive(Debug, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-pub(in crate::config) struct RawChallenge {
+pub(crate) struct RawChallenge {
     /// Which requests are challenges.
     pub(super) when: RawWhen,
     /// What the sender has to prove.

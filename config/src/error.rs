@@ -66,12 +66,6 @@ impl Path {
         Self(format!("{}[{index}]", self.0))
     }
 
-    /// The list, of the path of one of its items.
-    pub(super) fn without_index(&self) -> Self {
-        let list = self.0.rsplit_once('[').map_or(&*self.0, |(list, _)| list);
-        Self(list.to_owned())
-    }
-
     /// Whether the last fields are those of `names`, in which `[]` is any index; the whole text is
     /// the path without a field.
     pub(super) fn ends_with(&self, names: &str) -> bool {

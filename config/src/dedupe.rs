@@ -3,10 +3,10 @@
 use super::fields::Fields;
 use super::raw::{Preset, RawDedupe, RawDedupeOrOff, RawInFlight, RawKeyPart};
 use super::{ConfigError, Path, within};
-use crate::event::KeyBuilder;
-use crate::policy::{Dedupe, HeaderRole, InFlight, KeyPart, PathRule, Route};
-use crate::scheme::Tolerance;
-use crate::store::local::{EVENTS_PER_ID, MOST_EVENTS_PER_ID};
+use callback_guard_core::event::KeyBuilder;
+use callback_guard_core::policy::{Dedupe, HeaderRole, InFlight, KeyPart, PathRule, Route};
+use callback_guard_core::scheme::Tolerance;
+use callback_guard_core::store::local::{EVENTS_PER_ID, MOST_EVENTS_PER_ID};
 
 /// How long a delivered event is remembered, in seconds, where the configuration gives none.
 const WINDOW_SECONDS: u64 = 86_400;

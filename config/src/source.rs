@@ -8,11 +8,11 @@ use super::secrets::Given;
 use super::signature::{self, Parameters};
 use super::warnings::{self, Warnings};
 use super::{ConfigError, Environment, Path, challenge, dedupe, presets, within};
-use crate::json::{Root, Selector};
-use crate::payload::{HostPattern, Requirement, UrlRule, is_host};
-use crate::policy::{Dedupe, KeyPart, Mode, PathRule, Route, Source};
-use crate::request::{JSON, is_json, is_media_type_part};
-use crate::scheme::{IdAt, Part, Proof, Scheme, TimestampPlace, Tolerance};
+use callback_guard_core::json::{Root, Selector};
+use callback_guard_core::payload::{HostPattern, Requirement, UrlRule, is_host};
+use callback_guard_core::policy::{Dedupe, KeyPart, Mode, PathRule, Route, Source};
+use callback_guard_core::request::{JSON, is_json, is_media_type_part};
+use callback_guard_core::scheme::{IdAt, Part, Proof, Scheme, TimestampPlace, Tolerance};
 
 /// Accepted age of a timestamp, in seconds, where the configuration gives none.
 ///
@@ -125,7 +125,6 @@ pub(super) fn compile(
         }
     }
     given.warn(warnings)?;
-    #[cfg(feature = "sign")]
     let signing_keys = given.signing_keys(match &scheme.proof {
         Proof::Signature(rule) => Some(rule.algorithm),
         Proof::Token(_) => None,
@@ -213,7 +212,6 @@ pub(super) fn compile(
         mode: raw.mode.unwrap_or(mode),
         route,
         scheme,
-        #[cfg(feature = "sign")]
         signing_keys,
         tolerance,
         max_body_bytes: usize::try_from(max_body_bytes).unwrap_or(usize::MAX),
