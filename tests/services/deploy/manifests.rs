@@ -12,10 +12,11 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use callback_guard_config as config;
 use callback_guard_harness::envoy::Options;
-use callback_guard_harness::{Body, Render, Request, Setup, Stack, client, upstream, wasm};
+use callback_guard_harness::{Body, Render, Request, Setup, Stack, client, native, upstream, wasm};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use super::dynamic_modules;
 use super::programs::{find, run};
 use super::schemas;
 use super::support::{
@@ -52,7 +53,10 @@ fn manifests() -> Vec<(String, Value)> {
 #[test]
 fn every_manifest_fits_its_published_schema() {
     let mut all = manifests();
-    assert_eq!(all.len(), 23);
+    assert_eq!(all.len(), 26);
+    for (_, manifest) in &mut all {
+        dynamic_modules::taken_out(manifest);
+    }
     all.push((
         "deploy/kubernetes/image-volume.yaml".to_owned(),
         image_volume(),
@@ -441,19 +445,154 @@ fn envoy_gateway_flag_lets_the_filter_hold_the_headers() {
     );
 }
 
-#[test]
-fn envoy_gateway_metrics_get_their_labels() {
-    let proxy = document(GATEWAY, "EnvoyProxy");
+/// The patches of an EnvoyProxy's bootstrap, but that of the runtime: labels for metrics.
+fn labels(proxy: &Value) -> Vec<Value> {
     let patches = proxy["spec"]["bootstrap"]["jsonPatches"]
         .as_array()
         .unwrap();
-    let tags: Vec<_> = patches
+    patches
         .iter()
+        .filter(|patch| patch["path"] != STRIP_PREFIX)
         .map(|patch| {
+            assert_eq!(patch["op"], "add");
             assert_eq!(patch["path"], "/stats_config/stats_tags/-");
             patch["value"].clone()
         })
-        .collect();
+        .collect()
+}
+
+/// The first layer is there in the bootstrap of Envoy Gateway, `internal/xds/bootstrap/bootstrap.yaml.tpl`.
+const STRIP_PREFIX: &str = "/layered_runtime/layers/0/static_layer/envoy.reloadable_features.dynamic_modules_strip_custom_stat_prefix";
+
+const NATIVE: &str = "deploy/envoy-gateway/native.yaml";
+
+/// The listener that Envoy Gateway makes of the manifests for the native build.
+///
+/// Source: Envoy Gateway, `internal/xds/translator/dynamicmodule.go`.
+fn native_of_envoy_gateway() -> Render {
+    const NAME: &str = "envoy.filters.http.dynamic_modules/envoyextensionpolicy/callbacks/callback-guard/dynamic-module/0";
+    let proxy = document(NATIVE, "EnvoyProxy");
+    let policy = document(NATIVE, "EnvoyExtensionPolicy");
+    let named = &policy["spec"]["dynamicModule"][0];
+    let entry = &proxy["spec"]["dynamicModules"][0];
+    assert_eq!(entry["name"], named["name"]);
+    // The image of a release has the library under its own name, in its root.
+    let mount =
+        &proxy["spec"]["provider"]["kubernetes"]["envoyDeployment"]["container"]["volumeMounts"][0];
+    let library = PathBuf::from(mount["mountPath"].as_str().unwrap()).join("libcallback_guard.so");
+    assert_eq!(entry["source"]["local"]["path"], library.to_str().unwrap());
+
+    let filter = json!({
+        "name": NAME,
+        "disabled": true,
+        "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.filters.http.dynamic_modules.v3.DynamicModuleFilter",
+            "dynamic_module_config": {
+                "do_not_close": entry["doNotClose"],
+                "module": { "local": { "filename": native::module(&|_| {}).unwrap() } },
+            },
+            "filter_name": named["filterName"],
+            "filter_config": {
+                "@type": "type.googleapis.com/google.protobuf.StringValue",
+                "value": named["config"].to_string(),
+            },
+        },
+    });
+    let client = document(GATEWAY, "ClientTrafficPolicy");
+    let connection = quantity(&client["spec"]["connection"]["bufferLimit"]);
+    let runtime = proxy["spec"]["bootstrap"]["jsonPatches"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|patch| patch["path"] == STRIP_PREFIX)
+        .unwrap()["value"]
+        .clone();
+    with_filters(vec![filter])
+        .edit(|document| {
+            let (_, name) = STRIP_PREFIX.rsplit_once('/').unwrap();
+            document["layered_runtime"]["layers"][0]["static_layer"][name] = runtime;
+            document["stats_config"]["stats_tags"] = labels(&proxy).into();
+        })
+        .listener(|listener| listener["per_connection_buffer_limit_bytes"] = json!(connection))
+        .connection_manager(|manager| {
+            let route = &mut manager["route_config"]["virtual_hosts"][0]["routes"][0];
+            let timeouts = &document(NATIVE, "HTTPRoute")["spec"]["rules"][0]["timeouts"];
+            route["route"]["timeout"] = timeouts["request"].clone();
+            route["typed_per_filter_config"] = json!({
+                NAME: {
+                    "@type": "type.googleapis.com/envoy.config.route.v3.FilterConfig",
+                    "config": {},
+                },
+            });
+        })
+}
+
+#[test]
+fn envoy_gateway_guards_a_real_envoy_by_the_native_build() {
+    let policy = document(NATIVE, "EnvoyExtensionPolicy");
+    assert_guard_accepts(&policy["spec"]["dynamicModule"][0]["config"].to_string());
+    let stack = start(native_of_envoy_gateway());
+    assert_guarded(&stack);
+    let seen = stack.upstream.recorded();
+    assert_eq!(
+        seen[0].head.header("x-callback-guard-source").as_deref(),
+        Some("suno")
+    );
+    // Names and labels of the metrics are the WebAssembly module's.
+    let text = stack.envoy.admin_get("/stats/prometheus").unwrap();
+    for line in [
+        "callback_guard_requests_total{source=\"suno\",verdict=\"forwarded\"} 10\n",
+        "callback_guard_outcomes_total{source=\"suno\",outcome=\"accepted\"} 10\n",
+        "callback_guard_build_info{version=\"0.2.0\"} 1\n",
+    ] {
+        assert!(text.contains(line), "{line}{text}");
+    }
+}
+
+#[test]
+fn envoy_gateway_gets_an_envoy_that_the_native_build_can_be_loaded_by() {
+    let proxy = document(NATIVE, "EnvoyProxy");
+    let container = &proxy["spec"]["provider"]["kubernetes"]["envoyDeployment"]["container"];
+    let image = container["image"].as_str().unwrap();
+    let image = image.replace("distroless-", "");
+    assert!(
+        read("Dockerfile").contains(&format!("\nFROM {image}\n")),
+        "{image}"
+    );
+    // The rest of the proxy is as gateway.yaml has it.
+    let other = document(GATEWAY, "EnvoyProxy");
+    assert_eq!(proxy["metadata"], other["metadata"]);
+    let other = &other["spec"]["provider"]["kubernetes"]["envoyDeployment"]["container"];
+    assert_eq!(container["env"], other["env"]);
+}
+
+#[test]
+fn the_fields_of_dynamic_modules_are_those_of_the_published_crd() {
+    let proxy = document(NATIVE, "EnvoyProxy");
+    let policy = document(NATIVE, "EnvoyExtensionPolicy");
+    let (entries, filters) = (
+        &proxy["spec"]["dynamicModules"],
+        &policy["spec"]["dynamicModule"],
+    );
+    dynamic_modules::check(entries, filters).unwrap();
+
+    let mut unknown = entries.clone();
+    unknown[0]["do_not_close"] = json!(true);
+    let error = dynamic_modules::check(&unknown, filters).unwrap_err();
+    assert!(error.contains("unknown field `do_not_close`"), "{error}");
+    let mut relative = entries.clone();
+    relative[0]["source"]["type"] = json!("Remote");
+    let error = dynamic_modules::check(&relative, filters).unwrap_err();
+    assert!(error.contains("`remote`"), "{error}");
+    let mut upper = filters.clone();
+    upper[0]["name"] = json!("Callback_Guard");
+    let error = dynamic_modules::check(entries, &upper).unwrap_err();
+    assert!(error.contains("Callback_Guard"), "{error}");
+}
+
+#[test]
+fn envoy_gateway_metrics_get_their_labels() {
+    let tags = labels(&document(GATEWAY, "EnvoyProxy"));
     let repository = Render::repository();
     let expected = &repository.document().unwrap()["stats_config"]["stats_tags"];
     assert_eq!(Value::from(tags), *expected);

@@ -4,6 +4,7 @@
 //! What a test needs and does not find it installs: Debian's packages where it may (as root), and
 //! npm packages, pinned, under the build directory.
 
+mod dynamic_modules;
 mod image;
 mod manifests;
 mod metrics;
@@ -12,3 +13,4 @@ pub mod prometheus;
 pub mod release;
 mod schemas;
 pub mod support;
+mod workflows;

@@ -1,10 +1,12 @@
 //! Programs that tests run, installed where they are missing.
 
 use std::collections::BTreeSet;
-use std::env;
 use std::path::PathBuf;
 use std::process::{Child, Command, Output};
 use std::sync::{Mutex, PoisonError};
+use std::{env, fs};
+
+use callback_guard_harness::places;
 
 /// Where `program` is. Debian's `package` has it.
 ///
@@ -45,6 +47,30 @@ fn install(package: &str) {
             .env("DEBIAN_FRONTEND", "noninteractive")
             .output();
     }
+}
+
+/// Where npm has installed the packages that are pinned in a folder beside this file, with more files of that
+/// folder.
+#[track_caller]
+pub fn npm_packages(folder: &str, files: &[&str]) -> PathBuf {
+    let from = places::repository()
+        .join("tests/services/deploy")
+        .join(folder);
+    let directory = places::target().join(folder);
+    fs::create_dir_all(&directory).unwrap();
+    for name in ["package.json", "package-lock.json"].iter().chain(files) {
+        fs::copy(from.join(name), directory.join(name)).unwrap();
+    }
+    let lock = fs::read(from.join("package-lock.json")).unwrap();
+    let stamp = directory.join("installed");
+    if fs::read(&stamp).ok().as_ref() != Some(&lock) {
+        run(Command::new(find("npm", "npm"))
+            .current_dir(&directory)
+            .args(["ci", "--ignore-scripts", "--no-audit", "--no-fund"])
+            .args(["--loglevel", "error"]));
+        fs::write(stamp, lock).unwrap();
+    }
+    directory
 }
 
 /// What a program that must succeed writes.

@@ -7,33 +7,13 @@ use std::path::PathBuf;
 use std::process::{Command, Output};
 use std::sync::{Mutex, PoisonError};
 
-use callback_guard_harness::places;
 use serde_json::{Value, json};
 
-use super::programs::{find, output, run};
-use super::support::path;
+use super::programs::{find, npm_packages, output};
 
 /// Where the packages are installed.
 fn installed() -> PathBuf {
-    let directory = places::target().join("schemas");
-    fs::create_dir_all(&directory).unwrap();
-    let lock = fs::read(path("tests/services/deploy/schemas/package-lock.json")).unwrap();
-    let stamp = directory.join("installed");
-    for name in ["package.json", "package-lock.json", "check.mjs"] {
-        fs::copy(
-            path("tests/services/deploy/schemas").join(name),
-            directory.join(name),
-        )
-        .unwrap();
-    }
-    if fs::read(&stamp).ok().as_ref() != Some(&lock) {
-        run(Command::new(find("npm", "npm"))
-            .current_dir(&directory)
-            .args(["ci", "--ignore-scripts", "--no-audit", "--no-fund"])
-            .args(["--loglevel", "error"]));
-        fs::write(stamp, lock).unwrap();
-    }
-    directory
+    npm_packages("schemas", &["check.mjs"])
 }
 
 fn check(entries: Vec<Value>) -> Output {
