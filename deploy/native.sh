@@ -1,7 +1,6 @@
 #!/bin/sh
 # Builds the guard as Envoy's dynamic module so that it runs on any Linux with GLIBC 2.31 (Debian 11,
-# Ubuntu 20.04) or newer, and tells nothing of the machine that built it. The same sources give the same bytes
-# in a folder of the same name: cargo's hashes hold the path of the core, which is outside of this workspace.
+# Ubuntu 20.04) or newer; the same sources give the same bytes, whoever builds them where.
 #
 #   deploy/native.sh [x86_64|aarch64] [--target-dir DIRECTORY] [any other option of cargo build]
 #
@@ -30,5 +29,5 @@ flags="$flags$next--remap-path-prefix=$("$rustc" --print sysroot)/lib/rustlib/sr
 
 # Meant for the host's build, such as a linker's options or coverage.
 unset RUSTFLAGS RUSTC_WORKSPACE_WRAPPER
-export CARGO_ENCODED_RUSTFLAGS="$flags"
+export CARGO_ENCODED_RUSTFLAGS="$flags" RUSTC_WRAPPER="$PWD/deploy/stable-rustc.sh"
 exec "$cargo" zigbuild --locked --release --target "$target.2.31" --manifest-path native/Cargo.toml "$@"
