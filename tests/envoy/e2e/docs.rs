@@ -3,7 +3,7 @@
 use std::fs;
 use std::process::Command;
 
-use callback_guard_harness::{Request, places, wait};
+use callback_guard_harness::{Render, Request, places, wait};
 use serde_json::{Value, json};
 
 use crate::support::{Guarded, SECRET, event, now, sign_at, signed};
@@ -131,45 +131,60 @@ fn signed_under(secret: &str, id: &str) -> Request {
 
 #[test]
 fn a_secret_is_rotated_by_a_file_that_envoy_watches() {
+    // The harness puts the built module's path there too late for the file.
+    let module = callback_guard_harness::wasm::module(&|_| {}).unwrap();
+    let mut plugin = Value::Null;
+    let render = Render::repository()
+        .module(&module)
+        .connection_manager(|manager| {
+            plugin = manager["http_filters"][0]["typed_config"].take();
+        });
+    render.document().unwrap();
+    assert_rotates(&plugin, "/config/configuration/value", &[]);
+}
+
+/// `typed_config` is the guard's filter, with its own configuration at `place`.
+#[track_caller]
+pub fn assert_rotates(typed_config: &Value, place: &str, environment: &[(&str, &str)]) {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("callback-guard.yaml");
-    let write = |plugin: &Value, secret: &str| {
-        let mut plugin = plugin.clone();
+    let write = |secret: &str| {
+        let mut filter = typed_config.clone();
         let configuration = json!({
             "sources": [{
                 "name": "suno", "match": { "path": "/callbacks/suno" }, "preset": "suno",
                 "secrets": [{ "value": secret }],
             }],
         });
-        plugin["config"]["configuration"]["value"] = configuration.to_string().into();
+        *filter.pointer_mut(place).unwrap() = configuration.to_string().into();
         let mut resource = yaml("ecds-file");
-        resource["resources"][0]["typed_config"] = plugin;
+        resource["resources"][0]["typed_config"] = filter;
         let new = folder.path().join("new.yaml");
         fs::write(&new, resource.to_string()).unwrap();
         fs::rename(&new, &file).unwrap();
     };
+    write(SECRET);
     let mut filter = yaml("ecds-filter");
+    filter["config_discovery"]["type_urls"] = json!([typed_config["@type"]]);
     filter["config_discovery"]["config_source"]["path_config_source"]["path"] =
         json!(file.to_str().unwrap());
-    let mut plugin = Value::Null;
-    // The harness has put the built module's path there by then.
-    let module = callback_guard_harness::wasm::module(&|_| {}).unwrap();
     let guarded = Guarded::builder()
+        .map(|setup| {
+            environment
+                .iter()
+                .fold(setup, |setup, (name, value)| setup.env(name, value))
+        })
         .render(|render| {
             let node = yaml("ecds-node")["node"].take();
-            let render = render.module(&module).edit(|envoy| envoy["node"] = node);
-            render.connection_manager(|manager| {
-                let guard = &mut manager["http_filters"][0];
-                plugin = guard["typed_config"].take();
-                write(&plugin, SECRET);
-                *guard = filter;
-            })
+            render
+                .edit(|envoy| envoy["node"] = node)
+                .connection_manager(|manager| manager["http_filters"][0] = filter)
         })
         .start();
 
     let (id, body) = event("kept");
     assert_eq!(guarded.send(&signed(&body)).status, 200);
-    write(&plugin, "the-new-secret-of-the-sender");
+    write("the-new-secret-of-the-sender");
     wait::wait_for("the new secret", || {
         let status = guarded
             .send(&signed_under("the-new-secret-of-the-sender", &id))
@@ -181,7 +196,7 @@ fn a_secret_is_rotated_by_a_file_that_envoy_watches() {
     assert_eq!(guarded.send(&signed(&event("old").1)).status, 401);
 
     // A wrong configuration is not taken.
-    write(&plugin, "");
+    write("");
     wait::wait_for("the refusal of a wrong configuration", || {
         let stats = guarded.envoy.stats().unwrap();
         stats

@@ -6,7 +6,7 @@ mod challenge;
 mod configuration;
 mod dedupe;
 mod deliver;
-mod docs;
+pub mod docs;
 mod hold;
 mod log;
 mod measures;

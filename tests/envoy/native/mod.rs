@@ -5,3 +5,4 @@ mod abi;
 #[allow(dead_code, reason = "the rest is for `tests/services`")]
 mod elf;
 mod file;
+mod secrets;
