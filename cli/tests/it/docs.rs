@@ -22,20 +22,25 @@ fn troubleshooting_has_every_code_once_with_its_status() {
 #[test]
 fn commands_in_the_documentation_exist() {
     for name in [
-        "troubleshooting.md",
-        "rotation.md",
+        "envoy.md",
         "migrating.md",
+        "native.md",
+        "rotation.md",
+        "runbook.md",
+        "troubleshooting.md",
         "upgrading.md",
     ] {
         let text = doc(name);
         let lines = text
             .lines()
             .filter_map(|line| line.split_once("callback-guard "));
-        let commands =
-            lines.filter(|(before, _)| before.trim().is_empty() || before.ends_with("one "));
+        let commands = lines.filter(|(before, _)| {
+            before.trim().is_empty() || before.ends_with("one ") || before.ends_with('`')
+        });
         let mut count = 0;
         for (_, rest) in commands {
-            let words: Vec<&str> = rest.split_whitespace().collect();
+            let command = rest.split('`').next().unwrap();
+            let words: Vec<&str> = command.split_whitespace().collect();
             let help = crate::support::run(&[words[0], "--help"]);
             assert_eq!(help.code, 0, "{name}: {rest}");
             for flag in words.iter().filter(|word| word.starts_with("--")) {
