@@ -120,12 +120,7 @@ fn start(screen: &Screen, filter: Filter) -> anyhow::Result<Stack> {
     };
     let size = std::fs::metadata(&module)?.len() / 1000;
     screen.fact("filter", &format!("{name}, {size} KB"));
-    screen.working("looking for Envoy");
-    let binary = envoy_binary::find(&detail)?;
-    screen.fact(
-        "Envoy",
-        &format!("{} ({})", binary.version(), binary.found_by()),
-    );
+    find_envoy(screen)?;
     screen.working("starting Envoy");
     let stack = Setup::new().filter(filter).progress(&detail).start()?;
     screen.fact(
@@ -133,6 +128,17 @@ fn start(screen: &Screen, filter: Filter) -> anyhow::Result<Stack> {
         &format!("http://{}{}", stack.address(), story::PATH),
     );
     Ok(stack)
+}
+
+/// Finds the Envoy that will be started, and says which it is.
+fn find_envoy(screen: &Screen) -> anyhow::Result<()> {
+    screen.working("looking for Envoy");
+    let binary = envoy_binary::find(&|line| screen.detail(line))?;
+    screen.fact(
+        "Envoy",
+        &format!("{} ({})", binary.version(), binary.found_by()),
+    );
+    Ok(())
 }
 
 /// The chapter of the genuine kinds: one row, or with `verbose` a row each.

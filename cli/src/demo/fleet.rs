@@ -9,7 +9,7 @@ use std::sync::atomic::AtomicBool;
 
 use super::screen::{Row, Screen};
 use super::story::{self, Signer};
-use super::{answers, callbacks, stop_if};
+use super::{answers, callbacks, find_envoy, stop_if};
 use crate::time;
 
 /// Starts Redis, its HTTP front and the Envoys, and sends each event to both.
@@ -19,6 +19,7 @@ use crate::time;
 /// Something of it cannot be had, or does not come up: nothing could be shown.
 pub(super) fn show(interrupted: &AtomicBool) -> anyhow::Result<ExitCode> {
     let mut screen = Screen::new("two Envoys that share their events through one Redis");
+    find_envoy(&screen)?;
     screen.working("building the filter, starting Redis, Webdis and two Envoys");
     let detail = |line: &str| screen.detail(line);
     let fleet = FleetSetup::new(2).progress(&detail).start()?;

@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use super::screen::{Row, Screen};
 use super::story::{self, Signer};
-use super::{answers, callbacks, stop_if};
+use super::{answers, callbacks, find_envoy, stop_if};
 use crate::time;
 
 /// Short enough to watch: the default's pauses last three days.
@@ -52,6 +52,7 @@ pub(super) fn show(interrupted: &AtomicBool) -> anyhow::Result<ExitCode> {
     let detail = |line: &str| screen.detail(line);
     screen.working("building the inbox (the first build takes a few minutes)");
     let program = inbox::program(false, &detail)?;
+    find_envoy(&screen)?;
     screen.working("building the filter, starting Envoy");
     let started = RefCell::new(None);
     let stack = Setup::new()
@@ -68,7 +69,7 @@ pub(super) fn show(interrupted: &AtomicBool) -> anyhow::Result<ExitCode> {
         .start()?;
     let (line, inbox) = started.into_inner().context("no inbox was started")?;
     let envoy = format!("http://{}{}", stack.address(), story::PATH);
-    screen.fact("Envoy", &envoy);
+    screen.fact("listens on", &envoy);
     screen.fact("inbox", &format!("http://{}", inbox.address()));
     screen.fact("store", "SQLite, every event on the disk before its 200");
     let mut show = Show {
