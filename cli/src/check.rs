@@ -120,6 +120,11 @@ pub(crate) fn run(args: &CheckArgs) -> anyhow::Result<ExitCode> {
             }
             Err(error) => {
                 eprintln!("{place}\nerror: {error}");
+                if error.ends_with("is not set") {
+                    eprintln!(
+                        "hint: set it as Envoy will have it, or check the rest with --assume-env"
+                    );
+                }
                 all_fine = false;
             }
         }

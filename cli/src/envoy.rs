@@ -36,6 +36,8 @@ pub(crate) enum Shape {
     DynamicModule,
     /// The `pluginConfig` or `config` of a platform that makes JSON of it.
     Platform,
+    /// The same, of Envoy Gateway's `dynamicModule`.
+    PlatformModule,
 }
 
 /// A configuration of the guard.
@@ -239,7 +241,11 @@ fn given_as(name: &str, given: &Value, plugin: &Value) -> Option<(String, Shape)
         };
     }
     let looks_so = given.get("sources").is_some_and(Value::is_array);
-    looks_so.then(|| (given.to_string(), Shape::Platform))
+    let shape = match field(plugin, "filter_name") {
+        Some(_) => Shape::PlatformModule,
+        None => Shape::Platform,
+    };
+    looks_so.then(|| (given.to_string(), shape))
 }
 
 /// Whether a plugin is called after the guard.

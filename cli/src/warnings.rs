@@ -44,12 +44,13 @@ pub(crate) fn around(found: &Found<'_>, policy: &Policy) -> Vec<Warning> {
     };
     if let Some(plugin) = found.around.last() {
         match found.shape {
-            Shape::Whole => {}
+            // A dynamic module needs no flag and sees every variable; how it is loaded is in another resource.
+            Shape::Whole | Shape::PlatformModule => {}
             Shape::Platform => warnings.platform(plugin),
             Shape::Struct | Shape::StringValue => warnings.plugin(plugin),
             Shape::DynamicModule => warnings.dynamic_module(plugin),
         }
-        if found.shape != Shape::DynamicModule {
+        if !matches!(found.shape, Shape::DynamicModule | Shape::PlatformModule) {
             warnings.variables(plugin);
         }
     }

@@ -29,7 +29,8 @@ fn a_secret_that_is_not_set_is_an_error_unless_assumed() {
     assert_eq!(
         refused.err,
         format!(
-            "{}\nerror: sources[0].secrets[0].env: environment variable `SUNO_WEBHOOK_KEY` is not set\n",
+            "{}\nerror: sources[0].secrets[0].env: environment variable `SUNO_WEBHOOK_KEY` is not set\n\
+             hint: set it as Envoy will have it, or check the rest with --assume-env\n",
             guard.path
         )
     );
