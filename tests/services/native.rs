@@ -34,7 +34,7 @@ fn run(command: &mut Command) {
 }
 
 /// The module as the script builds it.
-fn built(architecture: &str) -> Vec<u8> {
+pub fn built(architecture: &str) -> Vec<u8> {
     let target = places::target().join("zig-built");
     run(script().args([architecture, "--target-dir"]).arg(&target));
     let file = format!("{architecture}-unknown-linux-gnu/release/libcallback_guard.so");

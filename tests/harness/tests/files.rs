@@ -117,10 +117,15 @@ fn every_image_is_pinned() {
         .values()
         .filter(|service| service.build.is_none())
         .map(|service| service.image.clone());
-    let from = instructions()
+    let stages: Vec<_> = instructions()
         .into_iter()
         .filter(|words| words[0] == "FROM")
-        .map(|words| words[1].clone());
+        .collect();
+    let is_stage = |name: &String| stages.iter().any(|words| words.get(3) == Some(name));
+    let from = stages
+        .iter()
+        .map(|words| words[1].clone())
+        .filter(|name| !is_stage(name));
     for image in pulled.chain(from) {
         let (_, tag) = image.rsplit_once(':').expect("a tag");
         assert!(
@@ -188,6 +193,30 @@ fn the_dockerfile_copies_files_that_exist_and_are_sent() {
     };
     assert!(target(module.as_str().unwrap()), "{module}");
     assert!(target("/etc/envoy/envoy.yaml"));
+    assert!(target("/etc/envoy/envoy-native.yaml"));
+    assert!(target("/etc/envoy/libcallback_guard.so"));
+}
+
+/// So that all builds of the native module and of the programs give the same bytes.
+#[test]
+fn every_build_takes_the_same_zig() {
+    let packages = |name: &str| {
+        let text = read(name);
+        text.split(|letter: char| letter.is_whitespace() || "`;".contains(letter))
+            .filter(|word| word.starts_with("cargo-zigbuild==") || word.starts_with("ziglang=="))
+            .map(|word| word.trim_end_matches('.').to_owned())
+            .collect::<BTreeSet<_>>()
+    };
+    let expected = packages("deploy/native.sh");
+    assert_eq!(expected.len(), 2, "{expected:?}");
+    for name in [
+        "Dockerfile",
+        "deploy/program.sh",
+        "docs/native.md",
+        ".github/workflows/release.yml",
+    ] {
+        assert_eq!(packages(name), expected, "{name}");
+    }
     let command = read("Dockerfile");
     assert!(command.contains(r#"CMD ["envoy", "-c", "/etc/envoy/envoy.yaml""#));
 }

@@ -9,8 +9,10 @@ use tempfile::TempDir;
 
 use super::engine::{build, docker, file_of, image, in_container};
 use crate::deploy::programs::run;
+use crate::native;
 
 const MODULE: &str = "/etc/envoy/callback_guard.wasm";
+const LIBRARY: &str = "/etc/envoy/libcallback_guard.so";
 
 fn built_here() -> Vec<u8> {
     fs::read(wasm::module(&|_| {}).unwrap()).unwrap()
@@ -30,6 +32,7 @@ fn private_copy() -> TempDir {
             .arg(repository.join(name))
             .arg(to));
     }
+    let _ = fs::remove_dir_all(directory.path().join("native/target"));
     run(Command::new("chmod")
         .args(["-R", "go="])
         .arg(directory.path()));
@@ -63,7 +66,12 @@ fn a_change_that_was_undone_is_not_in_the_image() {
     );
 
     // A checkout with umask 077: Envoy can read its files all the same.
-    for file in [MODULE, "/etc/envoy/envoy.yaml"] {
+    for file in [
+        MODULE,
+        LIBRARY,
+        "/etc/envoy/envoy.yaml",
+        "/etc/envoy/envoy-native.yaml",
+    ] {
         let read = in_container("callback-guard:changed", &["cat", file]);
         assert!(read.status.success(), "{file}: {read:?}");
     }
@@ -74,6 +82,12 @@ fn a_change_that_was_undone_is_not_in_the_image() {
     let said = String::from_utf8_lossy(&version.stdout);
     assert!(said.contains("/1.40.0/"), "{version:?}");
     run(&mut docker(&["rmi", "--force", "callback-guard:changed"]));
+}
+
+#[test]
+fn the_dynamic_module_in_the_image_is_that_of_a_release() {
+    let built = native::built(std::env::consts::ARCH);
+    assert!(file_of(image(), LIBRARY) == built);
 }
 
 #[test]

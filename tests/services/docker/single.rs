@@ -10,9 +10,13 @@ use crate::deploy::support::{body, forged, genuine};
 
 const PORT: u16 = 10000;
 
+/// What the file `.env` has beside the secret: nothing, and the native build.
+const MODULE: &str = "";
+const NATIVE: &str = "CALLBACK_GUARD_CONFIG=envoy-native.yaml\n";
+
 /// The secret comes from the file `.env`.
-fn start() -> Services {
-    let variables = format!("{SECRET_VARIABLE}={SECRET}\n");
+fn start(more: &str) -> Services {
+    let variables = format!("{SECRET_VARIABLE}={SECRET}\n{more}");
     let services = Services::of("", &[(".env", &variables)]);
     services.up();
     services.wait_until_healthy(&["envoy", "app"]);
@@ -21,7 +25,19 @@ fn start() -> Services {
 
 #[test]
 fn the_guard_stands_before_the_application_with_no_more_rights_than_it_needs() {
-    let services = start();
+    let services = start(MODULE);
+    assert_guarded(&services, "wasm");
+}
+
+#[test]
+fn the_native_build_stands_before_the_application_with_no_more_rights_than_it_needs() {
+    let services = start(NATIVE);
+    assert_guarded(&services, "dynamic_modules");
+}
+
+/// `component` is the one of Envoy's log that the guard writes to.
+#[track_caller]
+fn assert_guarded(services: &Services, component: &str) {
     let (first, second) = (body("docker"), body("docker"));
     assert_eq!(send(PORT, &genuine(&first)).status, 200);
     let again = send(PORT, &genuine(&first));
@@ -39,7 +55,9 @@ fn the_guard_stands_before_the_application_with_no_more_rights_than_it_needs() {
     assert_eq!(services.deliveries(&id_of(&first)), 1);
     assert!(!services.log("app").contains(&id_of(&second)));
     // The guard's own line for it, and Envoy's.
-    services.wait_for_log("envoy", r#""verdict":"signature_mismatch""#);
+    let log = services.wait_for_log("envoy", r#""verdict":"signature_mismatch""#);
+    let own = format!("[info][{component}]");
+    assert!(log.lines().any(|line| line.contains(&own)), "{log}");
 
     let said = |arguments: &[&str]| {
         String::from_utf8_lossy(&services.exec("envoy", arguments).stdout).into_owned()
@@ -57,8 +75,8 @@ fn the_guard_stands_before_the_application_with_no_more_rights_than_it_needs() {
     let reason = String::from_utf8_lossy(&write.stderr).into_owned();
     assert!(reason.contains("Read-only file system"), "{write:?}");
     for service in ["envoy", "app"] {
-        let log = services.inspect(service, "{{json .HostConfig.LogConfig.Config}}");
-        assert_eq!(log, r#"{"max-file":"4","max-size":"10m"}"#, "{service}");
+        let limits = services.inspect(service, "{{json .HostConfig.LogConfig.Config}}");
+        assert_eq!(limits, r#"{"max-file":"4","max-size":"10m"}"#, "{service}");
     }
 
     // A restart brings it back; the memory store has gone with the process.
@@ -70,7 +88,16 @@ fn the_guard_stands_before_the_application_with_no_more_rights_than_it_needs() {
 
 #[test]
 fn a_delivery_in_flight_at_the_stop_ends_with_its_answer() {
-    let services = start();
+    assert_stops_well(&start(MODULE));
+}
+
+#[test]
+fn a_delivery_in_flight_at_the_stop_of_the_native_build_ends_with_its_answer() {
+    assert_stops_well(&start(NATIVE));
+}
+
+#[track_caller]
+fn assert_stops_well(services: &Services) {
     let event = body("in-flight");
     let address = SocketAddr::from(([127, 0, 0, 1], PORT));
     let delivery = client::begin(address, slow(genuine(&event), 5000)).unwrap();
@@ -87,7 +114,12 @@ fn a_delivery_in_flight_at_the_stop_ends_with_its_answer() {
 
 #[test]
 fn a_missing_secret_is_named_and_hinders_no_other_command() {
-    let services = Services::of("", &[]);
+    assert_names_the_missing_secret(&Services::of("", &[]));
+    assert_names_the_missing_secret(&Services::of("", &[(".env", NATIVE)]));
+}
+
+#[track_caller]
+fn assert_names_the_missing_secret(services: &Services) {
     for command in [&["ps"][..], &["logs"], &["down"], &["config", "--quiet"]] {
         run(&mut services.compose(command));
     }
