@@ -3,6 +3,7 @@
 use std::fs;
 use std::process::Command;
 
+use callback_guard_harness::client::RawConnection;
 use callback_guard_harness::{Render, Request, places, wait};
 use serde_json::{Value, json};
 
@@ -74,6 +75,42 @@ fn only_the_senders_addresses_come_to_the_guard() {
             .start();
         assert_eq!(guarded.send(&signed(&event("address").1)).status, status);
         assert_eq!(guarded.upstream.heads(), delivered);
+    }
+}
+
+#[test]
+fn strangers_hold_none_of_the_connections_where_senders_are_known() {
+    let change = yaml("connections");
+    let own = "/filter_chain_match/source_prefix_ranges/0";
+    let mut here = change.clone();
+    *here.pointer_mut(own).unwrap() = json!({ "address_prefix": "127.0.0.0", "prefix_len": 8 });
+    for (change, is_known) in [(change, false), (here, true)] {
+        let guarded = Guarded::builder()
+            .render(|render| {
+                render.listener(|listener| {
+                    listener["filter_chains"][0]["filter_chain_match"] =
+                        change["filter_chain_match"].clone();
+                })
+            })
+            .start();
+        if is_known {
+            assert_eq!(guarded.send(&signed(&event("known").1)).status, 200);
+            continue;
+        }
+        // A head that does not end, for which others have five seconds; then 408.
+        for _ in 0..20 {
+            let mut connection = RawConnection::open(guarded.address()).unwrap();
+            connection.write("POST / HTTP/1.1\r\n").unwrap();
+            // Closed, or reset with the bytes unread.
+            let response = connection.read_response().ok().flatten();
+            assert!(response.is_none(), "{response:?}");
+        }
+        let stats = guarded.envoy.stats().unwrap();
+        let unmatched = stats
+            .iter()
+            .find(|(name, _)| name.ends_with(".no_filter_chain_match"));
+        assert_eq!(unmatched.map(|(_, count)| *count), Some(20));
+        assert_eq!(guarded.upstream.heads(), 0);
     }
 }
 

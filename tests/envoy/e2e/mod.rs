@@ -7,6 +7,7 @@ mod configuration;
 mod dedupe;
 mod deliver;
 pub mod docs;
+mod field;
 mod hold;
 mod log;
 mod measures;

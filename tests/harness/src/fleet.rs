@@ -636,6 +636,16 @@ impl Fleet {
         Ok(())
     }
 
+    /// As [`Fleet::replace`], with another configuration of the guard from here on.
+    ///
+    /// # Errors
+    ///
+    /// If there is no such Envoy, or the other does not come up.
+    pub fn reconfigure(&mut self, envoy: usize, edit: impl FnOnce(&mut Value)) -> Result<()> {
+        self.render = self.render.clone().guard(edit);
+        self.replace(envoy)
+    }
+
     /// The keys in Redis.
     ///
     /// # Errors

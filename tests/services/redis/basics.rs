@@ -71,3 +71,26 @@ fn a_refused_event_is_free_for_the_other_envoy() {
     assert_eq!(fleet.send(1, &callback("r1")).unwrap().status, 200);
     assert_eq!(fleet.upstream.heads(), 2);
 }
+
+/// As docs/troubleshooting.md advises where an application has lost its data.
+#[test]
+fn delivered_events_can_be_had_again_under_another_name_of_the_source() {
+    let mut fleet = FleetSetup::new(1).start().unwrap();
+    let verdict = |fleet: &callback_guard_harness::Fleet| {
+        let response = fleet.send(0, &callback("lost")).unwrap();
+        assert_eq!(response.status, 200);
+        response.header("x-callback-guard")
+    };
+    assert_eq!(verdict(&fleet), None);
+    // A restart does not help: Redis remembers.
+    fleet.replace(0).unwrap();
+    assert_eq!(verdict(&fleet).as_deref(), Some("duplicate"));
+    fleet
+        .reconfigure(0, |config| {
+            config["sources"][0]["name"] = "suno-again".into();
+        })
+        .unwrap();
+    assert_eq!(verdict(&fleet), None);
+    assert_eq!(verdict(&fleet).as_deref(), Some("duplicate"));
+    assert_eq!(fleet.upstream.heads(), 2);
+}

@@ -1,13 +1,17 @@
 //! Every way in which a store can fail: none loses an event, none hangs, each is counted.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
 use std::time::Duration;
 
+use callback_guard_harness::client;
 use callback_guard_harness::fleet::{Redis, TOKEN_VARIABLE, store};
 use callback_guard_harness::wait::wait_for;
-use callback_guard_harness::{Answer, Fleet, FleetSetup, Network};
+use callback_guard_harness::{Answer, Fleet, FleetSetup, Load, Network};
 
 use super::front::{Act, Asked, Front};
-use super::support::callback;
+use super::support::{callback, stage_of};
 
 fn fleet_before(front: &Front, protocol: &str, on_error: &str) -> Fleet {
     let mut store = store(protocol);
@@ -222,7 +226,7 @@ fn a_failed_settle_is_retried_until_it_is_told() {
     let gate = callback_guard_harness::Gate::new();
     fleet.upstream.answer(Answer::status(200).when(&gate));
     let address = fleet.envoys[0].listener_address();
-    let sent = callback_guard_harness::client::begin(address, callback("s1")).unwrap();
+    let sent = client::begin(address, callback("s1")).unwrap();
     fleet
         .upstream
         .wait_until("the callback", |seen| seen.len() == 1)
@@ -288,4 +292,46 @@ fn an_outage_costs_a_few_timeouts_and_then_nothing() {
     })
     .unwrap();
     assert_eq!(fleet.upstream.heads(), 40);
+}
+
+/// Whoever has captured signatures can invent events. A store that answers must not look to the guard
+/// like one that is down: what another Envoy has delivered would be delivered again.
+#[test]
+fn a_flood_of_events_asks_for_a_few_at_a_time_and_opens_no_circuit() {
+    const IDS: usize = 20;
+    const STAGES: usize = 50;
+    let (current, most) = (AtomicUsize::new(0), Arc::new(AtomicUsize::new(0)));
+    let seen = Arc::clone(&most);
+    let front = Front::start(move |asked| {
+        let calls = current.fetch_add(1, Ordering::Relaxed) + 1;
+        seen.fetch_max(calls, Ordering::Relaxed);
+        thread::sleep(Duration::from_millis(20));
+        current.fetch_sub(1, Ordering::Relaxed);
+        healthy(asked)
+    });
+    let mut store = store("webdis");
+    store["timeout_milliseconds"] = 5_000.into();
+    let fleet = FleetSetup::new(1)
+        .workers(1)
+        .front(store, front.address)
+        .env(TOKEN_VARIABLE, "guard:pw")
+        .start()
+        .unwrap();
+    let requests = (0..STAGES)
+        .flat_map(|stage| (0..IDS).map(move |id| stage_of(&format!("captured-{id}"), stage)))
+        .collect();
+    let address = fleet.envoys[0].listener_address();
+    for response in client::send_all(address, requests, Load::http2(10, 100)).unwrap() {
+        let response = response.unwrap();
+        assert_eq!(response.text(), "received\n", "{}", response.status);
+    }
+    assert_eq!(fleet.upstream.heads(), IDS * STAGES);
+    assert_eq!(fleet.stat("store_circuit_openings_total").unwrap(), 0);
+    assert_eq!(
+        fleet.stat("store_fallbacks_total.action.memory").unwrap(),
+        0
+    );
+    // And eight in the background.
+    let most = most.load(Ordering::Relaxed);
+    assert!((9..=64 + 8).contains(&most), "{most} calls at once");
 }

@@ -15,9 +15,23 @@ pub(crate) fn callback(id: &str) -> Request {
 
 /// The same with another message, which is no part of what makes the event.
 pub(crate) fn callback_with(id: &str, message: &str) -> Request {
-    let body = format!(
-        r#"{{"code":200,"msg":"{message}","data":{{"callbackType":"complete","task_id":"{id}","data":[]}}}}"#
-    );
+    signed(
+        id,
+        format!(
+            r#"{{"code":200,"msg":"{message}","data":{{"callbackType":"complete","task_id":"{id}","data":[]}}}}"#
+        ),
+    )
+}
+
+/// A genuine callback about one of the stages of `id`: an event of its own.
+pub(crate) fn stage_of(id: &str, stage: usize) -> Request {
+    signed(
+        id,
+        format!(r#"{{"code":200,"msg":"","data":{{"callbackType":"{stage}","task_id":"{id}"}}}}"#),
+    )
+}
+
+fn signed(id: &str, body: String) -> Request {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
     let timestamp = now.as_secs().to_string();
     let mut mac = Hmac::<Sha256>::new_from_slice(SECRET.as_bytes()).unwrap();
