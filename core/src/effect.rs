@@ -27,7 +27,8 @@ pub enum Effect {
     Add(Metric, i64),
     /// POST `body` to the front of the shared store, as its
     /// [`Remote`](crate::store::redis::Remote) says. Where that cannot even begin, report
-    /// [`StoreError::Unreachable`](crate::store::redis::StoreError::Unreachable).
+    /// [`StoreError::Unreachable`](crate::store::redis::StoreError::Unreachable). Comes in an event of the
+    /// request that asks, or with the time; never in an event of another request.
     Call {
         /// What its end is reported with.
         call: CallId,

@@ -5,8 +5,12 @@
 //! round trip, and a request that falls back on it (`on_error: "memory"`) has its claim there
 //! already. The shared store is asked only after the local one has granted.
 //!
-//! How many calls are on their way at the same time is bounded; the others wait in a [`Queue`]. So a
-//! flood of events cannot make a store that answers look like one that is down.
+//! How many calls are on their way at the same time is bounded; the others wait in a [`Queue`] and are
+//! made as time passes. So a flood of events cannot make a store that answers look like one that is down.
+//!
+//! A call is made in a callback of its own request, or as time passes, and never in that of another
+//! request: the SDK of proxy-wasm hands the answer to the context in whose callback the call was made,
+//! and drops it if that one is gone.
 //!
 //! A request that ends while its call is in flight leaves that to the [`Retries`]: nobody will see
 //! the answer.
@@ -46,6 +50,8 @@ struct Fleet {
     next_call: u64,
     /// What is to be called once there is room for it.
     queue: Queue<Purpose>,
+    /// Whether what is asked now is queued, though there is room.
+    queues_all: bool,
     retries: Retries,
     background_calls: usize,
 }
@@ -66,8 +72,9 @@ enum Purpose {
         request: ClaimRequest,
         holds_locally: bool,
     },
-    /// Its request has ended: nobody will see the answer. It counts until it comes.
-    Nothing,
+    /// Its request has ended: nobody will see the answer. It counts until it comes, and no longer than it
+    /// may take.
+    Nothing { until: UnixMillis },
     /// In the background.
     Retry(PendingSettlement),
     Settle {
@@ -80,7 +87,7 @@ impl Purpose {
     fn stream(&self) -> Option<StreamId> {
         match self {
             Self::Claim { stream, .. } | Self::Settle { stream, .. } => Some(*stream),
-            Self::Nothing | Self::Retry(_) => None,
+            Self::Nothing { .. } | Self::Retry(_) => None,
         }
     }
 }
@@ -118,6 +125,7 @@ impl Stores {
                 calls: Vec::new(),
                 next_call: 0,
                 queue: Queue::default(),
+                queues_all: false,
                 retries: Retries::default(),
                 background_calls: 0,
             }),
@@ -314,8 +322,8 @@ impl Stores {
             return Ended::Nobody;
         };
         let remote = Arc::clone(&fleet.remote);
-        let ended = match purpose {
-            Purpose::Nothing => Ended::Nobody,
+        match purpose {
+            Purpose::Nothing { .. } => Ended::Nobody,
             Purpose::Claim {
                 stream,
                 source,
@@ -346,11 +354,14 @@ impl Stores {
                 fleet.settled(pending, result, io.now, effects);
                 Ended::Nobody
             }
-        };
-        if let Some(fleet) = &mut self.fleet {
-            fleet.advance(io.now, effects);
         }
-        ended
+    }
+
+    /// Whether the callback that runs from here on may be that of another request than one that asks.
+    pub(crate) fn is_of_another(&mut self, is_of_another: bool) {
+        if let Some(fleet) = &mut self.fleet {
+            fleet.queues_all = is_of_another;
+        }
     }
 
     /// The circuit is open: takes the next one out of the queue, as if its call had been refused.
@@ -389,7 +400,7 @@ impl Stores {
                 fleet.schedule(pending, effects);
                 Ended::Nobody
             }
-            Purpose::Nothing => Ended::Nobody,
+            Purpose::Nothing { .. } => Ended::Nobody,
         })
     }
 
@@ -410,10 +421,10 @@ impl Stores {
             let Some(call) = fleet.calls.iter_mut().find(is_its) else {
                 return;
             };
-            let purpose = core::mem::replace(&mut call.purpose, Purpose::Nothing);
-            fleet.circuit.abandoned(call.permit, io.now);
             // The call may still arrive until it times out, and could overtake a release.
             let due = io.now.plus_millis(fleet.remote.timeout_millis);
+            let purpose = core::mem::replace(&mut call.purpose, Purpose::Nothing { until: due });
+            fleet.circuit.abandoned(call.permit, io.now);
             (purpose, Some(due))
         };
         match purpose {
@@ -444,7 +455,7 @@ impl Stores {
                 );
             }
             Purpose::Retry(pending) => fleet.schedule(pending, effects),
-            Purpose::Nothing => {}
+            Purpose::Nothing { .. } => {}
         }
     }
 
@@ -459,7 +470,7 @@ impl Stores {
     pub(crate) fn needs_time(&self) -> bool {
         self.fleet
             .as_ref()
-            .is_some_and(|fleet| !fleet.retries.is_empty() || fleet.must_turn_away())
+            .is_some_and(|fleet| !fleet.retries.is_empty() || !fleet.queue.is_empty())
     }
 
     /// The worker ends: what only it counts is taken back.
@@ -490,8 +501,12 @@ impl Fleet {
         now: UnixMillis,
         effects: &mut Effects,
     ) -> Result<(), Purpose> {
-        let goes_at_once = self.has_room() && self.queue.is_empty();
-        if !(self.circuit.is_open() || goes_at_once) {
+        let is_queued = match self.circuit.is_open() {
+            // Who could probe waits for its turn as well.
+            true => self.queues_all && self.circuit.would_permit(now),
+            false => self.queues_all || !self.queue.is_empty() || !self.has_room(),
+        };
+        if is_queued {
             self.queue.push(id, stream, purpose);
             return Ok(());
         }
@@ -503,13 +518,10 @@ impl Fleet {
         self.calls.len().saturating_sub(self.background_calls) < MOST_CALLS
     }
 
-    /// Whether calls are queued that will not be made.
-    fn must_turn_away(&self) -> bool {
-        self.circuit.is_open() && !self.queue.is_empty()
-    }
-
     /// Makes the calls that there is room for.
     fn advance(&mut self, now: UnixMillis, effects: &mut Effects) {
+        self.calls
+            .retain(|call| !matches!(call.purpose, Purpose::Nothing { until } if until <= now));
         while self.has_room()
             && !self.circuit.is_open()
             && let Some(purpose) = self.queue.pop()
@@ -538,7 +550,7 @@ impl Fleet {
             Purpose::Retry(pending) | Purpose::Settle { pending, .. } => self
                 .remote
                 .settle(&pending.source.name, &pending.settlement),
-            Purpose::Nothing => return Ok(()),
+            Purpose::Nothing { .. } => return Ok(()),
         };
         let id = CallId(self.next_call);
         self.next_call = self.next_call.wrapping_add(1);
@@ -591,6 +603,7 @@ impl Fleet {
     }
 
     fn time(&mut self, now: UnixMillis, effects: &mut Effects) {
+        self.advance(now, effects);
         while let Some(ended) = self.retries.next_ended(now) {
             drop_settlement(&ended, effects);
         }

@@ -420,7 +420,9 @@ impl Worker {
         let desk = &mut self.desk;
         let ended = desk.stores.call_ended(io, call, reply, &mut desk.effects);
         let mut budget = MOST_ANSWERS;
+        desk.stores.is_of_another(true);
         self.call_has_ended(io, ended, &mut budget);
+        self.desk.stores.is_of_another(false);
         self.adjust_ticks();
     }
 

@@ -1,7 +1,7 @@
 //! What real senders send and what attackers with a captured signature try, by what the application
 //! saw of it.
 
-use callback_guard_core::config;
+use callback_guard_config as config;
 use callback_guard_core::policy::Policy;
 use callback_guard_core::scheme::keys::{Algorithm, SigningKey};
 use callback_guard_core::sign::{self, Draft};

@@ -272,8 +272,8 @@ fn an_outage_costs_a_few_timeouts_and_then_nothing() {
         );
         slow += u32::from(response.took > Duration::from_millis(350));
     }
-    // Three to open the circuit; probes are the errands' as a rule.
-    assert!((3..=6).contains(&slow), "{slow}");
+    // Three to open the circuit, of which some may be settlements in the background, as are the probes.
+    assert!((1..=6).contains(&slow), "{slow}");
     assert_eq!(fleet.stat("store_circuit_openings_total").unwrap(), 1);
     assert_eq!(fleet.stat("store_circuits_open").unwrap(), 1);
     assert!(fleet.stat("store_errors_total.error.circuit_open").unwrap() >= 30);
