@@ -4,7 +4,9 @@ use super::raw::{RawStore, RawStoreKind};
 use super::variable::variable;
 use super::{ConfigError, Environment, Path, within};
 use callback_guard_core::store::local::{LEAST_CAPACITY, MOST_CAPACITY};
-use callback_guard_core::store::redis::{OnError, Protocol, Remote, Replies};
+use callback_guard_core::store::redis::{
+    LONGEST_TIMEOUT_MILLIS, OnError, Protocol, Remote, Replies,
+};
 
 /// Default capacity of the local store, in events.
 const CAPACITY: u32 = 100_000;
@@ -14,8 +16,6 @@ const KEY_PREFIX: &str = "callback-guard:";
 const MAX_KEY_PREFIX: usize = 64;
 /// Default reply timeout, in milliseconds.
 const TIMEOUT_MILLIS: u64 = 250;
-/// The longest reply timeout, in milliseconds.
-const LONGEST_TIMEOUT_MILLIS: u64 = 10_000;
 
 /// The capacity of the local store, and the shared store, if there is one.
 pub(super) fn compile(

@@ -60,7 +60,7 @@ impl Circuit {
     pub fn permit(&mut self, now: UnixMillis) -> Option<Permit> {
         match self.0 {
             State::Closed { .. } => Some(Permit::Call),
-            State::Open { rest_millis, until } if now >= until => {
+            State::Open { rest_millis, until } if has_rested(rest_millis, until, now) => {
                 self.0 = State::HalfOpen { rest_millis };
                 Some(Permit::Probe)
             }
@@ -74,7 +74,7 @@ impl Circuit {
         match self.0 {
             State::Closed { .. } => true,
             State::HalfOpen { .. } => false,
-            State::Open { until, .. } => now >= until,
+            State::Open { rest_millis, until } => has_rested(rest_millis, until, now),
         }
     }
 
@@ -129,6 +129,12 @@ impl Circuit {
             };
         }
     }
+}
+
+/// Whether a rest is over, or was begun before the clock stepped back.
+fn has_rested(rest_millis: u64, until: UnixMillis, now: UnixMillis) -> bool {
+    let left_millis = until.millis_since(now);
+    left_millis == 0 || left_millis > rest_millis
 }
 
 fn open(rest_millis: u64, now: UnixMillis) -> State {

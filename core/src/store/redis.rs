@@ -195,6 +195,9 @@ impl OnError {
     }
 }
 
+/// The longest `timeout_milliseconds`.
+pub const LONGEST_TIMEOUT_MILLIS: u64 = 10_000;
+
 /// The longest reply that is read, in bytes. The longest that the protocol knows has about 120;
 /// what is longer is [`StoreError::Malformed`].
 pub const MAX_REPLY_BYTES: usize = 4096;

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use crate::policy::Source;
 use crate::store::Settlement;
+use crate::store::redis::LONGEST_TIMEOUT_MILLIS;
 use crate::time::UnixMillis;
 
 /// The pause after the first failed attempt, in milliseconds; doubled with each.
@@ -85,9 +86,13 @@ impl Retries {
         self.0.remove(at)
     }
 
-    /// Takes out one that is due.
+    /// Takes out one that is due, or was put off before the clock stepped back.
     pub fn next_due(&mut self, now: UnixMillis) -> Option<PendingSettlement> {
-        let at = self.0.iter().position(|pending| pending.due <= now)?;
+        let at = self.0.iter().position(|pending| {
+            let left_millis = pending.due.millis_since(now);
+            // Nothing is put off for longer.
+            left_millis == 0 || left_millis > LONGEST_TIMEOUT_MILLIS
+        })?;
         self.0.remove(at)
     }
 

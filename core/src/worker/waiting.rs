@@ -46,9 +46,10 @@ pub(crate) struct Group {
 }
 
 impl Group {
-    /// Whether the event may be asked for now.
+    /// Whether the event may be asked for now: after the pause, or if the clock has stepped back since.
     pub(crate) fn is_due(&self, now: UnixMillis) -> bool {
-        self.asker.is_none() && self.next <= now
+        let left_millis = self.next.millis_since(now);
+        self.asker.is_none() && (left_millis == 0 || left_millis > self.pause_millis)
     }
 
     /// Pauses before the shared store is asked again; not longer than until `latest`.

@@ -19,10 +19,13 @@ mod inspector;
 mod keys;
 mod language;
 mod layout;
-mod model;
+#[path = "../model/lua.rs"]
+mod lua;
 mod near_miss;
 mod presets;
 mod redis;
+#[path = "../model/redis_server.rs"]
+mod redis_server;
 #[path = "../../../tests/support/spellings.rs"]
 mod spellings;
 mod store;

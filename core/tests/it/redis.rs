@@ -1,7 +1,6 @@
 //! The Redis store: what is sent, byte for byte, what every reply means, and the contract of both
 //! stores, held by the same tests.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use callback_guard_config as config;
@@ -19,6 +18,7 @@ use callback_guard_core::store::{ClaimAnswer, ClaimRequest, Settlement};
 use callback_guard_core::time::UnixMillis;
 use sha2::{Digest, Sha256};
 
+use crate::redis_server::Redis;
 use crate::support::{MapShared, configuration, policy};
 
 const NOW: UnixMillis = UnixMillis::from_seconds(1_000_000);
@@ -448,6 +448,21 @@ fn an_abandoned_probe_makes_room_for_another() {
     assert_eq!(circuit.permit(now), Some(Permit::Probe));
 }
 
+/// What rests until a moment would rest for as long as the clock is set back.
+#[test]
+fn no_rest_outlasts_a_clock_that_is_set_back() {
+    let past = UnixMillis::new(NOW.as_millis() - 600_000);
+    let mut circuit = opened();
+    assert!(circuit.would_permit(past));
+    assert_eq!(circuit.permit(past), Some(Permit::Probe));
+    let source = Arc::clone(&policy(&configuration(|_| {})).sources[0]);
+    let mut retries = Retries::default();
+    let failed = PendingSettlement::new(source, deliver(1, 1), at(30_000), NOW).again(NOW);
+    assert!(retries.push(failed).is_none());
+    assert!(retries.next_due(NOW).is_none());
+    assert!(retries.next_due(past).is_some());
+}
+
 #[test]
 fn retries_keep_what_is_due_and_give_up_at_the_end_of_the_lease() {
     let source = Arc::clone(&policy(&configuration(|_| {})).sources[0]);
@@ -500,117 +515,64 @@ impl Store for InMemory {
     }
 }
 
-/// A Redis that understands what the guard sends, by way of the protocol's own text.
+/// A Redis, by way of the protocol's own text.
 struct InRedis {
     remote: Remote,
-    values: HashMap<String, (String, u64)>,
-    /// The events of each message id, with their ends.
-    ids: HashMap<String, HashMap<String, u64>>,
+    server: Redis,
 }
 
 impl InRedis {
     fn new(protocol: Protocol) -> Self {
         Self {
             remote: remote(protocol),
-            values: HashMap::new(),
-            ids: HashMap::new(),
+            server: Redis::default(),
         }
     }
 
-    fn arguments(&self, body: &str) -> Vec<String> {
-        match self.remote.protocol {
-            Protocol::Upstash => serde_json::from_str(body).unwrap(),
-            Protocol::Webdis => body.split('/').map(percent_decode).collect(),
-        }
-    }
-
-    fn reply(&self, command: &str, reply: serde_json::Value) -> Vec<u8> {
-        let name = match self.remote.protocol {
-            Protocol::Upstash => "result",
-            Protocol::Webdis => command,
-        };
-        serde_json::json!({ name: reply }).to_string().into_bytes()
-    }
-
-    fn get(&mut self, key: &str, now: u64) -> Option<String> {
-        self.values.retain(|_, (_, end)| *end > now);
-        self.values.get(key).map(|(value, _)| value.clone())
-    }
-
-    fn run(&mut self, body: &str, now: u64) -> Vec<u8> {
-        let arguments = self.arguments(body);
-        let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
-        match words[..] {
-            ["EVAL", _, "2", key, id, value, lease, most, name]
-                if value.starts_with("c:") && !lease.starts_with("d:") =>
-            {
-                let old = self.get(key, now);
-                let known = self.ids.entry(id.to_owned()).or_default();
-                known.retain(|_, end| *end > now);
-                if old.is_some() {
-                    return self.reply("EVAL", old.into());
-                }
-                if known.len() >= most.parse().unwrap() {
-                    return self.reply("EVAL", "full".into());
-                }
-                let end = now + lease.parse::<u64>().unwrap();
-                known.insert(name.to_owned(), end);
-                self.values.insert(key.to_owned(), (value.to_owned(), end));
-                self.reply("EVAL", serde_json::Value::Null)
-            }
-            ["EVAL", _, "2", key, id, claim, value, window, name] => {
-                let held = self.get(key, now);
-                let is_ours = held.is_none() || held.as_deref() == Some(claim);
-                if is_ours {
-                    let end = now + window.parse::<u64>().unwrap();
-                    self.values.insert(key.to_owned(), (value.to_owned(), end));
-                    let known = self.ids.entry(id.to_owned()).or_default();
-                    known.insert(name.to_owned(), end);
-                }
-                let is_settled = is_ours || held.as_deref() == Some(value);
-                self.reply("EVAL", u8::from(is_settled).into())
-            }
-            ["EVAL", _, "2", key, id, claim, name] => {
-                let held = self.get(key, now);
-                let is_settled = held.as_deref().is_none_or(|held| held == claim);
-                if is_settled {
-                    self.values.remove(key);
-                    self.ids.entry(id.to_owned()).or_default().remove(name);
-                }
-                self.reply("EVAL", u8::from(is_settled).into())
-            }
-            _ => panic!("{body}"),
-        }
+    fn run(&mut self, body: &str, now: UnixMillis) -> Vec<u8> {
+        let protocol = self.remote.protocol;
+        let reply = self.server.answer(protocol, body, now.as_millis());
+        assert_eq!(self.server.endless(), 0, "every key has an end");
+        reply
     }
 }
 
 impl Store for InRedis {
     fn claim(&mut self, request: &ClaimRequest, now: UnixMillis) -> ClaimAnswer {
         let body = self.remote.claim("suno", request);
-        let reply = self.run(&body, now.as_millis());
+        let reply = self.run(&body, now);
         self.remote.read_claim(200, &reply, request.owner).unwrap()
     }
 
     fn settle(&mut self, settlement: &Settlement, now: UnixMillis) -> bool {
         let body = self.remote.settle("suno", settlement);
-        let reply = self.run(&body, now.as_millis());
+        let reply = self.run(&body, now);
         self.remote.read_settle(200, &reply).unwrap()
     }
 }
 
-fn percent_decode(text: &str) -> String {
-    let mut bytes = Vec::new();
-    let mut rest = text.as_bytes();
-    while let Some((first, tail)) = rest.split_first() {
-        if *first == b'%' {
-            bytes.extend(hex::decode(&tail[..2]).unwrap());
-            rest = &tail[2..];
-        } else {
-            bytes.push(*first);
-            rest = tail;
-        }
-    }
-    String::from_utf8(bytes).unwrap()
+/// The scripts, run: what a key holds, and until when.
+#[test]
+fn what_redis_holds() {
+    let mut store = InRedis::new(Protocol::Webdis);
+    let key = format!("callback-guard:suno:{}", request(1, 1).key.to_hex());
+    let at = NOW.as_millis();
+    let holds = |store: &InRedis, now| {
+        let (text, end) = store.server.text(&key, now)?;
+        Some((text.to_owned(), end))
+    };
+    assert_eq!(store.claim(&request(1, 1), NOW), ClaimAnswer::Granted);
+    let claimed = ("c:0000000000000001".to_owned(), at + 30_000);
+    assert_eq!(holds(&store, at), Some(claimed));
+    assert_eq!(holds(&store, at + 30_000), None);
+    assert!(store.settle(&deliver(1, 1), NOW.plus_seconds(1)));
+    let text = "d:0000000000000001:0000000000000001:00000000".to_owned();
+    let delivered = Some((text, at + 86_401_000));
+    assert_eq!(holds(&store, at), delivered);
+    // Told again, by a settlement whose first answer was lost.
+    assert!(store.settle(&deliver(1, 1), NOW.plus_seconds(2)));
+    assert!(!store.settle(&release(1, 1), NOW.plus_seconds(2)));
+    assert_eq!(holds(&store, at), delivered);
 }
 
 fn stores() -> Vec<(&'static str, Box<dyn Store>)> {

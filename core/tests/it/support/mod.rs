@@ -3,7 +3,7 @@
 use callback_guard_core::policy::Policy;
 use serde_json::{Value, json};
 
-pub use callback_guard_core::testkit::{Host, MapShared, NOW, Random, Request, Seen, private_key};
+pub use callback_guard_core::testkit::{Host, MapShared, NOW, Request, Seen, private_key};
 
 /// The secret of the known answers.
 pub const SECRET: &str = "test-webhook-hmac-key";
