@@ -63,7 +63,7 @@ fn doubles(seen: &Seen) -> Vec<(Double, u32)> {
 /// Two requests for one event on two workers of a proxy: every order of their steps, with one fault
 /// anywhere or one step of the clock.
 #[test]
-fn every_order_on_two_workers_of_one_proxy() {
+fn every_interleaving_of_two_requests_keeps_the_promises() {
     for choice in every_choice(&[None]) {
         let setup = Setup::new(choice, 1, 2, 1, true);
         let mut excuses = Vec::new();
@@ -88,7 +88,7 @@ fn every_order_on_two_workers_of_one_proxy() {
 
 /// The same on two proxies that share a Redis.
 #[test]
-fn every_order_on_two_proxies_with_redis() {
+fn every_interleaving_over_two_stores_keeps_the_promises() {
     use Double::{AnswerLost, LeaseOver, OwnStore, RedisLost, Unclaimed};
 
     let all: [(Choice, Budget, &[Double]); 4] = [
@@ -137,7 +137,7 @@ fn every_order_on_two_proxies_with_redis() {
 
 /// Long runs of chance: more workers, events and requests, and everything that can go wrong.
 #[test]
-fn long_runs_with_everything_that_can_go_wrong() {
+fn long_runs_with_everything_that_can_go_wrong_keep_the_promises() {
     let all = every_choice(&[None, Some("memory"), Some("reject"), Some("pass")]);
     // `CALLBACK_GUARD_SEEDS=10000..20000` runs others.
     let seeds = std::env::var("CALLBACK_GUARD_SEEDS").unwrap_or("0..200".to_owned());

@@ -75,7 +75,9 @@ impl Setup {
                 "authority": "redis.internal", "on_error": on_error,
             });
         }
-        let policy = Arc::new(testkit::policy(&configuration.to_string()));
+        let policy = Arc::new(callback_guard_config::testkit::policy(
+            &configuration.to_string(),
+        ));
         let event = |number: usize| {
             let body =
                 format!(r#"{{"code":200,"msg":"ok","data":{{"task_id":"event-{number}"}}}}"#);
