@@ -9,11 +9,14 @@
 //! | [`head`] | header pairs | the refusal of a slow reference |
 //! | [`json`] | a body | `serde_json` and a slow reference agree |
 //! | [`redis`] | a reply of a Redis HTTP front | what is taken for an answer is one, to `serde_json`, too |
+//! | [`scheme`] | a callback of a scheme, then changes to it | what is accepted says what was signed, whatever the words of the scheme |
 //! | [`request`] | requests, in pieces | pieces change nothing; only what is authentic by another HMAC is sent on, and once |
 
 #[path = "../src/header_map.rs"]
 #[allow(dead_code)] // what is only written is not read here
 mod header_map;
+#[path = "schemes.rs"]
+mod schemes;
 #[path = "tree.rs"]
 mod tree;
 
@@ -591,6 +594,11 @@ pub(crate) fn request(data: &[u8]) {
         }
         host.end(stream, Outcome::Accepted, NOW);
     }
+}
+
+/// Each word of the language of signatures, each algorithm, each place of a signature or a token.
+pub(crate) fn scheme(data: &[u8]) {
+    schemes::check(data);
 }
 
 /// A protocol, a status, then the body of a reply, to a claim and to a settlement.

@@ -18,6 +18,7 @@ use callback_guard_core::json::Scratch;
 use callback_guard_core::policy::{Mode, Policy, Source};
 use callback_guard_core::report::Report;
 use callback_guard_core::request::RequestHead;
+use callback_guard_core::scheme::keys::native;
 use callback_guard_core::scheme::{Proof, SignatureRule, Signed, TimestampPlace, Unit};
 use callback_guard_core::store::ClaimRequest;
 use callback_guard_core::store::bucket::OwnerToken;
@@ -42,9 +43,10 @@ use mistakes::NamedSecret;
   callback-guard explain --secret-file key.txt request.har
   callback-guard explain --config envoy.yaml --try-env OLD_KEY --now now request.txt
 
-Where the signature does not match, the likely mistakes are tried: another secret (those of the
-other sources and of --try-env), a secret that is to be decoded or has a line break at its end, the
-id from another field, a timestamp in milliseconds, a body that was written anew on the way.
+Where the signature does not match, the likely mistakes are tried: another secret or public key (those
+of the other sources and of --try-env), a secret that is to be decoded or has a line break at its end,
+another HMAC, another spelling of the signature, another scheme, port, path or slash of the URL, the id
+from another field, a timestamp in another unit, a body that was written anew on the way.
 
 The store is not asked: whether an event was delivered before, only the running Envoy knows.
 
@@ -131,8 +133,6 @@ pub(crate) fn run(args: &ExplainArgs) -> anyhow::Result<ExitCode> {
         }
         (None, None) => Vec::new(),
     };
-    let (policy, secrets) = configuration(args)?;
-    let policy = Arc::new(policy);
     let mut others = Vec::new();
     for name in &args.try_env {
         let text = std::env::var_os(name)
@@ -145,6 +145,8 @@ pub(crate) fn run(args: &ExplainArgs) -> anyhow::Result<ExitCode> {
         .map(|(name, value)| (name.as_slice(), value.as_slice()))
         .collect();
     let head = RequestHead::new(&pairs);
+    let (policy, secrets) = configuration(args, &head)?;
+    let policy = Arc::new(policy);
     let now = time::now();
     let (received, basis) = match (args.now, capture.received, signed_at(&policy, &head)) {
         (Some(given), _, _) => (given, "as given by --now"),
@@ -291,7 +293,10 @@ pub(crate) fn signed(case: &Case<'_>, source: &Source) -> Option<Signed> {
 }
 
 /// The policy, and for each source the secrets that are set.
-fn configuration(args: &ExplainArgs) -> anyhow::Result<(Policy, Vec<Vec<NamedSecret>>)> {
+fn configuration(
+    args: &ExplainArgs,
+    head: &RequestHead<'_>,
+) -> anyhow::Result<(Policy, Vec<Vec<NamedSecret>>)> {
     let given = match (&args.config, args.secret.name()) {
         (Some(_), Some(name)) => {
             bail!(
@@ -311,12 +316,20 @@ fn configuration(args: &ExplainArgs) -> anyhow::Result<(Policy, Vec<Vec<NamedSec
             {
                 secret.insert("encoding".to_owned(), json!(encoding));
             }
+            let keys = match source::is_asymmetric(&args.preset) {
+                true => "public_keys",
+                false => "secrets",
+            };
+            let target = |head: &RequestHead<'_>| String::from_utf8_lossy(head.path()).into_owned();
             json!({ "sources": [{
                 "name": "source",
-                "match": { "path_prefix": "/" },
+                "match": match source::signs_url(&args.preset) {
+                    true => json!({ "path": target(head) }),
+                    false => json!({ "path_prefix": "/" }),
+                },
                 "preset": args.preset,
                 "parameters": source::parameters(&args.parameter),
-                "secrets": [secret],
+                keys: [secret],
             }] })
             .to_string()
         }
@@ -325,20 +338,20 @@ fn configuration(args: &ExplainArgs) -> anyhow::Result<(Policy, Vec<Vec<NamedSec
         Some(secret) if name == called => Some(secret.clone()),
         _ => std::env::var_os(name).map(std::ffi::OsString::into_encoded_bytes),
     };
-    let policy =
+    let mut policy =
         config::parse(text.as_bytes(), &environment).map_err(|error| anyhow!("{error}"))?;
+    policy.host_verify = native::verify;
     let raw: Value = serde_json::from_str(&text).unwrap_or_default();
     let sources = raw.get("sources").and_then(Value::as_array);
     let secrets = sources
         .into_iter()
         .flatten()
         .map(|source| {
-            let secrets = source.get("secrets").and_then(Value::as_array);
-            secrets
-                .into_iter()
-                .flatten()
-                .enumerate()
-                .filter_map(|(index, raw)| named(index, raw, &environment))
+            let lists = ["secrets", "public_keys"].into_iter();
+            let lists = lists.filter_map(|name| Some((name, source.get(name)?.as_array()?)));
+            lists
+                .flat_map(|(list, keys)| keys.iter().map(move |key| (list, key)).enumerate())
+                .filter_map(|(index, (list, raw))| named(list, index, raw, &environment))
                 .collect()
         })
         .collect();
@@ -346,6 +359,7 @@ fn configuration(args: &ExplainArgs) -> anyhow::Result<(Policy, Vec<Vec<NamedSec
 }
 
 fn named(
+    list: &str,
     index: usize,
     raw: &Value,
     environment: &dyn Fn(&str) -> Option<Vec<u8>>,
@@ -354,7 +368,7 @@ fn named(
         Some(name) => Some(NamedSecret::new(name, environment(name)?)),
         None => {
             let value = raw.get("value")?.as_str()?;
-            let name = format!("secrets[{index}].value");
+            let name = format!("{list}[{index}].value");
             Some(NamedSecret::new(&name, value.into()))
         }
     }

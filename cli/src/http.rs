@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context as _, anyhow, ensure};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Bytes;
-use hyper::{Request, Uri};
+use hyper::{Method, Request, Uri};
 use hyper_rustls::{ConfigBuilderExt as _, HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client as Inner;
 use hyper_util::client::legacy::connect::HttpConnector;
@@ -61,6 +61,8 @@ pub(crate) struct Reply {
     pub(crate) status: u16,
     /// The guard's word for it, where it says one.
     pub(crate) verdict: Option<String>,
+    /// Names and values, but those that are no text.
+    pub(crate) headers: Vec<(String, String)>,
     /// The beginning of the body.
     pub(crate) body: String,
 }
@@ -102,7 +104,22 @@ impl Client {
         headers: &[(String, String)],
         body: Bytes,
     ) -> anyhow::Result<Reply> {
-        let mut request = Request::post(url.clone());
+        self.send(Method::POST, url, headers, body).await
+    }
+
+    /// Sends a request.
+    ///
+    /// # Errors
+    ///
+    /// No reply within the timeout.
+    pub(crate) async fn send(
+        &self,
+        method: Method,
+        url: &Uri,
+        headers: &[(String, String)],
+        body: Bytes,
+    ) -> anyhow::Result<Reply> {
+        let mut request = Request::builder().method(method).uri(url.clone());
         for (name, value) in headers {
             request = request.header(name, value);
         }
@@ -119,9 +136,13 @@ impl Client {
                 Ok(body) => String::from_utf8_lossy(&body.to_bytes()).into_owned(),
                 Err(error) => format!("[{error}]"),
             };
+            let headers = head.headers.iter().filter_map(|(name, value)| {
+                Some((name.to_string(), value.to_str().ok()?.to_owned()))
+            });
             Ok(Reply {
                 status: head.status.as_u16(),
                 verdict,
+                headers: headers.collect(),
                 body,
             })
         };

@@ -1,5 +1,6 @@
 //! `send`: signed callbacks to a URL, one or many, as the sender makes them.
 
+mod challenge;
 mod plan;
 mod summary;
 
@@ -38,9 +39,11 @@ use summary::Summary;
   callback-guard send --id one-event --repeat 3 --concurrency 3 http://127.0.0.1:10000/callbacks/suno
   callback-guard send --repeat 5000 --rate 500 --concurrency 20 --forge=10 --stale=5 \\
       http://127.0.0.1:10000/callbacks/suno
+  callback-guard send --preset slack --secret-env SLACK_SECRET --challenge http://127.0.0.1:10000/callbacks/slack
   callback-guard send --list-kinds
 
-Exit code 0 if every callback was accepted, 1 if one was not, 2 usage.")]
+Exit code 0 if every callback was accepted, or every challenge answered as it has to be, 1 if one was not, 2
+usage.")]
 pub(crate) struct SendArgs {
     /// Where to
     #[arg(value_name = "URL", required_unless_present = "list_kinds", value_parser = parse_url)]
@@ -95,6 +98,10 @@ pub(crate) struct SendArgs {
     /// Trust the certificate authorities in this PEM file, instead of this machine's
     #[arg(long, value_name = "FILE")]
     ca: Option<PathBuf>,
+    /// Ask what the sender asks before it sends, and check the answer; Meta's presets need
+    /// `--parameter verify_token=…`
+    #[arg(long, conflicts_with_all = ["body", "kind", "id", "repeat", "concurrency", "rate", "forge", "stale", "json"])]
+    challenge: bool,
     /// Print the summary as JSON
     #[arg(long)]
     json: bool,
@@ -112,12 +119,10 @@ pub(crate) fn run(args: &SendArgs) -> anyhow::Result<ExitCode> {
     if args.list_kinds {
         return list_kinds();
     }
-    let plan = Plan::new(args)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("runtime")?;
-    let is_one = plan.count == 1;
     let timeout = Duration::from_secs_f64(args.timeout);
     let is_https = args.url.as_ref().and_then(Uri::scheme_str) == Some("https");
     let trust = match &args.ca {
@@ -126,6 +131,17 @@ pub(crate) fn run(args: &SendArgs) -> anyhow::Result<ExitCode> {
         None => Trust::Nobody,
     };
     let client = Client::new(args.http2, timeout, trust)?;
+    if args.challenge {
+        let (text, is_right) = runtime.block_on(challenge::ask(args, &client))?;
+        output::print(&output::harmless(&text))?;
+        return Ok(if is_right {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::from(SAID_NO)
+        });
+    }
+    let plan = Plan::new(args)?;
+    let is_one = plan.count == 1;
     let mut summary = runtime.block_on(send_all(Arc::new(plan), client))?;
     let text = if args.json {
         summary.json()

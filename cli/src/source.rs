@@ -65,12 +65,18 @@ impl SourceArgs {
     ///
     /// `url` is where the callback goes, where that is known: some senders sign it.
     pub(crate) fn policy(&self, url: Option<&str>) -> anyhow::Result<Policy> {
-        let given = match &self.config {
-            None => Some(self.secret.read_or_default()?),
-            Some(_) => self.secret.read()?,
-        };
-        let mut source = match &self.config {
-            None => json!({
+        self.policy_of(self.raw(url, false)?)
+    }
+
+    /// The one source that is meant, as a configuration has it; `asks` is whether its challenges are of
+    /// interest, which may need parameters.
+    ///
+    /// # Errors
+    ///
+    /// The configuration cannot be read.
+    pub(crate) fn raw(&self, url: Option<&str>, asks: bool) -> anyhow::Result<Value> {
+        let Some(file) = &self.config else {
+            let mut source = json!({
                 "name": "source",
                 "match": match signs_url(&self.preset) {
                     true => json!({ "path": path_of(url.unwrap_or("/")) }),
@@ -78,13 +84,25 @@ impl SourceArgs {
                 },
                 "preset": self.preset,
                 "parameters": parameters(&self.parameter),
-                // Nobody asks here, so nobody needs a verify token.
-                "challenge": [],
-            }),
-            Some(file) => {
-                let found = envoy::only_configuration(file)?;
-                pick(&found, self.source.as_deref())?
+            });
+            // Where nobody asks, nobody needs a verify token.
+            if let (false, Some(source)) = (asks, source.as_object_mut()) {
+                source.insert("challenge".to_owned(), json!([]));
             }
+            return Ok(source);
+        };
+        pick(&envoy::only_configuration(file)?, self.source.as_deref())
+    }
+
+    /// The policy of the source that [`SourceArgs::raw`] has given, with the secret.
+    ///
+    /// # Errors
+    ///
+    /// As for [`SourceArgs::policy`].
+    pub(crate) fn policy_of(&self, mut source: Value) -> anyhow::Result<Policy> {
+        let given = match &self.config {
+            None => Some(self.secret.read_or_default()?),
+            Some(_) => self.secret.read()?,
         };
         let algorithm = algorithm(&source);
         let private = match &given {
@@ -150,6 +168,11 @@ pub(crate) fn signs_url(preset: &str) -> bool {
     parts.is_some_and(|parts| parts.iter().any(|part| part.get("target").is_some()))
 }
 
+/// Whether the sender of a preset signs with a private key.
+pub(crate) fn is_asymmetric(preset: &str) -> bool {
+    algorithm(&json!({ "preset": preset })).is_asymmetric()
+}
+
 /// How the sender of a source signs.
 fn algorithm(source: &Value) -> Algorithm {
     let preset = source.get("preset").and_then(Value::as_str).and_then(entry);
@@ -159,6 +182,14 @@ fn algorithm(source: &Value) -> Algorithm {
     algorithm
         .and_then(|name| serde_json::from_value(name).ok())
         .unwrap_or_default()
+}
+
+/// The challenges of a source: its own, or its preset's.
+pub(crate) fn challenges(source: &Value) -> Vec<Value> {
+    let preset = source.get("preset").and_then(Value::as_str).and_then(entry);
+    let preset = preset.unwrap_or_default();
+    let rules = source.get("challenge").or(preset.get("challenge"));
+    rules.and_then(Value::as_array).cloned().unwrap_or_default()
 }
 
 /// Scheme and host of a URL, and its path and query.

@@ -57,6 +57,7 @@ pub(crate) fn around(found: &Found<'_>, policy: &Policy) -> Vec<Warning> {
     warnings.filters();
     warnings.limits();
     warnings.headers();
+    warnings.request_id();
     warnings.paths();
     warnings.routes();
     warnings.idle();
@@ -280,6 +281,29 @@ impl<'f> Warnings<'_, 'f> {
                     source.name
                 ),
                 "raise it to 120 or more",
+            );
+        }
+    }
+
+    /// A header that the sender signs, and that Envoy writes anew.
+    fn request_id(&mut self) {
+        const NAME: &str = "preserve_external_request_id";
+        let reads_it = |source: &&std::sync::Arc<Source>| {
+            source.headers.iter().any(|header| &*header.name == "x-request-id")
+        };
+        let source = self.policy.sources.iter().find(reads_it);
+        let (Some(manager), Some(source)) = (self.manager(), source) else {
+            return;
+        };
+        if field(manager.value, NAME) != Some(&Value::Bool(true)) {
+            self.add(
+                join(&manager.path, NAME),
+                format!(
+                    "is not true, and {} reads x-request-id: Envoy puts its own in place of the sender's, so that no \
+                     signature over it matches",
+                    source.name
+                ),
+                "set it to true",
             );
         }
     }

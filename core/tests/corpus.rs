@@ -54,6 +54,11 @@ fn json() {
 }
 
 #[test]
+fn scheme() {
+    replay("scheme", checks::scheme);
+}
+
+#[test]
 fn request() {
     replay("request", checks::request);
 }

@@ -1,11 +1,14 @@
 //! Why a signature does not match: the mistakes that people make, tried one after the other.
 
+mod signatures;
+mod urls;
+
 use base64::Engine as _;
-use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE, URL_SAFE_NO_PAD};
+use base64::engine::general_purpose::STANDARD_NO_PAD;
 use callback_guard_core::policy::Source;
 use callback_guard_core::request::Occurrence;
-use callback_guard_core::scheme::keys::{self, Algorithm, Key, SignatureBytes};
-use callback_guard_core::scheme::{Encoding, Form, Part, SignatureRule, TimestampPlace};
+use callback_guard_core::scheme::keys::{self, Algorithm, Key, PublicEncoding, SignatureBytes};
+use callback_guard_core::scheme::{Part, SignatureRule, Timestamp, TimestampPlace, Unit};
 use serde_json::Value;
 
 use super::steps::{SignedFacts, judgement_secrets};
@@ -73,7 +76,7 @@ pub(super) fn advice(case: &Case<'_>, judgement: &Judgement) -> String {
         return "most likely: the token belongs to another source, or is from before a rotation\n"
             .to_owned();
     };
-    let signatures = signatures(case, rule);
+    let signatures = signatures::all(case, rule);
     let keys = keys(case, source, rule);
     let messages = messages(case, source, rule);
     let mut best: Vec<Vec<&str>> = Vec::new();
@@ -123,19 +126,24 @@ fn nothing_fits(
     signatures: &[Variant<SignatureBytes>],
     tried: u64,
 ) -> String {
-    if signatures.is_empty() {
-        let texts = signature_texts(case, rule);
-        let lengths = texts.iter().filter_map(|text| decoded_length(text));
-        for length in lengths {
-            if let Some(name) = match length {
-                20 => Some("HMAC-SHA1"),
-                48 => Some("HMAC-SHA384"),
-                64 => Some("HMAC-SHA512"),
-                _ => None,
-            } {
+    let configured = rule.algorithm;
+    let fits = |signature: &Variant<SignatureBytes>| {
+        SignatureBytes::new(configured, signature.value.as_slice()).is_some()
+    };
+    if !signatures.iter().any(fits) {
+        let lengths = signatures::lengths(case, rule);
+        for (length, names) in [
+            (16, "HMAC-MD5"),
+            (20, "HMAC-SHA1"),
+            (32, "HMAC-SHA256"),
+            (48, "HMAC-SHA384"),
+            (64, "HMAC-SHA512 and Ed25519"),
+            (256, "RSA with 2048 bits"),
+        ] {
+            if lengths.contains(&length) {
                 return format!(
-                    "most likely: the signature has {length} bytes, as {name} has; the guard knows \
-                     HMAC-SHA256, of 32 bytes\n"
+                    "most likely: the signature has {length} bytes, as {names} has; this scheme has {}\n",
+                    configured.name()
                 );
             }
         }
@@ -147,8 +155,12 @@ fn nothing_fits(
     } else {
         "or the id or the timestamp was changed on the way"
     };
+    let secret = match configured.is_asymmetric() {
+        true => "key than the public one that is configured",
+        false => "secret",
+    };
     format!(
-        "most likely: the sender signs with another secret, {body}; {tried} combinations of secret, \
+        "most likely: the sender signs with another {secret}, {body}; {tried} combinations of key, \
          spelling and message were tried\n"
     )
 }
@@ -164,10 +176,28 @@ fn keys(case: &Case<'_>, source: &Source, rule: &SignatureRule) -> Vec<Variant<C
         .map(|(key, bytes)| Variant::right(Candidate { key, bytes }))
         .collect();
     if algorithm.is_asymmetric() {
+        public_keys(case, source, algorithm, &mut keys);
         return keys;
     }
     for secret in own {
         spellings(algorithm, secret, None, &mut keys);
+    }
+    let others = [
+        Algorithm::HmacSha256,
+        Algorithm::HmacSha1,
+        Algorithm::HmacSha512,
+    ];
+    for other in others.into_iter().filter(|other| *other != algorithm) {
+        let mistake = format!(
+            "it is signed with {}, where this scheme has {}",
+            other.name(),
+            algorithm.name()
+        );
+        let keys_of_other = source.signing_keys.iter();
+        keys.extend(keys_of_other.filter_map(|key| {
+            let candidate = Candidate::new(other, key.reveal())?;
+            Some(Variant::wrong(mistake.clone(), candidate))
+        }));
     }
     let sources = case.policy.sources.iter().zip(case.secrets);
     for (other, secrets) in sources.filter(|(other, _)| other.index != source.index) {
@@ -192,6 +222,39 @@ fn keys(case: &Case<'_>, source: &Source, rule: &SignatureRule) -> Vec<Variant<C
         spellings(algorithm, secret, Some(&mistake), &mut keys);
     }
     keys
+}
+
+/// Adds the public keys that the sender may have meant: those of other sources, and of `--try-env`.
+fn public_keys(
+    case: &Case<'_>,
+    source: &Source,
+    algorithm: Algorithm,
+    keys: &mut Vec<Variant<Candidate>>,
+) {
+    let mut add = |mistake: String, key: Key| {
+        let bytes = Vec::new();
+        keys.push(Variant::wrong(mistake, Candidate { key, bytes }));
+    };
+    let sources = case.policy.sources.iter().zip(case.secrets);
+    for (other, names) in sources.filter(|(other, _)| other.index != source.index) {
+        let of_kind = rule(other).filter(|rule| rule.algorithm == algorithm);
+        for (key, named) in of_kind.into_iter().flat_map(|rule| &rule.keys).zip(names) {
+            let mistake = format!("its key is {}, of source {}", named.name, other.name);
+            add(mistake, key.clone());
+        }
+    }
+    for named in case.others {
+        for encoding in [
+            PublicEncoding::Spki,
+            PublicEncoding::Base64,
+            PublicEncoding::Hex,
+        ] {
+            if let Ok(key) = Key::public(algorithm, &named.text, encoding) {
+                let mistake = format!("its key is {}, which the source does not have", named.name);
+                add(mistake, key);
+            }
+        }
+    }
 }
 
 /// Adds a secret, decoded and trimmed in all ways; what `keys` has already is left out.
@@ -285,107 +348,51 @@ fn messages(case: &Case<'_>, source: &Source, rule: &SignatureRule) -> Vec<Varia
         }
     }
     if let Some(parts) = facts.parts(rule, stamp.clone()) {
-        for index in 0..parts.len() {
-            let Some(part) = parts.get(index).map(|part| part.to_vec()) else {
-                continue;
-            };
-            for (mistake, url) in urls(&part) {
-                let mut parts: Vec<Vec<u8>> = parts.iter().map(|part| part.to_vec()).collect();
-                if let Some(part) = parts.get_mut(index) {
-                    *part = url;
-                }
-                found.push(Variant::wrong(mistake, parts.concat()));
-            }
+        for (mistake, message) in urls::in_message(case, rule, &parts) {
+            found.push(Variant::wrong(mistake, message));
         }
     }
     found.extend(layouts(case, &facts, stamp.as_deref()));
     found
 }
 
-/// What a sender may have signed in place of a URL, if `part` is one: they differ from what is
-/// configured in a slash, the scheme, the port or the query.
-fn urls(part: &[u8]) -> Vec<(String, Vec<u8>)> {
-    let Some(url) = std::str::from_utf8(part).ok() else {
-        return Vec::new();
-    };
-    let Some((scheme, rest)) = url.split_once("://") else {
-        return Vec::new();
-    };
-    let other = match scheme {
-        "https" => "http",
-        "http" => "https",
-        _ => return Vec::new(),
-    };
-    let (host, path) = match rest.find('/') {
-        Some(at) => rest.split_at(at),
-        None => (rest, ""),
-    };
-    let path_alone = path.split('?').next().unwrap_or_default();
-    let toggled = match path_alone.strip_suffix('/') {
-        Some(bare) => bare.to_owned(),
-        None => format!("{path_alone}/"),
-    };
-    let query = path.get(path_alone.len()..).unwrap_or_default();
-    let host_alone = host.split(':').next().unwrap_or_default();
-    let port = if scheme == "https" { 443 } else { 80 };
-    let mut bases = vec![(scheme, host.to_owned(), path.to_owned())];
-    for (scheme, host) in [
-        (other, host.to_owned()),
-        (scheme, host.to_ascii_lowercase()),
-        (scheme, host_alone.to_owned()),
-        (scheme, format!("{host_alone}:{port}")),
-    ] {
-        bases.push((scheme, host, path.to_owned()));
-    }
-    bases.push((scheme, host.to_owned(), format!("{toggled}{query}")));
-    bases.push((other, host.to_owned(), format!("{toggled}{query}")));
-    bases.push((scheme, host.to_owned(), path_alone.to_owned()));
-    let mut found: Vec<(String, Vec<u8>)> = Vec::new();
-    for (scheme, host, path) in bases {
-        let variant = format!("{scheme}://{host}{path}");
-        let is_known = found.iter().any(|(_, known)| known == variant.as_bytes());
-        if variant != url && !is_known {
-            let mistake = format!("the sender signs for {variant}, not for {url}");
-            found.push((mistake, variant.into_bytes()));
-        }
-    }
-    found
-}
-
-/// The timestamp as it came, and in the other unit.
+/// The timestamp as it came, and in other units.
 fn timestamps(case: &Case<'_>, rule: &SignatureRule) -> Vec<Variant<Option<Vec<u8>>>> {
-    let place = rule.timestamp.as_ref().map(|at| &at.place);
-    let given = match rule.read_head(case.head) {
-        Ok(credentials) => credentials
-            .timestamp()
-            .map(|stamp| stamp.as_bytes().to_vec()),
-        Err(_) => match place {
-            Some(TimestampPlace::Header(name)) => match case.head.occurrence(name.as_bytes()) {
-                Occurrence::Once(value) => Some(value.to_vec()),
-                _ => None,
-            },
+    let Some(at) = &rule.timestamp else {
+        return vec![Variant::right(None)];
+    };
+    let given = match (rule.read_head(case.head), &at.place) {
+        (Ok(signed), _) => signed.timestamp().map(|stamp| stamp.as_bytes().to_vec()),
+        (Err(_), TimestampPlace::Header(name)) => match case.head.occurrence(name.as_bytes()) {
+            Occurrence::Once(value) => Some(value.to_vec()),
             _ => None,
         },
+        (Err(_), TimestampPlace::Field(key)) => signatures::field(case, rule, key),
+        (Err(_), TimestampPlace::Pointer(_)) => None,
     };
-    let mut found = Vec::new();
     let Some(text) = given else {
         return vec![Variant::right(None)];
     };
-    let is_number = text.iter().all(u8::is_ascii_digit);
-    let fits = rule.read_head(case.head).is_ok() || text.len() == 10;
-    found.push(match (is_number, text.len()) {
-        (true, 13) if !fits => Variant::wrong(
-            "the timestamp is in milliseconds, where this scheme has seconds",
+    let is = |unit: Unit| Timestamp::parse(&text, unit).is_ok();
+    let units = [Unit::Seconds, Unit::Milliseconds, Unit::Rfc3339];
+    let other = units.into_iter().find(|unit| *unit != at.unit && is(*unit));
+    let mut found = vec![match other {
+        Some(other) if !is(at.unit) => Variant::wrong(
+            format!(
+                "the timestamp is in {}, where this scheme has {}",
+                unit_words(other),
+                unit_words(at.unit)
+            ),
             Some(text.clone()),
         ),
         _ => Variant::right(Some(text.clone())),
-    });
-    if is_number && text.len() == 13 {
+    }];
+    if is(Unit::Milliseconds) {
         let seconds = text.get(..10).map(<[u8]>::to_vec);
         let mistake = "the signed timestamp is in seconds, the one sent in milliseconds";
         found.push(Variant::wrong(mistake, seconds));
     }
-    if is_number && text.len() == 10 {
+    if is(Unit::Seconds) {
         for millis in 0..1000 {
             let longer = [&text[..], format!("{millis:03}").as_bytes()].concat();
             let mistake = "the signed timestamp is in milliseconds, the one sent in seconds";
@@ -393,6 +400,14 @@ fn timestamps(case: &Case<'_>, rule: &SignatureRule) -> Vec<Variant<Option<Vec<u
         }
     }
     found
+}
+
+fn unit_words(unit: Unit) -> &'static str {
+    match unit {
+        Unit::Seconds => "seconds",
+        Unit::Milliseconds => "milliseconds",
+        Unit::Rfc3339 => "RFC 3339",
+    }
 }
 
 /// The body as other programs would have written it.
@@ -531,96 +546,6 @@ fn scalars(body: &[u8]) -> Vec<(String, Vec<u8>)> {
         walk(&value, "", &mut found);
     }
     found
-}
-
-/// Every signature that the header can be read as.
-fn signatures(case: &Case<'_>, rule: &SignatureRule) -> Vec<Variant<SignatureBytes>> {
-    let mut found: Vec<Variant<SignatureBytes>> = Vec::new();
-    if let Ok(credentials) = rule.read_head(case.head) {
-        found.extend(credentials.signatures().iter().cloned().map(Variant::right));
-    }
-    let configured = rule.value.encoding;
-    for text in signature_texts(case, rule) {
-        for (name, encoding, bytes) in decodings(&text) {
-            let Some(signature) = SignatureBytes::new(rule.algorithm, &bytes) else {
-                continue;
-            };
-            if found.iter().any(|known| known.value == signature) {
-                continue;
-            }
-            let mistake = if encoding == Some(configured) {
-                // Well written, but not where the scheme looks; or a torn timestamp hid it.
-                let is_elsewhere = rule.value.form != (Form::Whole { prefix: "".into() });
-                is_elsewhere.then(|| "the signature header is built in another way".to_owned())
-            } else {
-                Some(format!(
-                    "the signature is written in {name}, where this scheme has {}",
-                    configured.name()
-                ))
-            };
-            found.push(Variant {
-                mistake,
-                value: signature,
-            });
-        }
-    }
-    found
-}
-
-/// The texts in the signature header that may be signatures.
-fn signature_texts(case: &Case<'_>, rule: &SignatureRule) -> Vec<Vec<u8>> {
-    let at = &rule.value;
-    let header = at.header().unwrap_or_default();
-    let name = match at.form {
-        Form::Numbered => format!("{header}1"),
-        _ => header.to_owned(),
-    };
-    let mut texts: Vec<Vec<u8>> = Vec::new();
-    for value in case.head.values(name.as_bytes()) {
-        let mut add = |text: &[u8]| {
-            let text = text.trim_ascii().to_vec();
-            if !text.is_empty() && !texts.contains(&text) {
-                texts.push(text);
-            }
-        };
-        add(value);
-        for part in value.split(|byte| b" ,;".contains(byte)) {
-            add(part);
-            if let Some(at) = part.iter().position(|byte| *byte == b'=') {
-                let (_, after) = part
-                    .split_at_checked(at.saturating_add(1))
-                    .unwrap_or_default();
-                add(after);
-            }
-        }
-    }
-    texts
-}
-
-/// The bytes of a text in every encoding that it is valid in.
-fn decodings(text: &[u8]) -> Vec<(&'static str, Option<Encoding>, Vec<u8>)> {
-    let mut found = Vec::new();
-    if let Ok(bytes) = hex::decode(text) {
-        found.push(("hex", Some(Encoding::Hex), bytes));
-    }
-    if let Ok(bytes) = STANDARD.decode(text) {
-        found.push(("base64", Some(Encoding::Base64), bytes));
-    }
-    if let Ok(bytes) = STANDARD_NO_PAD.decode(text) {
-        found.push(("base64 without padding", None, bytes));
-    }
-    if let Ok(bytes) = URL_SAFE.decode(text) {
-        found.push(("URL-safe base64", None, bytes));
-    }
-    if let Ok(bytes) = URL_SAFE_NO_PAD.decode(text) {
-        found.push(("URL-safe base64 without padding", None, bytes));
-    }
-    found
-}
-
-fn decoded_length(text: &[u8]) -> Option<usize> {
-    let (_, _, bytes) = decodings(text).into_iter().next()?;
-    Some(bytes.len())
 }
 
 fn unpadded(text: &[u8]) -> &[u8] {

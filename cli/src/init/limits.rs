@@ -24,6 +24,7 @@ const MANAGED: &[&str] = &[
     "path_with_escaped_slashes_action",
     "strip_any_host_port",
     "strip_trailing_host_dot",
+    "preserve_external_request_id",
     "request_headers_timeout",
     "request_timeout",
     "stream_idle_timeout",

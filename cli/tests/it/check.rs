@@ -467,6 +467,21 @@ fn near_misses_that_reach_the_guard_as_they_were_written_are_warned_of() {
 }
 
 #[test]
+fn a_signed_header_that_envoy_writes_anew_is_warned_of() {
+    let sender = ("\"preset\": \"suno\"", "\"preset\": \"mercado-pago\"");
+    let anew = (
+        "preserve_external_request_id: true",
+        "preserve_external_request_id: false",
+    );
+    warns(&[sender], &[]);
+    warns(
+        &[sender, anew],
+        &["preserve_external_request_id: is not true, and suno reads x-request-id"],
+    );
+    warns(&[anew], &[]);
+}
+
+#[test]
 fn a_scheme_without_a_signed_time_is_not_said_to_have_one() {
     let guard = GUARD.replace("\"suno\",\n", "\"github\",\n");
     let guard = file("guard.json", &guard);

@@ -1,6 +1,8 @@
 //! The table of presets: known answers, the bounds of freshness, and that nothing but what a sender
 //! signed is let through.
 
+mod document;
+
 use std::collections::BTreeSet;
 
 use base64::Engine as _;
@@ -985,221 +987,10 @@ fn a_token_stands_for_a_signature() {
     );
 }
 
-/// The table of `docs/presets.md`, and a source to copy for those that need more than a secret.
-fn document() -> String {
-    let mut table_text = String::from(
-        "| preset | sender | where | signed, and how | time accepted, s | an event is named by |\n\
-         |---|---|---|---|---|---|\n",
-    );
-    let mut replies = String::new();
-    let mut examples = String::new();
-    for entry in table() {
-        let names = texts(&entry["names"]);
-        let (first, source) = (&names[0], entry["source"].as_str().unwrap());
-        let time = match bounds(first) {
-            Some((past, future)) => format!("-{past} to +{future}"),
-            None => "not signed".to_owned(),
-        };
-        let signature = &entry["signature"];
-        let (signed, id) = match signature.is_null() {
-            false => {
-                let algorithm = algorithm(&entry).name();
-                let signed = message(&signature["message"]);
-                let encoding = signature["value"]["encoding"].as_str().unwrap();
-                (
-                    format!("{signed}, {algorithm}, {encoding}"),
-                    &signature["id"],
-                )
-            }
-            true => ("nothing: a token".to_owned(), &entry["token"]["id"]),
-        };
-        let sender = entry["sender"].as_str().unwrap();
-        let mark = match entry["unconfirmed"] == true {
-            true => " *(unconfirmed)*",
-            false => "",
-        };
-        table_text += &format!(
-            "| `{}` | [{sender}]({source}){mark} | {} | {signed} | {time} | {} |\n",
-            names.join("`, `"),
-            places(&entry),
-            event(&entry, id)
-        );
-        if let Some(reply) = entry["reply"].as_str() {
-            replies += &format!("| `{}` | {reply} |\n", names.join("`, `"));
-        }
-        let asked = parameters(&entry);
-        if first == "suno" || asked != json!({}) || algorithm(&entry).is_asymmetric() {
-            examples += &example(first, &asked, algorithm(&entry));
-        }
-    }
-    format!(
-        "{table_text}\n## Where the reply means something\n\nMost senders read the status alone. These read \
-         more; the guard sends the upstream's reply on as it is, and answers a duplicate with 200 and \
-         `{{\"status\":\"duplicate\"}}`.\n\n| preset | what the reply means |\n|---|---|\n{replies}\n## Sources to \
-         copy\n\nThose that need more than a secret, and `suno`; for the rest change the name.\n{examples}"
-    )
-}
-
 fn texts(values: &Value) -> Vec<String> {
     let values = values.as_array().map(Vec::as_slice).unwrap_or_default();
     let texts = values.iter().filter_map(Value::as_str);
     texts.map(str::to_owned).collect()
-}
-
-/// Where signature, token and timestamp are.
-fn places(entry: &Value) -> String {
-    let (value, token) = (&entry["signature"]["value"], &entry["token"]);
-    let mut places: Vec<String> = Vec::new();
-    for at in [value, token, &entry["signature"]["timestamp"]] {
-        match &at["header"] {
-            Value::String(name) if at["numbered"] == true => places.push(format!("`{name}1` …")),
-            Value::String(name) => places.push(format!("`{name}`")),
-            names => places.extend(texts(names).iter().map(|name| format!("`{name}`"))),
-        }
-        if let Some(name) = at["query"].as_str() {
-            places.push(format!("`?{name}=`"));
-        }
-        if let Some(pointer) = at["pointer"].as_str() {
-            places.push(format!("body `{pointer}`"));
-        }
-        if at["basic"] == true {
-            places.push("`authorization` (user and password)".to_owned());
-        }
-    }
-    places.join(", ")
-}
-
-/// What tells one event from another.
-fn event(entry: &Value, id: &Value) -> String {
-    let pointers = texts(&id["pointers"]);
-    let is_form = entry["signature"]["message"]
-        .to_string()
-        .contains("form_sorted");
-    let mut named = match (id["header"].as_str(), pointers.as_slice()) {
-        (Some(header), _) => format!("`{header}`"),
-        (None, []) if is_form => "SHA-256 of what is signed".to_owned(),
-        (None, []) => "SHA-256 of the body".to_owned(),
-        (None, [only]) => format!("`{only}`"),
-        (None, several) => format!("the first of `{}`", several.join("`, `")),
-    };
-    let parts = entry["key"]
-        .as_array()
-        .map(Vec::as_slice)
-        .unwrap_or_default();
-    let parts = parts.iter().filter_map(|part| {
-        let part = part["pointer"].as_str().or(part["header"].as_str())?;
-        Some(format!("`{part}`"))
-    });
-    let parts: Vec<String> = parts.collect();
-    if !parts.is_empty() {
-        named += &format!("; and {}", parts.join(", "));
-    }
-    named
-}
-
-fn example(name: &str, asked: &Value, algorithm: Algorithm) -> String {
-    let variable = name.to_ascii_uppercase().replace('-', "_");
-    let mut lines = vec![
-        format!(r#"  "name": "{name}""#),
-        format!(r#"  "match": {{ "path": "/callbacks/{name}" }}"#),
-        format!(r#"  "preset": "{name}""#),
-    ];
-    for name_of_parameter in asked.as_object().into_iter().flat_map(|asked| asked.keys()) {
-        let value = match name_of_parameter.as_str() {
-            "public_url" => "https://hooks.example.com".to_owned(),
-            "verify_token" => "a token that nobody can guess".to_owned(),
-            _ => format!("https://hooks.example.com/callbacks/{name}"),
-        };
-        lines.push(format!(
-            r#"  "parameters": {{ "{name_of_parameter}": "{value}" }}"#
-        ));
-    }
-    lines.push(match algorithm.is_asymmetric() {
-        true => format!(r#"  "public_keys": [{{ "env": "{variable}_PUBLIC_KEY" }}]"#),
-        false => format!(r#"  "secrets": [{{ "env": "{variable}_SECRET" }}]"#),
-    });
-    format!(
-        "\n### {name}\n\n```json\n{{\n{}\n}}\n```\n",
-        lines.join(",\n")
-    )
-}
-
-fn message(parts: &Value) -> String {
-    let part = |part: &Value| {
-        let word = |name: &str| part[name].as_str();
-        if let Some(text) = word("literal") {
-            return text.replace('\n', "\\n").replace('|', "\\|");
-        }
-        if let Some(name) = word("parameter") {
-            let target = if part["target"] == true {
-                "{path and query}"
-            } else {
-                ""
-            };
-            return format!("{{{name}}}{target}");
-        }
-        for kind in ["header", "query"] {
-            if let Some(name) = word(kind) {
-                return format!("{{{kind} {name}}}");
-            }
-        }
-        if let Some(pointer) = word("pointer") {
-            return format!("{{{}}}", pointer.rsplit('/').next().unwrap());
-        }
-        let (kind, _) = part.as_object().unwrap().iter().next().unwrap();
-        format!("{{{}}}", kind.replace('_', " "))
-    };
-    let text: String = parts.as_array().unwrap().iter().map(part).collect();
-    format!("`{text}`")
-}
-
-#[test]
-fn the_document_says_what_the_table_says() {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/presets.md");
-    let text = std::fs::read_to_string(path).unwrap();
-    let (before, rest) = text.split_once("<!-- table -->\n").unwrap();
-    let (_, after) = rest.split_once("<!-- /table -->").unwrap();
-    let expected = format!(
-        "{before}<!-- table -->\n{}<!-- /table -->{after}",
-        document()
-    );
-    if std::env::var_os("BLESS").is_some() {
-        std::fs::write(path, &expected).unwrap();
-    } else {
-        assert!(
-            text == expected,
-            "run: BLESS=1 cargo test --test it presets"
-        );
-    }
-    // What is there to be copied is accepted.
-    let mut examples = 0;
-    for example in expected.split("```json\n{\n").skip(1) {
-        let (example, _) = example.split_once("```").unwrap();
-        let source: Value = serde_json::from_str(&format!("{{{example}")).unwrap();
-        let key = match source["preset"].as_str() {
-            Some(name) if algorithm(&entry(name)).is_asymmetric() => {
-                let entry = entry(name);
-                let spki = private_key(algorithm(&entry)).public_spki().unwrap();
-                let raw = STANDARD.decode(&spki).unwrap();
-                let raw = &raw[raw.len() - 32..];
-                match entry["public_key"]["encoding"].as_str() {
-                    Some("hex") => hex::encode(raw),
-                    Some("base64") => STANDARD.encode(raw),
-                    _ => spki,
-                }
-            }
-            Some(name) => secret(&entry(name)).to_owned(),
-            None => SECRET.to_owned(),
-        };
-        let text = json!({ "sources": [source] }).to_string();
-        let environment = |name: &str| {
-            (name.ends_with("_SECRET") || name.ends_with("_KEY")).then(|| key.clone().into_bytes())
-        };
-        config::parse(text.as_bytes(), &environment)
-            .unwrap_or_else(|error| panic!("{error}: {text}"));
-        examples += 1;
-    }
-    assert!(examples >= 15, "{examples}");
 }
 
 #[test]
@@ -1207,7 +998,7 @@ fn the_compact_table_is_the_table_without_what_is_for_people() {
     let mut table = table();
     for entry in &mut table {
         let entry = entry.as_object_mut().unwrap();
-        for told in ["sender", "source", "reply", "unconfirmed"] {
+        for told in ["sender", "source", "products", "reply", "unconfirmed"] {
             entry.remove(told);
         }
     }

@@ -14,3 +14,4 @@ mod measures;
 mod observe;
 mod refuse;
 mod traps;
+mod urls;

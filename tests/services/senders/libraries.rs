@@ -4,11 +4,13 @@ use std::fs;
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
-use std::sync::Mutex;
+use std::sync::{Mutex, PoisonError};
 
 use callback_guard_harness::places;
 use serde::Serialize;
 use serde_json::Value;
+
+use super::callback::{Callback, Case};
 
 /// What a library is written in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,49 +20,51 @@ pub(crate) enum Language {
 }
 
 /// Something that a library is to do; see `senders.py`.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Default, Serialize)]
 pub(crate) struct Task {
-    library: String,
     r#do: &'static str,
+    preset: String,
     secret: String,
-    id: String,
+    id: &'static str,
     timestamp: u64,
-    pub(crate) body: String,
+    url: String,
+    body: String,
     headers: serde_json::Map<String, Value>,
-    notification_url: String,
 }
 
 impl Task {
-    pub(crate) fn sign(library: &str, secret: &str, timestamp: u64, body: String) -> Self {
+    /// Say what the libraries can do.
+    pub(crate) fn list() -> Self {
         Self {
-            library: library.to_owned(),
-            r#do: "sign",
-            secret: secret.to_owned(),
-            id: "msg_p5jXN8AQM9LWM0D4loKWxJek".to_owned(),
-            timestamp,
-            body,
-            headers: serde_json::Map::new(),
-            notification_url: String::new(),
+            r#do: "list",
+            ..Self::default()
         }
     }
 
-    pub(crate) fn verify(
-        library: &str,
-        secret: &str,
-        timestamp: u64,
-        body: String,
-        headers: &[(String, String)],
-        notification_url: &str,
-    ) -> Self {
-        let headers = headers
-            .iter()
-            .map(|(name, value)| (name.clone(), Value::from(value.clone())))
-            .collect();
+    /// Sign the body of `case`.
+    pub(crate) fn sign(case: &Case, timestamp: u64) -> Self {
+        Self {
+            r#do: "sign",
+            preset: case.preset.clone(),
+            secret: case.secret.clone(),
+            id: "msg_p5jXN8AQM9LWM0D4loKWxJek",
+            timestamp,
+            url: case.url(),
+            body: case.body.clone(),
+            headers: serde_json::Map::new(),
+        }
+    }
+
+    /// Say whether `callback` is genuine.
+    pub(crate) fn verify(case: &Case, timestamp: u64, callback: &Callback) -> Self {
+        let headers = callback.headers.iter();
+        let headers = headers.map(|(name, value)| (name.clone(), Value::from(value.clone())));
         Self {
             r#do: "verify",
-            headers,
-            notification_url: notification_url.to_owned(),
-            ..Self::sign(library, secret, timestamp, body)
+            url: callback.url(),
+            body: callback.body.clone(),
+            headers: headers.collect(),
+            ..Self::sign(case, timestamp)
         }
     }
 }
@@ -80,6 +84,14 @@ impl Language {
         })
     }
 
+    /// Where its packages come from, for people.
+    pub(crate) fn registry(self) -> &'static str {
+        match self {
+            Language::JavaScript => "npm",
+            Language::Python => "PyPI",
+        }
+    }
+
     /// The files that say what to install.
     fn manifests(self) -> &'static [&'static str] {
         match self {
@@ -91,7 +103,7 @@ impl Language {
     /// Installs the libraries, unless just these are there.
     #[track_caller]
     pub(crate) fn install(self) {
-        let _one = INSTALLING.lock().unwrap();
+        let _one = INSTALLING.lock().unwrap_or_else(PoisonError::into_inner);
         let directory = self.directory();
         let wanted: Vec<(&str, String)> = self
             .manifests()
@@ -121,13 +133,16 @@ impl Language {
                 }
                 let mut command = Command::new("npm");
                 command.args(["ci", "--ignore-scripts", "--no-audit", "--no-fund"]);
+                // Nor what their other halves would need, which are not called.
+                command.args(["--legacy-peer-deps", "--omit=optional"]);
                 command.current_dir(&directory);
                 command
             }
             Language::Python => {
                 let mut command = Command::new("python3");
                 command.args(["-m", "pip", "install", "--quiet", "--no-deps", "--no-input"]);
-                command.args(["--disable-pip-version-check", "--only-binary", ":all:"]);
+                command.args(["--disable-pip-version-check", "--no-compile"]);
+                command.args(["--only-binary", ":all:"]);
                 command.arg("--target").arg(&directory);
                 command
                     .arg("-r")
@@ -180,6 +195,9 @@ impl Language {
         let output = child.wait_with_output().unwrap();
         let said = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{command:?}: {said}");
+        if !said.is_empty() {
+            eprintln!("{said}");
+        }
         let answers: Vec<Value> = serde_json::from_slice(&output.stdout).unwrap();
         assert_eq!(answers.len(), tasks.len());
         answers
