@@ -160,7 +160,8 @@ fn scheme(source: &Value, readings: &'static [Reading]) -> Scheme {
     } else {
         source["secrets"] = json!([{ "value": TOKEN }]);
     }
-    let policy = callback_guard_config::testkit::policy(&json!({ "sources": [source] }).to_string());
+    let policy =
+        callback_guard_config::testkit::policy(&json!({ "sources": [source] }).to_string());
     Scheme {
         policy: Arc::new(policy),
         readings,

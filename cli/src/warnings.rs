@@ -289,7 +289,10 @@ impl<'f> Warnings<'_, 'f> {
     fn request_id(&mut self) {
         const NAME: &str = "preserve_external_request_id";
         let reads_it = |source: &&std::sync::Arc<Source>| {
-            source.headers.iter().any(|header| &*header.name == "x-request-id")
+            source
+                .headers
+                .iter()
+                .any(|header| &*header.name == "x-request-id")
         };
         let source = self.policy.sources.iter().find(reads_it);
         let (Some(manager), Some(source)) = (self.manager(), source) else {
