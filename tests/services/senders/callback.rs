@@ -70,6 +70,7 @@ impl Case {
             // Some write more before it: `v1,whsec_`.
             false => match entry["secret"]["prefix"].as_str() {
                 Some(prefix) => SECRET.replace("whsec_", prefix),
+                None if entry["secret"]["encoding"] == "base64" => SECRET.replace("whsec_", ""),
                 None => SECRET.to_owned(),
             },
         };
