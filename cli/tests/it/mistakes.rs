@@ -298,7 +298,8 @@ fn a_timestamp_in_another_unit_is_found_wherever_it_is() {
         ("ms", "milliseconds"),
         ("rfc3339", "RFC 3339"),
     ];
-    for scheme in [&in_header as &dyn Fn(&str) -> Value, &in_list] {
+    let schemes: [&dyn Fn(&str) -> Value; 2] = [&in_header, &in_list];
+    for scheme in schemes {
         for (sent, is) in units {
             for (wanted, has) in units.into_iter().filter(|(unit, _)| *unit != sent) {
                 let case = Case::hmac(&scheme(sent), Algorithm::HmacSha256, &scheme(wanted));

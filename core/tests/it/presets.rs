@@ -5,9 +5,6 @@ mod document;
 
 use std::collections::BTreeSet;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
-use callback_guard_config as config;
 use callback_guard_core::outcome::Outcome;
 use callback_guard_core::policy::Policy;
 use callback_guard_core::scheme::keys::Algorithm;
