@@ -154,7 +154,7 @@ impl RootContext for Root {
 impl Plugin {
     /// Reports an event to the worker.
     fn tell<T>(&mut self, event: impl FnOnce(&mut Worker, &mut Io<'_, Shared>) -> T) -> T {
-        event(&mut self.worker, &mut Io::new(&mut Shared, now()))
+        event(&mut self.worker, &mut Io::with_clock(&mut Shared, now))
     }
 
     /// Carries out the worker's effects, and those that they lead to.

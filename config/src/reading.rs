@@ -112,7 +112,7 @@ fn in_words(path: Path, said: &str) -> (Path, String) {
         );
         return (path, problem);
     }
-    if said.starts_with("invalid value: integer ") {
+    if said.starts_with("invalid value: integer") {
         let problem = format!("is out of range, expected {}", accepted(&path, expected));
         return (path, problem);
     }
@@ -140,7 +140,7 @@ fn seen_as(seen: &str) -> &'static str {
         ("integer", "a number"),
         ("floating point", "a number with a fraction"),
         ("boolean", "`true` or `false`"),
-        ("unit value", "null"),
+        ("null", "null"),
         ("map", "an object"),
         ("sequence", "a list"),
     ];

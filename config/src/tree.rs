@@ -7,8 +7,8 @@ use core::fmt;
 
 use serde::de::value::StrDeserializer;
 use serde::de::{
-    Deserialize, DeserializeSeed, Deserializer, Error as _, IntoDeserializer as _, MapAccess,
-    SeqAccess, Unexpected, Visitor,
+    Deserialize, DeserializeSeed, Deserializer, Error as _, Expected, IntoDeserializer as _,
+    MapAccess, SeqAccess, Unexpected, Visitor,
 };
 use serde::forward_to_deserialize_any;
 
@@ -133,6 +133,37 @@ impl serde::de::Error for Fault {
             said: said.to_string(),
         }))
     }
+
+    #[cold]
+    fn invalid_type(seen: Unexpected<'_>, expected: &dyn Expected) -> Self {
+        Self::custom(format_args!(
+            "invalid type: {}, expected {expected}",
+            kind(seen)
+        ))
+    }
+
+    #[cold]
+    fn invalid_value(seen: Unexpected<'_>, expected: &dyn Expected) -> Self {
+        Self::custom(format_args!(
+            "invalid value: {}, expected {expected}",
+            kind(seen)
+        ))
+    }
+}
+
+/// What was seen, without its value: that may be a secret, and the formatter of floating point numbers
+/// alone is 16 KB.
+fn kind(seen: Unexpected<'_>) -> &'static str {
+    match seen {
+        Unexpected::Unit => "null",
+        Unexpected::Bool(_) => "boolean",
+        Unexpected::Unsigned(_) | Unexpected::Signed(_) => "integer",
+        Unexpected::Float(_) => "floating point",
+        Unexpected::Str(_) => "string",
+        Unexpected::Seq => "sequence",
+        Unexpected::Map => "map",
+        _ => "something else",
+    }
 }
 
 impl fmt::Display for Fault {
@@ -145,7 +176,7 @@ impl core::error::Error for Fault {}
 
 impl Node {
     #[cold]
-    fn refuse(&self, visitor: &dyn serde::de::Expected) -> Fault {
+    fn refuse(&self, visitor: &dyn Expected) -> Fault {
         let seen = match self {
             Self::Null => Unexpected::Unit,
             Self::Bool(value) => Unexpected::Bool(*value),

@@ -1,6 +1,8 @@
 //! What a [`Worker`](crate::worker::Worker) wants done by its host, beyond the verdict on the
 //! callback that runs.
 
+use core::cell::Cell;
+
 use crate::metrics::{Metric, SourceMetric};
 use crate::reply::Reply;
 use crate::report::LogLine;
@@ -104,13 +106,34 @@ impl Effects {
 pub struct Io<'i, S> {
     /// Shared data of all workers of the process.
     pub shared: &'i mut S,
-    /// The time.
-    pub now: UnixMillis,
+    now: Cell<Option<UnixMillis>>,
+    clock: fn() -> UnixMillis,
 }
 
 impl<'i, S> Io<'i, S> {
     /// Of shared data and the time.
     pub fn new(shared: &'i mut S, now: UnixMillis) -> Self {
-        Self { shared, now }
+        Self {
+            shared,
+            now: Cell::new(Some(now)),
+            clock: UnixMillis::default,
+        }
+    }
+
+    /// Of shared data and a clock, which is asked when the time is needed, once: of half of the events
+    /// of a request nobody needs it, and in a proxy to ask is a call.
+    pub fn with_clock(shared: &'i mut S, clock: fn() -> UnixMillis) -> Self {
+        Self {
+            shared,
+            now: Cell::new(None),
+            clock,
+        }
+    }
+
+    /// The time of the event.
+    pub fn now(&self) -> UnixMillis {
+        let now = self.now.get().unwrap_or_else(self.clock);
+        self.now.set(Some(now));
+        now
     }
 }

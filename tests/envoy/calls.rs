@@ -372,9 +372,7 @@ fn a_new_event_takes_these_calls_and_no_other() {
             "proxy_add_header_map_value x-callback-guard-key",
             "proxy_add_header_map_value x-callback-guard-source",
             "proxy_get_buffer_bytes",
-            // One for each event of the request.
-            "proxy_get_current_time_nanoseconds",
-            "proxy_get_current_time_nanoseconds",
+            // Head, body, and the response that settles the claim.
             "proxy_get_current_time_nanoseconds",
             "proxy_get_current_time_nanoseconds",
             "proxy_get_current_time_nanoseconds",
@@ -421,9 +419,9 @@ fn the_instructions_of_a_request_stay_within_their_budget() {
     );
     let forged = warm().request(3, "ee9c2715375b7837f8bb51d641ff5863", "another key");
     println!("new: {}, forged: {}", new.instructions, forged.instructions);
-    assert!(new.instructions <= 150_000, "new: {}", new.instructions);
+    assert!(new.instructions <= 154_000, "new: {}", new.instructions);
     assert!(
-        forged.instructions <= 141_000,
+        forged.instructions <= 142_000,
         "forged: {}",
         forged.instructions
     );

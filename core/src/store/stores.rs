@@ -159,7 +159,7 @@ impl Stores {
         request: &ClaimRequest,
         effects: &mut Effects,
     ) -> Option<ClaimAnswer> {
-        let (answer, change) = self.local.claim(io.shared, request, io.now);
+        let (answer, change) = self.local.claim(io.shared, request, io.now());
         effects.change(change);
         let Some(fleet) = &mut self.fleet else {
             return Some(answer);
@@ -175,7 +175,7 @@ impl Stores {
             request: *request,
             holds_locally,
         };
-        match fleet.ask(request.id.shared, stream, purpose, io.now, effects) {
+        match fleet.ask(request.id.shared, stream, purpose, io.now(), effects) {
             Ok(()) => None,
             Err(_) => {
                 let refused = Err(StoreError::CircuitOpen);
@@ -200,7 +200,7 @@ impl Stores {
             lease_end,
         } = settling;
         let index = Some(source.index);
-        match self.local.settle(io.shared, &settlement, io.now) {
+        match self.local.settle(io.shared, &settlement, io.now()) {
             Ok((is_settled, change)) => {
                 effects.change(change);
                 match settlement {
@@ -218,17 +218,17 @@ impl Stores {
         let Some(fleet) = &mut self.fleet else {
             return false;
         };
-        let pending = PendingSettlement::new(source, settlement, lease_end, io.now);
+        let pending = PendingSettlement::new(source, settlement, lease_end, io.now());
         let Some(stream) = holder else {
             fleet.schedule(pending, effects);
             return false;
         };
         let id = settlement.id().shared;
         let purpose = Purpose::Settle { stream, pending };
-        match fleet.ask(id, stream, purpose, io.now, effects) {
+        match fleet.ask(id, stream, purpose, io.now(), effects) {
             Ok(()) => true,
             Err(Purpose::Settle { pending, .. }) => {
-                fleet.schedule(pending.again(io.now), effects);
+                fleet.schedule(pending.again(io.now()), effects);
                 false
             }
             Err(_) => false,
@@ -244,7 +244,7 @@ impl Stores {
         effects: &mut Effects,
     ) {
         self.release_locally(io, request, effects);
-        self.release_remotely(source, request, io.now, io.now, effects);
+        self.release_remotely(source, request, io.now(), io.now(), effects);
     }
 
     /// Maps the shared store's reply or failure to the answer for the guard.
@@ -269,7 +269,7 @@ impl Stores {
             self.release_locally(io, request, effects);
         }
         if resolved.releases_remotely {
-            self.release_remotely(source, request, io.now, io.now, effects);
+            self.release_remotely(source, request, io.now(), io.now(), effects);
         }
         resolved.answer
     }
@@ -281,7 +281,7 @@ impl Stores {
         effects: &mut Effects,
     ) {
         let release = Settlement::release(request);
-        if let Ok((_, change)) = self.local.settle(io.shared, &release, io.now) {
+        if let Ok((_, change)) = self.local.settle(io.shared, &release, io.now()) {
             effects.change(change);
         }
     }
@@ -332,7 +332,7 @@ impl Stores {
             } => {
                 let result =
                     reply.and_then(|(status, body)| remote.read_claim(status, body, request.owner));
-                fleet.record(permit, result.err(), io.now, effects);
+                fleet.record(permit, result.err(), io.now(), effects);
                 let answer = self.resolve(io, &source, &request, holds_locally, result, effects);
                 Ended::Claim {
                     stream,
@@ -343,15 +343,15 @@ impl Stores {
             }
             Purpose::Settle { stream, pending } => {
                 let result = reply.and_then(|(status, body)| remote.read_settle(status, body));
-                fleet.record(permit, result.err(), io.now, effects);
-                fleet.settled(pending, result, io.now, effects);
+                fleet.record(permit, result.err(), io.now(), effects);
+                fleet.settled(pending, result, io.now(), effects);
                 Ended::Settled(stream)
             }
             Purpose::Retry(pending) => {
                 fleet.background_calls = fleet.background_calls.saturating_sub(1);
                 let result = reply.and_then(|(status, body)| remote.read_settle(status, body));
-                fleet.record(permit, result.err(), io.now, effects);
-                fleet.settled(pending, result, io.now, effects);
+                fleet.record(permit, result.err(), io.now(), effects);
+                fleet.settled(pending, result, io.now(), effects);
                 Ended::Nobody
             }
         }
@@ -393,7 +393,7 @@ impl Stores {
                 }
             }
             Purpose::Settle { stream, pending } => {
-                fleet.schedule(pending.again(io.now), effects);
+                fleet.schedule(pending.again(io.now()), effects);
                 Ended::Settled(stream)
             }
             Purpose::Retry(pending) => {
@@ -422,9 +422,9 @@ impl Stores {
                 return;
             };
             // The call may still arrive until it times out, and could overtake a release.
-            let due = io.now.plus_millis(fleet.remote.timeout_millis);
+            let due = io.now().plus_millis(fleet.remote.timeout_millis);
             let purpose = core::mem::replace(&mut call.purpose, Purpose::Nothing { until: due });
-            fleet.circuit.abandoned(call.permit, io.now);
+            fleet.circuit.abandoned(call.permit, io.now());
             (purpose, Some(due))
         };
         match purpose {
@@ -438,7 +438,7 @@ impl Stores {
                     self.release_locally(io, &request, effects);
                 }
                 if let Some(due) = due {
-                    self.release_remotely(&source, &request, io.now, due, effects);
+                    self.release_remotely(&source, &request, io.now(), due, effects);
                 }
             }
             Purpose::Settle { pending, .. } => {
@@ -448,7 +448,7 @@ impl Stores {
                     until,
                     ..
                 } = pending;
-                let due = due.unwrap_or(io.now);
+                let due = due.unwrap_or(io.now());
                 fleet.schedule(
                     PendingSettlement::new(source, settlement, until, due),
                     effects,

@@ -186,12 +186,12 @@ impl Worker {
     ) -> Verdict {
         let desk = &mut self.desk;
         if let Some(inspector) = &desk.policy.inspector
-            && let Some(reply) = inspector.answer(io.shared, head, io.now)
+            && let Some(reply) = inspector.answer(io.shared, head, io.now())
         {
             self.requests.insert(stream, Request::Inspected);
             return Verdict::Reply(reply);
         }
-        let Some((mut guard, step)) = Guard::open(&desk.policy, head, ends, io.now) else {
+        let Some((mut guard, step)) = Guard::open(&desk.policy, head, ends, io.now()) else {
             self.requests.insert(stream, Request::Passed);
             return Verdict::Continue;
         };
@@ -428,8 +428,8 @@ impl Worker {
 
     /// Time has passed.
     pub fn time<S: SharedData>(&mut self, io: &mut Io<'_, S>) {
-        self.desk.stores.time(io.now, &mut self.desk.effects);
-        if let Some(count) = self.desk.refusals.left_out(io.now) {
+        self.desk.stores.time(io.now(), &mut self.desk.effects);
+        if let Some(count) = self.desk.refusals.left_out(io.now()) {
             let line = LogLine::LeftOut(count);
             self.desk.effects.push(Effect::Log(Box::new(line)));
         }
@@ -491,7 +491,7 @@ impl Worker {
             let Some((key, mut group)) = self.desk.waiting.take_next() else {
                 return;
             };
-            if group.is_due(io.now) {
+            if group.is_due(io.now()) {
                 self.ask_for(io, key, &mut group, &mut budget);
             }
             self.desk.waiting.put_back(key, group);
@@ -592,7 +592,7 @@ impl Worker {
                 let Some(guard) = self.guard(stream) else {
                     return;
                 };
-                let step = guard.answered(answer, io.now);
+                let step = guard.answered(answer, io.now());
                 *budget = budget.saturating_sub(1);
                 self.go_on(io, stream, step);
             }
@@ -610,7 +610,7 @@ impl Worker {
             guard.waits_for().map(|(_, until)| until)
         });
         if let Some(first) = deadlines.min() {
-            group.back_off(io.now, first);
+            group.back_off(io.now(), first);
         }
         self.desk.waiting.put_back(key, group);
     }
@@ -643,7 +643,7 @@ impl Worker {
             if guard.waits_for().is_some_and(|(awaited, _)| awaited == key) {
                 guard.woken();
             }
-            let step = guard.answered(answer, io.now);
+            let step = guard.answered(answer, io.now());
             if !matches!(step, Step::Wait { .. }) {
                 self.desk.waiting.remove(group, stream);
                 *budget = budget.saturating_sub(1);
@@ -753,7 +753,7 @@ impl Desk {
         read: &dyn Fn(usize) -> Option<Cow<'b, [u8]>>,
     ) -> Verdict {
         let (guard, received) = (&mut exchange.guard, exchange.received);
-        let (Ok(salt), owner, now) = (self.stores.salt(io), self.owners.next(), io.now) else {
+        let (Ok(salt), owner, now) = (self.stores.salt(io), self.owners.next(), io.now()) else {
             let step = guard.fail();
             return self.carry_on(io, stream, exchange, step);
         };
@@ -828,7 +828,7 @@ impl Desk {
                             {
                                 guard.keep_digest(body);
                             }
-                            guard.answered(answer, io.now)
+                            guard.answered(answer, io.now())
                         }
                         None => return Verdict::Hold,
                     }
@@ -871,10 +871,10 @@ impl Desk {
         }
         effects.push(Effect::Verdict(stream, verdict));
         if report.rejection.is_some() {
-            if let Some(count) = self.refusals.left_out(io.now) {
+            if let Some(count) = self.refusals.left_out(io.now()) {
                 effects.push(Effect::Log(Box::new(LogLine::LeftOut(count))));
             }
-            if self.refusals.refused(io.now) == Refusal::Logged
+            if self.refusals.refused(io.now()) == Refusal::Logged
                 && let Some(line) = LogLine::of(report)
             {
                 effects.push(Effect::Log(Box::new(line)));
@@ -884,7 +884,7 @@ impl Desk {
             && inspector.records
         {
             let slot = report
-                .entry(&mut EntryTexts::default(), io.now)
+                .entry(&mut EntryTexts::default(), io.now())
                 .and_then(|entry| inspector.write(io.shared, &entry));
             report.slot = slot.filter(|_| report.is_forwarded);
         }
