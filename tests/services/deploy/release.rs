@@ -28,11 +28,11 @@ fn zig() -> PathBuf {
     home
 }
 
-/// A script that needs zig, with it.
-pub fn with_zig(script: &str) -> Command {
+/// A script of the repository, or of a copy of it, that needs zig, with it.
+pub fn with_zig(script: impl AsRef<Path>) -> Command {
     let zig = zig();
     let search = std::env::var("PATH").unwrap();
-    let mut command = Command::new(path(script));
+    let mut command = Command::new(places::repository().join(script));
     command
         .env("PATH", format!("{}/bin:{search}", zig.display()))
         .env("PYTHONPATH", zig);
@@ -55,6 +55,7 @@ fn a_release_is_complete_and_each_file_runs_anywhere() {
     let parent = TempDir::new().unwrap();
     let directory = parent.path().join("release");
     run(with_zig("deploy/release.sh").arg(&directory));
+    assert_made_again_elsewhere(&directory);
     let machine = std::env::consts::ARCH;
     let file = |name: &str| directory.join(name.replace("ARCH", machine));
 
@@ -114,6 +115,25 @@ fn a_release_is_complete_and_each_file_runs_anywhere() {
         let name = format!("callback-guard-kubernetes/{name}\n");
         assert!(packed.contains(&name), "{packed}");
     }
+}
+
+/// The same sources in another folder give the same bytes.
+#[track_caller]
+fn assert_made_again_elsewhere(first: &Path) {
+    let elsewhere = TempDir::new().unwrap();
+    let copy = elsewhere.path().join("a-folder-of-another-name");
+    fs::create_dir(&copy).unwrap();
+    run(Command::new("sh")
+        .args(["-c", "git ls-files -z --cached --others --exclude-standard | tar --create --null --files-from=- | tar --extract --directory \"$1\"", "copy"])
+        .arg(&copy)
+        .current_dir(places::repository()));
+    let second = elsewhere.path().join("release");
+    // Its own build directory, so that nothing of the first build is taken.
+    run(with_zig(copy.join("deploy/release.sh"))
+        .arg(&second)
+        .env_remove("CARGO_TARGET_DIR"));
+    let sums = |directory: &Path| fs::read_to_string(directory.join("SHA256SUMS")).unwrap();
+    assert_eq!(sums(first), sums(&second));
 }
 
 /// The configuration of an image.
