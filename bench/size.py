@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """The size of the module by part, for docs/benchmarks: what each crate's code takes.
 
-    cargo build --release --target wasm32-wasip1 --config 'profile.release.strip="debuginfo"'
+    cargo build --release --target wasm32-wasip1 --config 'target.wasm32-wasip1.rustflags=["-Cstrip=debuginfo"]'
     bench/size.py target/wasm32-wasip1/release/callback_guard.wasm
 
 The names of functions are left out of the sum: a module that is released has none. Code that is generic counts
