@@ -19,7 +19,9 @@ mkdir -p "$tree"
 cd "$root"
 git ls-files -z --cached --others --exclude-standard --deduplicate |
     while IFS= read -r -d '' file; do [ ! -e "$file" ] || printf '%s\0' "$file"; done |
-    tar --null --files-from=- --create | tar --extract --directory="$tree"
+    tar --null --files-from=- --create |
+    # Newer than what an earlier run has built of a patched tree.
+    tar --extract --touch --directory="$tree"
 # A repository of its own: git would look for the paths of a patch in this one.
 git init --quiet "$tree"
 cd "$tree"
