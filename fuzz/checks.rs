@@ -35,7 +35,9 @@ use callback_guard_core::request::RequestHead;
 use callback_guard_core::scheme::Proof;
 use callback_guard_core::store::ClaimAnswer;
 use callback_guard_core::store::bucket::{Bucket, Claimed, Fingerprint, Limits, OwnerToken};
-use callback_guard_core::store::redis::{OnError, Protocol, Remote, Replies, StoreError};
+use callback_guard_core::store::redis::{
+    Access, Answer, Front, OnError, Protocol, Remote, Replies, StoreError,
+};
 use callback_guard_core::testkit::{Host, NOW, Request, Seen};
 use callback_guard_core::time::UnixMillis;
 use callback_guard_core::verdict::Code;
@@ -611,19 +613,22 @@ pub(crate) fn redis(data: &[u8]) {
     let status = [200, 400, 401, 403, 500, 503, 504, 204][usize::from(bytes.byte() % 8)];
     let body = bytes.0;
     let remote = Remote {
-        protocol,
-        cluster: "redis_http".into(),
-        authority: "redis".into(),
-        authorization: None,
+        access: Access::Front(Front {
+            protocol,
+            cluster: "redis_http".into(),
+            authority: "redis".into(),
+            authorization: None,
+            replies: Replies::of(protocol),
+        }),
         key_prefix: "callback-guard:".into(),
         timeout_millis: 250,
         on_error: OnError::Memory,
-        replies: Replies::of(protocol),
     };
+    let answer = Answer::Http { status, body };
     let tree: Option<Tree> = serde_json::from_slice(body).ok();
     let at = |name: &str| tree.as_ref().and_then(|tree| tree.at(&format!("/{name}")));
     let owner = OwnerToken::new(7);
-    match remote.read_claim(status, body, owner) {
+    match remote.read_claim(answer, owner) {
         Ok(answer) => {
             assert_eq!(status, 200);
             match (at(claim), answer) {
@@ -643,7 +648,7 @@ pub(crate) fn redis(data: &[u8]) {
         }
         Err(error) => assert_ne!(error, StoreError::CircuitOpen),
     }
-    if remote.read_settle(status, body).is_ok() {
+    if remote.read_settle(answer).is_ok() {
         assert_eq!(status, 200);
         assert!(matches!(at(eval), Some(Tree::Number(_))));
     }

@@ -32,7 +32,7 @@ use callback_guard_core::outcome::Outcome;
 use callback_guard_core::policy::Policy;
 use callback_guard_core::reply::{Answer, Reply};
 use callback_guard_core::request::{RequestHead, is_reserved};
-use callback_guard_core::store::redis::{MAX_REPLY_BYTES, StoreError};
+use callback_guard_core::store::redis::{self, Access, Ask, MAX_REPLY_BYTES, StoreError};
 use callback_guard_core::time::UnixMillis;
 use callback_guard_core::verdict::{Code, Rejection};
 use callback_guard_core::worker::{Response, Seed, Verdict, Worker};
@@ -181,11 +181,8 @@ impl Plugin {
     fn perform(&mut self, effect: Effect, running: &mut Running) {
         match effect {
             Effect::Add(metric, by) => self.metrics.add(metric, by),
-            Effect::Call { call, body } => {
-                let token = self
-                    .enter(self.root)
-                    .then(|| self.dispatch(&body))
-                    .flatten();
+            Effect::Call { call, ask } => {
+                let token = self.enter(self.root).then(|| self.dispatch(&ask)).flatten();
                 match token {
                     Some(token) => self.calls.push((token, call)),
                     None => {
@@ -275,11 +272,15 @@ impl Plugin {
     /// By way of the SDK, for it panics on an answer to a call that it has not made itself. It panics
     /// on a status other than the three that Envoy gives here, too: done, bad argument, internal
     /// failure.
-    fn dispatch(&self, body: &str) -> Option<u32> {
+    fn dispatch(&self, ask: &Ask) -> Option<u32> {
         let remote = self.worker.policy().remote.as_ref()?;
+        // A configuration with another way is refused where there is none but this.
+        let (Ask::Post(body), Access::Front(front)) = (ask, &remote.access) else {
+            return None;
+        };
         let timeout = Duration::from_millis(remote.timeout_millis);
         let body = Some(body.as_bytes());
-        dispatch_http_call(&remote.cluster, remote.headers(), body, Vec::new(), timeout).ok()
+        dispatch_http_call(&front.cluster, front.headers(), body, Vec::new(), timeout).ok()
     }
 
     /// The status and the body of the reply to a call-out.
@@ -333,7 +334,10 @@ fn call_answered(plugin: &Shareable, token: u32, header_count: usize) {
     let (_, call) = plugin.calls.swap_remove(at);
     let reply = plugin.read_reply(header_count);
     let reply = match &reply {
-        Ok((status, body)) => Ok((*status, body.as_slice())),
+        Ok((status, body)) => Ok(redis::Answer::Http {
+            status: *status,
+            body,
+        }),
         Err(error) => Err(*error),
     };
     plugin.tell(|worker, io| worker.call_ended(io, call, reply));

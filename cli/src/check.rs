@@ -6,9 +6,9 @@ use std::hash::{Hash as _, Hasher as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use callback_guard_config as config;
+use callback_guard_config::{self as config, Build};
 use callback_guard_core::policy::{InFlight, Mode, PathRule, Policy, Unmatched};
-use callback_guard_core::store::redis::{OnError, Protocol};
+use callback_guard_core::store::redis::{Access, OnError, Protocol};
 use clap::Args;
 use serde_json::Value;
 
@@ -49,6 +49,10 @@ fn assumed(configuration: &str, variable: &str) -> Vec<u8> {
     let store = configuration.pointer("/store/token_env");
     if store.and_then(Value::as_str) == Some(variable) {
         return b"user:password".to_vec();
+    }
+    let url = configuration.pointer("/store/url_env");
+    if url.and_then(Value::as_str) == Some(variable) {
+        return b"redis://user:password@127.0.0.1".to_vec();
     }
     if let Some(key) = assumed_key(&configuration, variable) {
         return key.as_bytes().to_vec();
@@ -153,7 +157,12 @@ fn judge(args: &CheckArgs, found: &Found<'_>) -> Result<Policy, String> {
             .or_else(|| std::env::var_os(variable).map(std::ffi::OsString::into_encoded_bytes))
             .or_else(|| args.assume_env.then(|| assumed(&found.text, variable)))
     };
-    config::parse(found.text.as_bytes(), &environment).map_err(|error| error.to_string())
+    // A file that is nothing but the configuration may be for either; the native build takes more.
+    let build = match found.shape {
+        Shape::DynamicModule | Shape::PlatformModule | Shape::Whole => Build::Native,
+        Shape::Platform | Shape::StringValue | Shape::Struct => Build::Module,
+    };
+    config::parse_for(build, found.text.as_bytes(), &environment).map_err(|error| error.to_string())
 }
 
 fn given_variables(found: &Found<'_>) -> Vec<(String, String)> {
@@ -252,18 +261,26 @@ fn store(policy: &Policy) -> String {
     let memory = format!("memory store for {} events", policy.capacity);
     match &policy.remote {
         None => memory,
-        Some(remote) => format!(
-            "Redis store by {} on cluster {}, {}",
-            match remote.protocol {
-                Protocol::Upstash => "Upstash",
-                Protocol::Webdis => "Webdis",
-            },
-            remote.cluster,
-            match remote.on_error {
+        Some(remote) => {
+            let way = match &remote.access {
+                Access::Front(front) => {
+                    let protocol = match front.protocol {
+                        Protocol::Upstash => "Upstash",
+                        Protocol::Webdis => "Webdis",
+                    };
+                    format!("by {protocol} on cluster {}", front.cluster)
+                }
+                Access::Server(server) => {
+                    let tls = if server.is_tls { " with TLS" } else { "" };
+                    format!("by a connection{tls} of the native build")
+                }
+            };
+            let on_error = match remote.on_error {
                 OnError::Memory => format!("on errors {memory}"),
                 OnError::Pass => "on errors requests pass unclaimed".to_owned(),
                 OnError::Reject => "on errors 503".to_owned(),
-            }
-        ),
+            };
+            format!("Redis store {way}, {on_error}")
+        }
     }
 }

@@ -11,7 +11,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::{Context as _, anyhow, bail};
-use callback_guard_config as config;
+use callback_guard_config::{self as config, Build};
 use callback_guard_core::authenticate::Inputs;
 use callback_guard_core::guard::{Guard, Step};
 use callback_guard_core::json::Scratch;
@@ -338,8 +338,8 @@ fn configuration(
         Some(secret) if name == called => Some(secret.clone()),
         _ => std::env::var_os(name).map(std::ffi::OsString::into_encoded_bytes),
     };
-    let mut policy =
-        config::parse(text.as_bytes(), &environment).map_err(|error| anyhow!("{error}"))?;
+    let mut policy = config::parse_for(Build::Native, text.as_bytes(), &environment)
+        .map_err(|error| anyhow!("{error}"))?;
     policy.host_verify = native::verify;
     let raw: Value = serde_json::from_str(&text).unwrap_or_default();
     let sources = raw.get("sources").and_then(Value::as_array);

@@ -4,6 +4,7 @@ use std::fmt;
 
 use callback_guard_core::policy::{HoldHeaders, InFlight, PathRule, Policy, Source, Unmatched};
 use callback_guard_core::scheme::{Form, Proof};
+use callback_guard_core::store::redis::Access;
 use serde_json::Value;
 
 use crate::envoy::{Found, Shape, Step, field, join};
@@ -465,6 +466,9 @@ impl<'f> Warnings<'_, 'f> {
         let Some(remote) = &self.policy.remote else {
             return;
         };
+        let Access::Front(front) = &remote.access else {
+            return;
+        };
         let document = self.found.around.first();
         let Some(clusters) = document
             .and_then(|step| field(step.value, "static_resources"))
@@ -474,12 +478,12 @@ impl<'f> Warnings<'_, 'f> {
             return;
         };
         let mut names = clusters.iter().filter_map(|cluster| field(cluster, "name"));
-        if names.any(|name| name.as_str() == Some(&*remote.cluster)) {
+        if names.any(|name| name.as_str() == Some(&*front.cluster)) {
             return;
         }
         self.add(
             "static_resources.clusters".to_owned(),
-            format!("lacks {}, which store.cluster names", remote.cluster),
+            format!("lacks {}, which store.cluster names", front.cluster),
             "add it, unless it comes by CDS",
         );
     }

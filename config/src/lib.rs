@@ -51,14 +51,37 @@ const MOST_REFUSALS_PER_SECOND: u64 = 1000;
 /// Looks up a variable of the environment that the proxy lets the filter see.
 pub type Environment<'e> = &'e dyn Fn(&str) -> Option<Vec<u8>>;
 
-/// Reads and validates a configuration.
+/// The build of the filter that a configuration is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Build {
+    /// The WebAssembly module, which has no connections of its own.
+    Module,
+    /// Envoy's dynamic module, which has.
+    #[cfg(feature = "native")]
+    Native,
+}
+
+/// Reads and validates a configuration of the WebAssembly module.
 ///
 /// # Errors
 ///
 /// The first thing that is wrong.
 pub fn parse(text: &[u8], environment: Environment<'_>) -> Result<Policy, ConfigError> {
+    parse_for(Build::Module, text, environment)
+}
+
+/// Reads and validates a configuration of this build.
+///
+/// # Errors
+///
+/// The first thing that is wrong.
+pub fn parse_for(
+    build: Build,
+    text: &[u8],
+    environment: Environment<'_>,
+) -> Result<Policy, ConfigError> {
     let raw = read::<RawConfig>(text)?;
-    policy(raw, environment)
+    policy(build, raw, environment)
 }
 
 /// How many bytes of bodies a worker holds, where the configuration says nothing.
@@ -68,9 +91,13 @@ const LEAST_HELD_BYTES: u64 = 1 << 20;
 /// The most that may be configured.
 const MOST_HELD_BYTES: u64 = 1 << 30;
 
-fn policy(raw: RawConfig, environment: Environment<'_>) -> Result<Policy, ConfigError> {
+fn policy(
+    build: Build,
+    raw: RawConfig,
+    environment: Environment<'_>,
+) -> Result<Policy, ConfigError> {
     let root = Path::default();
-    let (capacity, remote) = store::compile(&root.field("store"), raw.store, environment)?;
+    let (capacity, remote) = store::compile(build, &root.field("store"), raw.store, environment)?;
     let max_held_bytes = raw.max_held_bytes.unwrap_or(MAX_HELD_BYTES);
     let held_path = root.field("max_held_bytes");
     within(

@@ -78,6 +78,9 @@ pub(super) struct RawStore {
     /// How many events the memory store has room for. Default: 100000.
     #[cfg_attr(feature = "schema", schemars(range(min = 1000, max = 4_000_000)))]
     pub(super) capacity: Option<u32>,
+    /// Native build: a variable with the URL of Redis, such as `rediss://user:password@host:6379/0`. In place
+    /// of the four for an HTTP front.
+    pub(super) url_env: Option<String>,
     /// What the HTTP front of Redis speaks.
     pub(super) protocol: Option<Protocol>,
     /// The Envoy cluster of the HTTP front.

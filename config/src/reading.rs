@@ -128,7 +128,7 @@ pub(super) fn is_plain(text: &str) -> bool {
 
 /// Whether a secret may be at `path`, or below it.
 fn holds_secrets(path: &Path) -> bool {
-    ["secrets", "parameters", "token_env"]
+    ["secrets", "parameters", "token_env", "url_env"]
         .iter()
         .any(|name| path.0.contains(name))
 }
@@ -314,6 +314,7 @@ const EXAMPLES: &[(&str, &str)] = &[
     ("type", r#""string""#),
     ("unit", r#""s""#),
     ("unmatched", r#""reject""#),
+    ("url_env", r#""REDIS_URL""#),
     ("value", r#""the secret itself, in tests""#),
     ("wait_seconds", "10"),
     ("window_seconds", "86400"),

@@ -2,10 +2,10 @@
 
 use super::raw::{RawStore, RawStoreKind};
 use super::variable::variable;
-use super::{ConfigError, Environment, Path, within};
+use super::{Build, ConfigError, Environment, Path, within};
 use callback_guard_core::store::local::{LEAST_CAPACITY, MOST_CAPACITY};
 use callback_guard_core::store::redis::{
-    LONGEST_TIMEOUT_MILLIS, OnError, Protocol, Remote, Replies,
+    Access, Front, LONGEST_TIMEOUT_MILLIS, OnError, Protocol, Remote, Replies,
 };
 
 /// Default capacity of the local store, in events.
@@ -19,6 +19,7 @@ const TIMEOUT_MILLIS: u64 = 250;
 
 /// The capacity of the local store, and the shared store, if there is one.
 pub(super) fn compile(
+    build: Build,
     path: &Path,
     raw: RawStore,
     environment: Environment<'_>,
@@ -32,6 +33,7 @@ pub(super) fn compile(
     )?;
     if raw.kind == RawStoreKind::Memory {
         let given = [
+            ("url_env", raw.url_env.is_some()),
             ("protocol", raw.protocol.is_some()),
             ("cluster", raw.cluster.is_some()),
             ("authority", raw.authority.is_some()),
@@ -48,24 +50,19 @@ pub(super) fn compile(
             None => Ok((capacity, None)),
         };
     }
-    remote(path, raw, environment).map(|remote| (capacity, Some(remote)))
+    remote(build, path, raw, environment).map(|remote| (capacity, Some(remote)))
 }
 
-fn remote(path: &Path, raw: RawStore, environment: Environment<'_>) -> Result<Remote, ConfigError> {
-    let Some(protocol) = raw.protocol else {
-        let problem = "is missing, expected `webdis` or `upstash`";
-        return Err(ConfigError::new(&path.field("protocol"), problem));
+fn remote(
+    build: Build,
+    path: &Path,
+    raw: RawStore,
+    environment: Environment<'_>,
+) -> Result<Remote, ConfigError> {
+    let access = match &raw.url_env {
+        Some(name) => server(build, path, &raw, name, environment)?,
+        None => Access::Front(front(path, &raw, environment)?),
     };
-    let Some(cluster) = raw.cluster.filter(|cluster| !cluster.is_empty()) else {
-        let problem = "is missing, expected the name of an Envoy cluster";
-        return Err(ConfigError::new(&path.field("cluster"), problem));
-    };
-    let authority = raw.authority.unwrap_or_else(|| cluster.clone());
-    let is_authority_byte = |byte: u8| byte.is_ascii_alphanumeric() || b"-._:[]".contains(&byte);
-    if authority.is_empty() || !authority.bytes().all(is_authority_byte) {
-        let problem = "expected a host name, with or without a port";
-        return Err(ConfigError::new(&path.field("authority"), problem));
-    }
     let key_prefix = raw.key_prefix.unwrap_or_else(|| KEY_PREFIX.to_owned());
     if key_prefix.len() > MAX_KEY_PREFIX || !key_prefix.bytes().all(|byte| byte.is_ascii_graphic())
     {
@@ -78,6 +75,76 @@ fn remote(path: &Path, raw: RawStore, environment: Environment<'_>) -> Result<Re
         1,
         LONGEST_TIMEOUT_MILLIS,
     )?;
+    Ok(Remote {
+        access,
+        key_prefix: key_prefix.into(),
+        timeout_millis,
+        on_error: raw.on_error.unwrap_or(OnError::Memory),
+    })
+}
+
+/// Redis by a connection of the filter's own.
+#[cfg_attr(
+    not(feature = "native"),
+    expect(unused_variables, reason = "what is refused is not looked up")
+)]
+fn server(
+    build: Build,
+    path: &Path,
+    raw: &RawStore,
+    name: &str,
+    environment: Environment<'_>,
+) -> Result<Access, ConfigError> {
+    let url_path = path.field("url_env");
+    let of_fronts = [
+        ("protocol", raw.protocol.is_some()),
+        ("cluster", raw.cluster.is_some()),
+        ("authority", raw.authority.is_some()),
+        ("token_env", raw.token_env.is_some()),
+    ];
+    if let Some((field, _)) = of_fronts.into_iter().find(|(_, is_given)| *is_given) {
+        return Err(ConfigError::new(
+            &path.field(field),
+            "cannot be combined with `url_env`, expected one of the two: an HTTP front, or a connection",
+        ));
+    }
+    match build {
+        Build::Module => Err(ConfigError::new(
+            &url_path,
+            "needs the native build, libcallback_guard.so: a WebAssembly filter has no connections of its \
+             own. Expected an HTTP front of Redis on an Envoy cluster, such as `\"protocol\": \"webdis\", \
+             \"cluster\": \"redis_http\"`",
+        )),
+        #[cfg(feature = "native")]
+        Build::Native => {
+            let url = variable(&url_path, name, environment)?;
+            match callback_guard_core::store::redis::Server::parse(&url) {
+                Ok(server) => Ok(Access::Server(server)),
+                Err(problem) => Err(ConfigError::new(
+                    &url_path,
+                    format!("the value of `{name}` (not shown) {problem}"),
+                )),
+            }
+        }
+    }
+}
+
+/// An HTTP front of Redis.
+fn front(path: &Path, raw: &RawStore, environment: Environment<'_>) -> Result<Front, ConfigError> {
+    let Some(protocol) = raw.protocol else {
+        let problem = "is missing, expected `webdis` or `upstash`";
+        return Err(ConfigError::new(&path.field("protocol"), problem));
+    };
+    let Some(cluster) = raw.cluster.as_ref().filter(|cluster| !cluster.is_empty()) else {
+        let problem = "is missing, expected the name of an Envoy cluster";
+        return Err(ConfigError::new(&path.field("cluster"), problem));
+    };
+    let authority = raw.authority.as_ref().unwrap_or(cluster);
+    let is_authority_byte = |byte: u8| byte.is_ascii_alphanumeric() || b"-._:[]".contains(&byte);
+    if authority.is_empty() || !authority.bytes().all(is_authority_byte) {
+        let problem = "expected a host name, with or without a port";
+        return Err(ConfigError::new(&path.field("authority"), problem));
+    }
     let authorization = match (&raw.token_env, protocol) {
         (Some(name), _) => Some(token(
             &path.field("token_env"),
@@ -91,14 +158,11 @@ fn remote(path: &Path, raw: RawStore, environment: Environment<'_>) -> Result<Re
             return Err(ConfigError::new(&path.field("token_env"), problem));
         }
     };
-    Ok(Remote {
+    Ok(Front {
         protocol,
-        cluster: cluster.into(),
-        authority: authority.into(),
+        cluster: cluster.as_str().into(),
+        authority: authority.as_str().into(),
         authorization,
-        key_prefix: key_prefix.into(),
-        timeout_millis,
-        on_error: raw.on_error.unwrap_or(OnError::Memory),
         replies: Replies::of(protocol),
     })
 }
@@ -124,5 +188,5 @@ fn token(
             "the token of `webdis` has no `:`, expected user:password",
         ));
     }
-    Ok(Remote::authorization(protocol, &token))
+    Ok(Front::authorization(protocol, &token))
 }

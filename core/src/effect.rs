@@ -8,6 +8,7 @@ use crate::reply::Reply;
 use crate::report::LogLine;
 use crate::store::bucket::Change;
 use crate::store::circuit::Transition;
+use crate::store::redis::Ask;
 use crate::time::UnixMillis;
 use crate::verdict::Code;
 
@@ -27,15 +28,15 @@ pub struct CallId(pub u64);
 pub enum Effect {
     /// Add to a counter or a gauge.
     Add(Metric, i64),
-    /// POST `body` to the front of the shared store, as its
-    /// [`Remote`](crate::store::redis::Remote) says. Where that cannot even begin, report
+    /// Ask the shared store, by the [`Access`](crate::store::redis::Access) of its
+    /// [`Remote`](crate::store::redis::Remote). Where that cannot even begin, report
     /// [`StoreError::Unreachable`](crate::store::redis::StoreError::Unreachable). Comes in an event of the
     /// request that asks, or with the time; never in an event of another request.
     Call {
         /// What its end is reported with.
         call: CallId,
-        /// The body.
-        body: String,
+        /// What it is asked.
+        ask: Ask,
     },
     /// Write a line to the log, if it takes lines of the level `info`.
     Log(Box<LogLine>),

@@ -7,7 +7,7 @@ use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
 use crate::policy::{Mode, PathRule, Policy, Unmatched};
-use crate::store::redis::Protocol;
+use crate::store::redis::{Access, Protocol};
 use crate::store::{ABSENT, SharedData, Swap};
 use crate::time::UnixMillis;
 
@@ -120,9 +120,13 @@ pub fn start_line(policy: &Policy) -> String {
         sources: sources.collect(),
         store: match &policy.remote {
             None => "memory",
-            Some(remote) => match remote.protocol {
-                Protocol::Upstash => "redis by upstash",
-                Protocol::Webdis => "redis by webdis",
+            Some(remote) => match &remote.access {
+                Access::Front(front) => match front.protocol {
+                    Protocol::Upstash => "redis by upstash",
+                    Protocol::Webdis => "redis by webdis",
+                },
+                Access::Server(server) if server.is_tls => "redis by TLS",
+                Access::Server(_) => "redis",
             },
         },
         capacity: policy.capacity,

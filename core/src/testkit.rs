@@ -21,7 +21,7 @@ use crate::request::RequestHead;
 use crate::scheme::keys::{Algorithm, SigningKey};
 use crate::scheme::{Part, Proof};
 use crate::sign::{self, Draft};
-use crate::store::redis::StoreError;
+use crate::store::redis::{Answer, Ask, StoreError};
 use crate::store::{SharedData, Swap, Unavailable};
 use crate::time::UnixMillis;
 use crate::verdict::Code;
@@ -301,7 +301,7 @@ pub struct Host {
     /// The proxy's shared data.
     pub shared: MapShared,
     /// Calls to the shared store that were asked for and have not ended.
-    pub calls: Vec<(CallId, String)>,
+    pub calls: Vec<(CallId, Ask)>,
     /// What was added to each counter and gauge.
     pub counts: HashMap<usize, i64>,
     /// Every value that went into a histogram.
@@ -447,11 +447,11 @@ impl Host {
     pub fn call_ended(
         &mut self,
         call: CallId,
-        reply: Result<(u16, &[u8]), StoreError>,
+        answer: Result<Answer<'_>, StoreError>,
         now: UnixMillis,
     ) {
         self.calls.retain(|(known, _)| *known != call);
-        self.tell(now, |worker, io| worker.call_ended(io, call, reply));
+        self.tell(now, |worker, io| worker.call_ended(io, call, answer));
         self.perform(now);
     }
 
@@ -496,7 +496,7 @@ impl Host {
                 Effect::Add(metric, by) => {
                     *self.counts.entry(metric.index()).or_default() += by;
                 }
-                Effect::Call { call, body } => self.calls.push((call, body)),
+                Effect::Call { call, ask } => self.calls.push((call, ask)),
                 Effect::Log(line) => self.log.push(line.to_json()),
                 Effect::Record(metric, value) => self.records.push((metric, value)),
                 Effect::Reply(stream, reply) => {

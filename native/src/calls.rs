@@ -1,29 +1,35 @@
-//! Calls to the front of a shared store, on an Envoy cluster.
+//! Calls to the shared store: by a connection of this module's own ([`crate::connection`]), or by HTTP to a
+//! front of it on an Envoy cluster.
 //!
-//! A filter's own calls end with its stream, and a settlement has to outlive it. So they are calls of the
+//! A filter's own HTTP calls end with its stream, and a settlement has to outlive it. So they are calls of the
 //! configuration, which Envoy takes on the main thread alone: they are left in a queue, and Envoy is asked to
 //! have it emptied there.
 
 use std::collections::{HashMap, VecDeque};
+use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use callback_guard_core::effect::{CallId, Io};
 use callback_guard_core::policy::Policy;
-use callback_guard_core::store::redis::{MAX_REPLY_BYTES, Remote, StoreError};
+use callback_guard_core::store::redis::{self, Access, Answer, Ask, MAX_REPLY_BYTES, StoreError};
 
 use crate::config::{Config, now};
+use crate::connection::Connection;
 use crate::envoy::{self, ConfigWaker};
 use crate::store::ProcessData;
 
 /// The calls of a configuration.
+#[derive(Default)]
 pub(crate) struct Calls {
+    connection: Option<Connection>,
     front: Option<Front>,
 }
 
 struct Front {
     envoy: envoy::Config,
     waker: Mutex<Option<ConfigWaker>>,
-    remote: Arc<Remote>,
+    front: redis::Front,
+    timeout_millis: u64,
     queue: Mutex<VecDeque<Call>>,
     /// By Envoy's number of the call.
     in_flight: Mutex<HashMap<u64, (usize, CallId)>>,
@@ -41,39 +47,69 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Calls {
     /// For a policy, which may have no shared store.
-    pub(crate) fn new(envoy: envoy::Config, policy: &Policy) -> Self {
-        Self {
-            front: policy.remote.as_ref().map(|remote| Front {
-                envoy,
-                waker: Mutex::new(Some(envoy.waker())),
-                remote: Arc::clone(remote),
-                queue: Mutex::default(),
-                in_flight: Mutex::default(),
-            }),
+    ///
+    /// # Errors
+    ///
+    /// What is missing for it.
+    pub(crate) fn new(envoy: envoy::Config, policy: &Policy) -> Result<Self, String> {
+        let mut calls = Self::default();
+        let Some(remote) = &policy.remote else {
+            return Ok(calls);
+        };
+        match &remote.access {
+            Access::Server(server) => {
+                let connection = Connection::new(server, remote.timeout_millis);
+                calls.connection =
+                    Some(connection.map_err(|problem| format!("store.url_env: {problem}"))?);
+            }
+            Access::Front(front) => {
+                calls.front = Some(Front {
+                    envoy,
+                    waker: Mutex::new(Some(envoy.waker())),
+                    front: front.clone(),
+                    timeout_millis: remote.timeout_millis,
+                    queue: Mutex::default(),
+                    in_flight: Mutex::default(),
+                });
+            }
+        }
+        Ok(calls)
+    }
+
+    /// Starts what they need.
+    pub(crate) fn start(&self, config: &Arc<Config>) -> io::Result<()> {
+        match &self.connection {
+            Some(connection) => connection.start(config),
+            None => Ok(()),
         }
     }
 
     /// Has a call made for a worker, which learns of its end.
-    pub(crate) fn begin(&self, worker: usize, id: CallId, body: String) {
-        let Some(front) = &self.front else { return };
-        lock(&front.queue).push_back(Call { worker, id, body });
-        if let Some(waker) = &*lock(&front.waker) {
-            waker.wake();
+    pub(crate) fn begin(&self, worker: usize, id: CallId, ask: Ask) {
+        match (ask, &self.front, &self.connection) {
+            (Ask::Eval(eval), _, Some(connection)) => connection.begin(worker, id, eval),
+            (Ask::Post(body), Some(front), _) => {
+                lock(&front.queue).push_back(Call { worker, id, body });
+                if let Some(waker) = &*lock(&front.waker) {
+                    waker.wake();
+                }
+            }
+            // The core asks by the way that it was configured with, for which there is one of the two.
+            (Ask::Eval(_), _, None) | (Ask::Post(_), None, _) => {}
         }
     }
 
     /// Makes the calls that are left in the queue. On the main thread.
     pub(crate) fn run(&self, config: &Config) {
         let Some(front) = &self.front else { return };
-        let headers = front.remote.headers();
+        let headers = front.front.headers();
         loop {
             let next = lock(&front.queue).pop_front();
             let Some(call) = next else { return };
-            let timeout = front.remote.timeout_millis;
-            let body = call.body.as_bytes();
+            let (body, timeout) = (call.body.as_bytes(), front.timeout_millis);
             match front
                 .envoy
-                .call(&front.remote.cluster, &headers, body, timeout)
+                .call(&front.front.cluster, &headers, body, timeout)
             {
                 Some(number) => {
                     lock(&front.in_flight).insert(number, (call.worker, call.id));
@@ -111,11 +147,18 @@ impl Calls {
             let room = MAX_REPLY_BYTES.saturating_add(1).saturating_sub(body.len());
             body.extend_from_slice(piece.get(..room).unwrap_or(piece));
         }
-        ended(config, worker, id, Ok((status, &body)));
+        let answer = Answer::Http {
+            status,
+            body: &body,
+        };
+        ended(config, worker, id, Ok(answer));
     }
 
     /// The configuration ends: no more calls.
     pub(crate) fn close(&self) {
+        if let Some(connection) = &self.connection {
+            connection.close();
+        }
         if let Some(front) = &self.front {
             lock(&front.waker).take();
             lock(&front.queue).clear();
@@ -123,13 +166,23 @@ impl Calls {
     }
 }
 
-fn ended(config: &Config, worker: usize, id: CallId, reply: Result<(u16, &[u8]), StoreError>) {
+/// A call has ended. On any thread that holds no worker.
+pub(crate) fn ended(
+    config: &Config,
+    worker: usize,
+    id: CallId,
+    answer: Result<Answer<'_>, StoreError>,
+) {
     let Some(mut state) = config.worker(worker) else {
         return;
     };
     let mut data = ProcessData::default();
     state
         .worker
-        .call_ended(&mut Io::new(&mut data, now()), id, reply);
+        .call_ended(&mut Io::new(&mut data, now()), id, answer);
     state.carry_out(config, worker, None);
+    drop(state);
+    if data.is_changed {
+        config.clock.settled();
+    }
 }

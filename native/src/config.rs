@@ -5,7 +5,7 @@ use std::hash::{BuildHasher as _, Hasher as _};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use callback_guard_config as config;
+use callback_guard_config::{self as config, Build};
 use callback_guard_core::effect::Io;
 use callback_guard_core::log::{is_first, start_line};
 use callback_guard_core::metrics::{self, Kind, Metric, SourceMetric};
@@ -52,17 +52,19 @@ impl Config {
         }
         let environment =
             |name: &str| std::env::var_os(name).map(|value| value.as_encoded_bytes().to_vec());
-        let mut policy = config::parse(text, &environment).map_err(|error| error.to_string())?;
+        let mut policy = config::parse_for(Build::Native, text, &environment)
+            .map_err(|error| error.to_string())?;
         policy.host_verify = native::verify;
         say_once_that_it_starts(&policy, text);
         let policy = Arc::new(policy);
+        let calls = Calls::new(envoy, &policy)?;
         let workers = (0..=threads)
             .map(|_| Mutex::new(State::new(Worker::new(Arc::clone(&policy), seed()))))
             .collect();
         let config = Arc::new(Self {
             metrics: Metrics::define(envoy, &metrics::definitions(&policy)),
             clock: Clock::default(),
-            calls: Calls::new(envoy, &policy),
+            calls,
             workers,
         });
         Ok(config)
@@ -90,6 +92,19 @@ impl Config {
             state.worker.time(&mut Io::new(&mut data, now()));
             state.carry_out(self, index, None);
         }
+    }
+
+    /// Starts its threads.
+    ///
+    /// # Errors
+    ///
+    /// If one cannot be started; then none runs.
+    pub(crate) fn start(self: &Arc<Self>) -> std::io::Result<()> {
+        let started = self.calls.start(self).and_then(|()| self.clock.start(self));
+        if started.is_err() {
+            self.close();
+        }
+        started
     }
 
     /// Ends everything that this configuration has started.

@@ -122,7 +122,7 @@ unsafe fn config_new(config: EnvoyConfig, name: EnvoyBuffer, text: EnvoyBuffer) 
         };
         let threads = usize::try_from(threads).unwrap_or(0);
         let config = Config::load(envoy, threads, name, text)?;
-        let started = config.clock.start(&config);
+        let started = config.start();
         started.map_err(|error| format!("no thread can be started: {error}"))?;
         Ok::<_, String>(config)
     };

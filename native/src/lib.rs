@@ -10,6 +10,8 @@
 //! | [`worker`] | a worker, and the effects that it wants done |
 //! | [`stream`] | one request |
 //! | [`clock`] | time for those who wait |
+//! | [`calls`] | calls to a shared store |
+//! | [`connection`], [`link`], [`dial`] | a connection to Redis: its thread and calls, kept, and opened |
 //! | [`store`] | the memory store's data |
 //!
 //! Threads: a stream lives on one of Envoy's worker threads. A worker is locked while the core runs, and
@@ -22,8 +24,11 @@ mod abi;
 mod calls;
 mod clock;
 mod config;
+mod connection;
+mod dial;
 mod envoy;
 mod hooks;
+mod link;
 mod probe;
 mod store;
 mod stream;

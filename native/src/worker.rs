@@ -116,8 +116,8 @@ impl State {
                     config.log(&line);
                     continue;
                 }
-                Effect::Call { call, body } => {
-                    config.calls.begin(index, call, body);
+                Effect::Call { call, ask } => {
+                    config.calls.begin(index, call, ask);
                     continue;
                 }
                 Effect::Ticks(period) => {

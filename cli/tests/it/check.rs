@@ -1,6 +1,6 @@
 //! `check`.
 
-use crate::support::{SECRET, file, repository, run, run_with};
+use crate::support::{OneFile, SECRET, file, repository, run, run_with};
 
 const GUARD: &str = r#"{"sources":[{"name":"suno","match":{"path":"/callbacks/suno"},"preset":"suno",
   "secrets":[{"env":"SUNO_WEBHOOK_KEY"}]}]}"#;
@@ -409,6 +409,44 @@ fn a_remote_store_needs_its_cluster() {
         "{}",
         run.out
     );
+}
+
+/// What only the native build can do is refused where the file loads the module.
+#[test]
+fn a_connection_to_redis_is_checked_by_the_build_that_the_file_loads() {
+    let store = "\"store\": { \"kind\": \"redis\", \"url_env\": \"REDIS\" }, \"sources\": [";
+    let module = file("envoy.yaml", &envoy_yaml(&[("\"sources\": [", store)]));
+    let native = std::fs::read_to_string(repository().join("envoy-native.yaml")).unwrap();
+    let native = file("envoy.yaml", &native.replacen("\"sources\": [", store, 1));
+    let alone = file("guard.json", &GUARD.replacen("\"sources\":[", store, 1));
+    let variables = [
+        ("SUNO_WEBHOOK_KEY", SECRET),
+        ("REDIS", "rediss://guard:another-secret@redis.internal"),
+    ];
+    let checked = |file: &OneFile| run_with(&["check", "--strict", &file.path], &variables, "");
+    let refused = checked(&module);
+    assert_eq!(refused.code, 1);
+    assert!(
+        refused
+            .err
+            .contains("error: store.url_env: needs the native build"),
+        "{}",
+        refused.err
+    );
+    for file in [&native, &alone] {
+        let fine = checked(file);
+        assert_eq!(fine.code, 0, "{}", fine.err);
+        assert!(
+            fine.out.contains(
+                "Redis store by a connection with TLS of the native build, on errors memory"
+            ),
+            "{}",
+            fine.out
+        );
+        assert!(!fine.out.contains("another-secret") && !fine.out.contains("redis.internal"));
+    }
+    let assumed = run(&["check", "--assume-env", &native.path]);
+    assert_eq!(assumed.code, 0, "{}", assumed.err);
 }
 
 #[test]

@@ -24,7 +24,7 @@ use crate::store::bucket::OwnerToken;
 use crate::store::circuit::{Circuit, Permit, Transition};
 use crate::store::local::{self, LocalStore};
 use crate::store::queue::{MOST_CALLS, Queue};
-use crate::store::redis::{Remote, StoreError};
+use crate::store::redis::{Answer, Remote, StoreError};
 use crate::store::retries::{PendingSettlement, Retries};
 use crate::store::{ClaimAnswer, ClaimRequest, Settlement, SharedData, Unavailable};
 use crate::time::UnixMillis;
@@ -303,13 +303,13 @@ impl Stores {
         }
     }
 
-    /// A call has been answered, with a status and a body, or has failed.
+    /// A call has been answered, or has failed.
     #[inline(never)]
     pub(crate) fn call_ended<S: SharedData>(
         &mut self,
         io: &mut Io<'_, S>,
         call: CallId,
-        reply: Result<(u16, &[u8]), StoreError>,
+        answer: Result<Answer<'_>, StoreError>,
         effects: &mut Effects,
     ) -> Ended {
         let Some(fleet) = &mut self.fleet else {
@@ -330,8 +330,7 @@ impl Stores {
                 request,
                 holds_locally,
             } => {
-                let result =
-                    reply.and_then(|(status, body)| remote.read_claim(status, body, request.owner));
+                let result = answer.and_then(|answer| remote.read_claim(answer, request.owner));
                 fleet.record(permit, result.err(), io.now(), effects);
                 let answer = self.resolve(io, &source, &request, holds_locally, result, effects);
                 Ended::Claim {
@@ -342,14 +341,14 @@ impl Stores {
                 }
             }
             Purpose::Settle { stream, pending } => {
-                let result = reply.and_then(|(status, body)| remote.read_settle(status, body));
+                let result = answer.and_then(|answer| remote.read_settle(answer));
                 fleet.record(permit, result.err(), io.now(), effects);
                 fleet.settled(pending, result, io.now(), effects);
                 Ended::Settled(stream)
             }
             Purpose::Retry(pending) => {
                 fleet.background_calls = fleet.background_calls.saturating_sub(1);
-                let result = reply.and_then(|(status, body)| remote.read_settle(status, body));
+                let result = answer.and_then(|answer| remote.read_settle(answer));
                 fleet.record(permit, result.err(), io.now(), effects);
                 fleet.settled(pending, result, io.now(), effects);
                 Ended::Nobody
@@ -543,7 +542,7 @@ impl Fleet {
             effects.count(Metric::StoreErrors(StoreError::CircuitOpen));
             return Err(purpose);
         };
-        let body = match &purpose {
+        let ask = match &purpose {
             Purpose::Claim {
                 source, request, ..
             } => self.remote.claim(&source.name, request),
@@ -559,7 +558,7 @@ impl Fleet {
             permit,
             purpose,
         });
-        effects.push(Effect::Call { call: id, body });
+        effects.push(Effect::Call { call: id, ask });
         Ok(())
     }
 

@@ -35,7 +35,7 @@ use crate::policy::{HoldHeaders, Mode, Policy};
 use crate::reply::{Answer, Reply};
 use crate::report::{EntryTexts, LogLine, Report};
 use crate::request::RequestHead;
-use crate::store::redis::StoreError;
+use crate::store::redis::{self, StoreError};
 use crate::store::stores::{Ended, Owners, Settling, Stores};
 use crate::store::{ClaimAnswer, SharedData};
 use crate::verdict::{Code, Rejection};
@@ -408,17 +408,15 @@ impl Worker {
         verdict
     }
 
-    /// A call to the shared store has ended: with a status and a body, of which
-    /// [`MAX_REPLY_BYTES`](crate::store::redis::MAX_REPLY_BYTES) and one more are enough, or with an
-    /// error.
+    /// A call to the shared store has ended.
     pub fn call_ended<S: SharedData>(
         &mut self,
         io: &mut Io<'_, S>,
         call: CallId,
-        reply: Result<(u16, &[u8]), StoreError>,
+        answer: Result<redis::Answer<'_>, StoreError>,
     ) {
         let desk = &mut self.desk;
-        let ended = desk.stores.call_ended(io, call, reply, &mut desk.effects);
+        let ended = desk.stores.call_ended(io, call, answer, &mut desk.effects);
         let mut budget = MOST_ANSWERS;
         desk.stores.is_of_another(true);
         self.call_has_ended(io, ended, &mut budget);

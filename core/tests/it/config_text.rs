@@ -179,7 +179,7 @@ fn every_mistake_in_a_value_is_told_in_the_words_of_the_configuration() {
                 let case = format!("{place} = {wrong}: {error}");
                 assert!(!is_of_the_program(&error), "{case}");
                 assert!(!error.contains("at line"), "sound JSON, {case}");
-                let may_hold_secrets = ["secrets", "parameters", "token_env"];
+                let may_hold_secrets = ["secrets", "parameters", "token_env", "url_env"];
                 let is_token = place.ends_with("/token");
                 if is_token || may_hold_secrets.iter().any(|name| place.contains(name)) {
                     assert!(!error.contains("hunter2"), "{case}");

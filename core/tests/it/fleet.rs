@@ -5,7 +5,7 @@ use callback_guard_core::effect::StreamId;
 use callback_guard_core::metrics::Metric;
 use callback_guard_core::outcome::Outcome;
 use callback_guard_core::store::queue::MOST_CALLS;
-use callback_guard_core::store::redis::StoreError;
+use callback_guard_core::store::redis::{Answer, StoreError};
 use callback_guard_core::time::UnixMillis;
 use callback_guard_core::verdict::Code;
 use callback_guard_core::worker::MOST_ANSWERS;
@@ -14,8 +14,12 @@ use serde_json::json;
 use crate::support::{Host, NOW, Request, Seen, configuration, policy};
 
 /// What Webdis answers where the event was absent, and where a settlement was right.
-const GRANTED: Result<(u16, &[u8]), StoreError> = Ok((200, br#"{"EVAL":null}"#));
-const SETTLED: Result<(u16, &[u8]), StoreError> = Ok((200, br#"{"EVAL":1}"#));
+const GRANTED: Result<Answer<'_>, StoreError> = http(br#"{"EVAL":null}"#);
+const SETTLED: Result<Answer<'_>, StoreError> = http(br#"{"EVAL":1}"#);
+
+const fn http(body: &[u8]) -> Result<Answer<'_>, StoreError> {
+    Ok(Answer::Http { status: 200, body })
+}
 
 fn host(on_error: &str) -> Host {
     Host::new(policy(&configuration(|c| {
@@ -37,7 +41,7 @@ fn send(host: &mut Host, id: &str, stage: usize, now: UnixMillis) -> StreamId {
 }
 
 /// The call that was made first of those on their way ends, and time passes.
-fn end_first(host: &mut Host, reply: Result<(u16, &[u8]), StoreError>, now: UnixMillis) {
+fn end_first(host: &mut Host, reply: Result<Answer<'_>, StoreError>, now: UnixMillis) {
     let (call, before) = (host.calls[0].0, host.calls.len());
     host.call_ended(call, reply, now);
     // The answer to a call that is made in another's callback may be lost.

@@ -3,15 +3,17 @@
 
 use std::sync::Arc;
 
-use callback_guard_config as config;
+use callback_guard_config::{self as config, Build};
 use callback_guard_core::event::{EventKey, IdKey};
+use callback_guard_core::log::start_line;
 use callback_guard_core::store::bucket::{Fingerprint, OwnerToken};
 use callback_guard_core::store::circuit::{
     Circuit, FAILURES, LONGEST_REST_MILLIS, Permit, REST_MILLIS, Transition,
 };
 use callback_guard_core::store::local::LocalStore;
 use callback_guard_core::store::redis::{
-    MAX_REPLY_BYTES, OnError, Protocol, Remote, Replies, StoreError,
+    Access, Answer, Ask, Front, MAX_REPLY_BYTES, OnError, Protocol, Remote, Replies, Reply, Script,
+    Server, StoreError,
 };
 use callback_guard_core::store::retries::{CAPACITY, PendingSettlement, Retries};
 use callback_guard_core::store::{ClaimAnswer, ClaimRequest, Settlement};
@@ -25,15 +27,40 @@ const NOW: UnixMillis = UnixMillis::from_seconds(1_000_000);
 
 fn remote(protocol: Protocol) -> Remote {
     Remote {
-        protocol,
-        cluster: "redis_http".into(),
-        authority: "redis.internal".into(),
-        authorization: Some(Remote::authorization(protocol, "user:password")),
+        access: Access::Front(front(protocol)),
         key_prefix: "callback-guard:".into(),
         timeout_millis: 250,
         on_error: OnError::Memory,
+    }
+}
+
+fn front(protocol: Protocol) -> Front {
+    Front {
+        protocol,
+        cluster: "redis_http".into(),
+        authority: "redis.internal".into(),
+        authorization: Some(Front::authorization(protocol, "user:password")),
         replies: Replies::of(protocol),
     }
+}
+
+/// By a connection.
+fn direct() -> Remote {
+    Remote {
+        access: Access::Server(Server::parse(b"redis://user:password@redis.internal").unwrap()),
+        ..remote(Protocol::Webdis)
+    }
+}
+
+fn posted(ask: Ask) -> String {
+    match ask {
+        Ask::Post(body) => body,
+        Ask::Eval(eval) => panic!("{eval:?}"),
+    }
+}
+
+fn http(status: u16, body: &[u8]) -> Answer<'_> {
+    Answer::Http { status, body }
 }
 
 fn request(number: u64, owner: u64) -> ClaimRequest {
@@ -91,16 +118,17 @@ fn what_is_sent() {
     let webdis = remote(Protocol::Webdis);
     let keys = format!("callback-guard%3Asuno%3A{HEX}/callback-guard%3Asuno%3Aid%3A{ids}");
     let script = "EVAL/local%20v%3Dredis%2Ecall%28%27GET%27%2CKEYS%5B1%5D%29";
-    let sent = webdis.claim("suno", &claim);
+    let sent = posted(webdis.claim("suno", &claim));
     assert!(sent.starts_with(script), "{sent}");
     let end = format!("/2/{keys}/c%3A00000000000000ff/30000/64/{name}");
     assert!(sent.ends_with(&end), "{sent}");
-    let release = webdis.settle("suno", &settlement);
+    let release = posted(webdis.settle("suno", &settlement));
     assert!(release.starts_with(script), "{release}");
     let end = format!("/2/{keys}/c%3A00000000000000ff/{name}");
     assert!(release.ends_with(&end), "{release}");
     let upstash = remote(Protocol::Upstash);
-    let sent: Vec<String> = serde_json::from_str(&upstash.claim("suno", &claim)).unwrap();
+    let sent = posted(upstash.claim("suno", &claim));
+    let sent: Vec<String> = serde_json::from_str(&sent).unwrap();
     let keys = [
         format!("callback-guard:suno:{HEX}"),
         format!("callback-guard:suno:id:{ids}"),
@@ -111,7 +139,7 @@ fn what_is_sent() {
     );
     assert_eq!(sent[5..], ["c:00000000000000ff", "30000", "64", name]);
     assert_eq!(
-        webdis.headers(),
+        front(Protocol::Webdis).headers(),
         [
             (":method", "POST"),
             (":path", "/"),
@@ -121,15 +149,161 @@ fn what_is_sent() {
         ]
     );
     assert_eq!(
-        upstash.headers()[4],
+        front(Protocol::Upstash).headers()[4],
         ("authorization", "Bearer user:password")
     );
 }
 
+/// Who shares events by a front and who does by a connection have the same keys, values and scripts.
+#[test]
+fn a_connection_asks_what_a_front_is_asked() {
+    let (claim, settlement) = (request(1, 2), deliver(1, 2));
+    let upstash = remote(Protocol::Upstash);
+    let by_front = [
+        upstash.claim("suno", &claim),
+        upstash.settle("suno", &settlement),
+        upstash.settle("suno", &Settlement::release(&claim)),
+    ];
+    let by_connection = [
+        direct().claim("suno", &claim),
+        direct().settle("suno", &settlement),
+        direct().settle("suno", &Settlement::release(&claim)),
+    ];
+    for (front, connection) in by_front.into_iter().zip(by_connection) {
+        let front: Vec<String> = serde_json::from_str(&posted(front)).unwrap();
+        let Ask::Eval(eval) = connection else {
+            panic!("{connection:?}")
+        };
+        let mut words = vec!["EVAL".to_owned(), eval.script.text().into(), "2".into()];
+        words.extend(eval.keys);
+        words.extend(eval.arguments);
+        assert_eq!(words, front);
+    }
+    let digests = [Script::Claim, Script::Deliver, Script::Release].map(Script::digest);
+    assert!(digests.iter().all(|digest| digest.len() == 40));
+}
+
+#[test]
+fn what_a_reply_by_a_connection_means() {
+    use ClaimAnswer::{ClaimedByAnother, Delivered, Granted, TooMany};
+    use StoreError::{Denied, Malformed, Redis};
+
+    let long = [b'x'; MAX_REPLY_BYTES + 1];
+    let owner = OwnerToken::new(1);
+    let known = Fingerprint::new(10).with_signed(7);
+    let claims = [
+        (Reply::Null, Ok(Granted)),
+        (Reply::Text(b"c:0000000000000001"), Ok(Granted)),
+        (Reply::Text(b"c:0000000000000002"), Ok(ClaimedByAnother)),
+        (
+            Reply::Text(b"d:0000000000000002:000000000000000a:00000007"),
+            Ok(Delivered(known)),
+        ),
+        (Reply::Text(b"full"), Ok(TooMany)),
+        (Reply::Text(b""), Err(Malformed)),
+        (Reply::Text(b"c:1"), Err(Malformed)),
+        (Reply::Text(b"\xff"), Err(Malformed)),
+        (Reply::Text(&long), Err(Malformed)),
+        (Reply::Number(1), Err(Malformed)),
+        (Reply::Other, Err(Malformed)),
+        (Reply::Error("NOPERM"), Err(Redis)),
+        (Reply::Error("LOADING"), Err(Redis)),
+        (Reply::Error("NOAUTH"), Err(Denied)),
+        (Reply::Error("WRONGPASS"), Err(Denied)),
+    ];
+    for (reply, expected) in claims {
+        let answer = direct().read_claim(Answer::Redis(reply), owner);
+        assert_eq!(answer, expected, "{reply:?}");
+    }
+    let settlements = [
+        (Reply::Number(1), Ok(true)),
+        (Reply::Number(0), Ok(false)),
+        (Reply::Number(2), Err(Malformed)),
+        (Reply::Null, Err(Malformed)),
+        (Reply::Text(b"1"), Err(Malformed)),
+        (Reply::Error("READONLY"), Err(Redis)),
+    ];
+    for (reply, expected) in settlements {
+        let answer = direct().read_settle(Answer::Redis(reply));
+        assert_eq!(answer, expected, "{reply:?}");
+    }
+    // What did not come by the way that was asked is no answer.
+    let stray = direct().read_claim(http(200, br#"{"EVAL":null}"#), owner);
+    assert_eq!(stray, Err(Malformed));
+    let stray = remote(Protocol::Webdis).read_claim(Answer::Redis(Reply::Null), owner);
+    assert_eq!(stray, Err(Malformed));
+}
+
+#[test]
+fn urls_of_redis() {
+    let server =
+        |host: &str, port, is_tls, user: Option<&str>, password: Option<&str>, database| {
+            Ok(Server {
+                host: host.into(),
+                port,
+                is_tls,
+                user: user.map(Into::into),
+                password: password.map(Into::into),
+                database,
+            })
+        };
+    let (user, password) = (Some("guard"), Some("p@ss:w/rd?#%"));
+    for (url, expected) in [
+        ("redis://redis", server("redis", 6379, false, None, None, 0)),
+        (
+            "redis://redis.internal:7000/",
+            server("redis.internal", 7000, false, None, None, 0),
+        ),
+        (
+            "rediss://guard:p%40ss%3Aw%2Frd%3F%23%25@10.0.0.7/3",
+            server("10.0.0.7", 6379, true, user, password, 3),
+        ),
+        (
+            "rediss://:secret@[2001:db8::7]:6380/15",
+            server("2001:db8::7", 6380, true, None, Some("secret"), 15),
+        ),
+    ] {
+        assert_eq!(Server::parse(url.as_bytes()), expected, "{url}");
+    }
+    for url in [
+        "",
+        "secret",
+        "redis:",
+        "redis://",
+        "redis:///0",
+        "redis://:secret@/0",
+        "redis://:secret@ho st",
+        "redis://:secret@host:99999",
+        "redis://:secret@host:port",
+        "redis://secret@host",
+        "redis://:secret@host/db",
+        "redis://:secret@host/-1",
+        "redis://:secret@host/+1",
+        "redis://:secret@host/1/2",
+        "redis://:secret@host/0?protocol=resp3",
+        "rediss://:secret@host/#insecure",
+        "redis://:secret%ff@host",
+        "redis-sentinel://:secret@host",
+        "unix:///secret.sock",
+        "https://:secret@host",
+    ] {
+        let problem = Server::parse(url.as_bytes()).map(|_| url).expect_err(url);
+        assert!(
+            problem.contains("redis://") || problem.contains('`'),
+            "{url}: {problem}"
+        );
+        assert!(!problem.contains("secret"), "{url}: {problem}");
+    }
+    assert!(Server::parse(b"redis://:secret\xff@host").is_err());
+}
+
 #[test]
 fn no_debug_shows_the_token() {
-    let text = format!("{:?}", remote(Protocol::Upstash));
-    assert!(!text.contains("password"), "{text}");
+    for remote in [remote(Protocol::Upstash), direct()] {
+        let text = format!("{remote:?}");
+        assert!(!text.contains("password"), "{text}");
+        assert!(!text.contains("user"), "{text}");
+    }
 }
 
 #[test]
@@ -250,7 +424,7 @@ fn what_a_reply_to_a_claim_means() {
         (Protocol::Upstash, 429, "", Err(Status)),
     ];
     for (protocol, status, body, expected) in rows {
-        let answer = remote(*protocol).read_claim(*status, body.as_bytes(), owner);
+        let answer = remote(*protocol).read_claim(http(*status, body.as_bytes()), owner);
         assert_eq!(answer, *expected, "{protocol:?} {status} {body}");
     }
 }
@@ -294,7 +468,7 @@ fn what_a_reply_to_a_settlement_means() {
         ),
     ];
     for (protocol, body, expected) in rows {
-        let answer = remote(*protocol).read_settle(200, body.as_bytes());
+        let answer = remote(*protocol).read_settle(http(200, body.as_bytes()));
         assert_eq!(answer, *expected, "{protocol:?} {body}");
     }
 }
@@ -306,7 +480,7 @@ fn a_reply_has_a_limit() {
         format!("{reply}{}", " ".repeat(size - reply.len()))
     };
     let read = |size| {
-        remote(Protocol::Webdis).read_claim(200, padded(size).as_bytes(), OwnerToken::new(1))
+        remote(Protocol::Webdis).read_claim(http(200, padded(size).as_bytes()), OwnerToken::new(1))
     };
     assert_eq!(read(MAX_REPLY_BYTES), Ok(ClaimAnswer::Granted));
     assert_eq!(read(MAX_REPLY_BYTES + 1), Err(StoreError::Malformed));
@@ -320,7 +494,7 @@ fn every_truncation_of_a_reply_is_malformed() {
     ] {
         for end in 0..whole.len() {
             let part = &whole.as_bytes()[..end];
-            let answer = remote(Protocol::Webdis).read_claim(200, part, OwnerToken::new(1));
+            let answer = remote(Protocol::Webdis).read_claim(http(200, part), OwnerToken::new(1));
             assert_eq!(answer, Err(StoreError::Malformed), "{}", &whole[..end]);
         }
     }
@@ -522,39 +696,64 @@ struct InRedis {
 }
 
 impl InRedis {
-    fn new(protocol: Protocol) -> Self {
+    fn new(remote: Remote) -> Self {
         Self {
-            remote: remote(protocol),
+            remote,
             server: Redis::default(),
         }
     }
 
-    fn run(&mut self, body: &str, now: UnixMillis) -> Vec<u8> {
-        let protocol = self.remote.protocol;
-        let reply = self.server.answer(protocol, body, now.as_millis());
+    /// Has `read` see what Redis says, as it comes by the way that was asked.
+    fn asked<T>(
+        &mut self,
+        ask: Ask,
+        now: UnixMillis,
+        read: impl FnOnce(&Remote, Answer<'_>) -> Result<T, StoreError>,
+    ) -> T {
+        // What is asked by a connection is put to the server in the words of Upstash.
+        let (protocol, body) = match (ask, &self.remote.access) {
+            (Ask::Post(body), Access::Front(front)) => (front.protocol, body),
+            (Ask::Eval(eval), Access::Server(_)) => {
+                let mut words = vec!["EVAL".to_owned(), eval.script.text().into(), "2".into()];
+                words.extend(eval.keys);
+                words.extend(eval.arguments);
+                (Protocol::Upstash, serde_json::to_string(&words).unwrap())
+            }
+            (ask, access) => panic!("{ask:?} by {access:?}"),
+        };
+        let reply = self.server.answer(protocol, &body, now.as_millis());
         assert_eq!(self.server.endless(), 0, "every key has an end");
-        reply
+        if let Access::Front(_) = self.remote.access {
+            return read(&self.remote, http(200, &reply)).unwrap();
+        }
+        let reply: serde_json::Value = serde_json::from_slice(&reply).unwrap();
+        let said = match &reply["result"] {
+            serde_json::Value::Null => Reply::Null,
+            serde_json::Value::String(text) => Reply::Text(text.as_bytes()),
+            said => Reply::Number(said.as_i64().unwrap()),
+        };
+        read(&self.remote, Answer::Redis(said)).unwrap()
     }
 }
 
 impl Store for InRedis {
     fn claim(&mut self, request: &ClaimRequest, now: UnixMillis) -> ClaimAnswer {
-        let body = self.remote.claim("suno", request);
-        let reply = self.run(&body, now);
-        self.remote.read_claim(200, &reply, request.owner).unwrap()
+        let ask = self.remote.claim("suno", request);
+        self.asked(ask, now, |remote, answer| {
+            remote.read_claim(answer, request.owner)
+        })
     }
 
     fn settle(&mut self, settlement: &Settlement, now: UnixMillis) -> bool {
-        let body = self.remote.settle("suno", settlement);
-        let reply = self.run(&body, now);
-        self.remote.read_settle(200, &reply).unwrap()
+        let ask = self.remote.settle("suno", settlement);
+        self.asked(ask, now, Remote::read_settle)
     }
 }
 
 /// The scripts, run: what a key holds, and until when.
 #[test]
 fn what_redis_holds() {
-    let mut store = InRedis::new(Protocol::Webdis);
+    let mut store = InRedis::new(remote(Protocol::Webdis));
     let key = format!("callback-guard:suno:{}", request(1, 1).key.to_hex());
     let at = NOW.as_millis();
     let holds = |store: &InRedis, now| {
@@ -581,8 +780,9 @@ fn stores() -> Vec<(&'static str, Box<dyn Store>)> {
             "memory",
             Box::new(InMemory(LocalStore::new(1_000), MapShared::default())),
         ),
-        ("webdis", Box::new(InRedis::new(Protocol::Webdis))),
-        ("upstash", Box::new(InRedis::new(Protocol::Upstash))),
+        ("webdis", Box::new(InRedis::new(remote(Protocol::Webdis)))),
+        ("upstash", Box::new(InRedis::new(remote(Protocol::Upstash)))),
+        ("a connection", Box::new(InRedis::new(direct()))),
     ]
 }
 
@@ -751,11 +951,14 @@ fn configurations_of_the_store() {
     }))
     .unwrap();
     let remote = policy.remote.unwrap();
-    assert_eq!(&*remote.authority, "redis_http");
+    let Access::Front(front) = &remote.access else {
+        panic!("{remote:?}")
+    };
+    assert_eq!(&*front.authority, "redis_http");
     assert_eq!(&*remote.key_prefix, "callback-guard:");
     assert_eq!(remote.timeout_millis, 250);
     assert_eq!(remote.on_error, OnError::Memory);
-    assert_eq!(remote.authorization, None);
+    assert_eq!(front.authorization, None);
     let refused = |change: fn(&mut serde_json::Value), expected: &str| {
         let mut store = serde_json::json!({
             "kind": "redis", "protocol": "upstash", "cluster": "redis_http",
@@ -820,4 +1023,75 @@ fn configurations_of_the_store() {
         |s| s["capacity"] = 1.into(),
         "store.capacity: 1 is out of range, expected 1000 to 4000000",
     );
+}
+
+#[test]
+fn a_connection_is_for_the_native_build_alone() {
+    let environment = |name: &str| match name {
+        "REDIS" => Some(b"rediss://guard:the-secret@redis.internal:6380/2".to_vec()),
+        "BROKEN" => Some(b"https://guard:the-secret@redis.internal".to_vec()),
+        _ => None,
+    };
+    let parse = |build, change: fn(&mut serde_json::Value)| {
+        let mut store = serde_json::json!({ "kind": "redis", "url_env": "REDIS" });
+        change(&mut store);
+        let text = configuration(|c| c["store"] = store).to_string();
+        config::parse_for(build, text.as_bytes(), &environment).map_err(|error| error.to_string())
+    };
+    let policy = parse(Build::Native, |_| {}).unwrap();
+    let remote = policy.remote.as_ref().unwrap();
+    let Access::Server(server) = &remote.access else {
+        panic!("{remote:?}")
+    };
+    assert_eq!(
+        (&*server.host, server.port, server.is_tls, server.database),
+        ("redis.internal", 6380, true, 2)
+    );
+    assert_eq!(remote.timeout_millis, 250);
+    assert!(start_line(&policy).contains(r#""store":"redis by TLS""#));
+    let refused = |build, change, expected: &str| {
+        assert_eq!(parse(build, change).unwrap_err(), expected);
+    };
+    refused(
+        Build::Module,
+        |_| {},
+        "store.url_env: needs the native build, libcallback_guard.so: a WebAssembly filter has no connections \
+         of its own. Expected an HTTP front of Redis on an Envoy cluster, such as `\"protocol\": \"webdis\", \
+         \"cluster\": \"redis_http\"`",
+    );
+    for build in [Build::Module, Build::Native] {
+        refused(
+            build,
+            |s| s["cluster"] = "redis_http".into(),
+            "store.cluster: cannot be combined with `url_env`, expected one of the two: an HTTP front, or a connection",
+        );
+        refused(
+            build,
+            |s| s["kind"] = "memory".into(),
+            "store.url_env: cannot be combined with `kind` `memory`, expected `kind` `redis`",
+        );
+    }
+    refused(
+        Build::Native,
+        |s| s["url_env"] = "ABSENT".into(),
+        "store.url_env: environment variable `ABSENT` is not set",
+    );
+    refused(
+        Build::Native,
+        |s| s["url_env"] = "redis://:the-secret@host".into(),
+        "store.url_env: names a variable that is not set (not shown, as it may be a secret), expected the \
+         name of an environment variable, such as `SUNO_WEBHOOK_KEY`",
+    );
+    for build in [Build::Module, Build::Native] {
+        refused(
+            build,
+            |s| s["url_env"] = serde_json::json!(["redis://:the-secret@host"]),
+            "store.url_env: is a list, expected a string, such as \"REDIS_URL\"",
+        );
+    }
+    let error = parse(Build::Native, |s| s["url_env"] = "BROKEN".into()).unwrap_err();
+    let expected =
+        "store.url_env: the value of `BROKEN` (not shown) is no URL of Redis, expected redis://";
+    assert!(error.starts_with(expected), "{error}");
+    assert!(!error.contains("the-secret"), "{error}");
 }

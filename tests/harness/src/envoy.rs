@@ -322,6 +322,11 @@ impl Envoy {
         matches!(self.process.child().try_wait(), Ok(None))
     }
 
+    /// With which code it has ended; `None` while it runs, or if a signal has ended it.
+    pub fn exit_code(&self) -> Option<i32> {
+        self.process.child().try_wait().ok().flatten()?.code()
+    }
+
     /// Moves a new listener into place and waits for what Envoy says to it.
     ///
     /// Only the listener of `render` counts. [`Options::dynamic_listener`] must be set.

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! client --> Envoy 0 --+                        +--> upstream (one for all)
-//!        --> Envoy 1 --+--> relay --> Webdis --> Redis
+//!        --> Envoy 1 --+--> relay --> Webdis --> Redis     Way::Front
+//!                           relay ------------> Redis     Way::Connection, of the native build
 //! ```
 //!
 //! The relay stands where the network is: it can stop forwarding, or refuse, and be put right again.
@@ -25,6 +26,7 @@ use tempfile::TempDir;
 
 use crate::client::{self, Request, Response};
 use crate::envoy::{Envoy, Options};
+use crate::filter::Filter;
 use crate::render::Render;
 use crate::stack::{SECRET, SECRET_VARIABLE, with_module};
 use crate::upstream::{Upstream, unused_address};
@@ -39,6 +41,27 @@ pub const WEBDIS_TOKEN: &str = "guard:change-me-webdis";
 
 /// The variable that the Envoys read the credentials from.
 pub const TOKEN_VARIABLE: &str = "CALLBACK_GUARD_REDIS_TOKEN";
+
+/// The variable that the native build reads the URL of Redis from.
+pub const URL_VARIABLE: &str = "CALLBACK_GUARD_REDIS_URL";
+
+/// The variable that names the file with the authorities to trust.
+///
+/// Source: crate `rustls-native-certs`, and OpenSSL.
+pub const AUTHORITIES_VARIABLE: &str = "SSL_CERT_FILE";
+
+/// The ACL user of [`Way::Connection`] and its password, as they stand in a URL.
+const LOGIN: &str = "guard:p%40ss%2Fword";
+
+/// How the Envoys reach Redis.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Way {
+    /// By HTTP through Webdis, or another front, on a cluster of Envoy.
+    #[default]
+    Front,
+    /// By a connection of the native build's own.
+    Connection,
+}
 
 /// Finds programs of Redis, and installs them where that can be done without a question.
 ///
@@ -147,10 +170,38 @@ impl Drop for Server {
     }
 }
 
+/// A certificate for this machine, vouched for by itself.
+#[derive(Debug)]
+struct Certificate {
+    directory: TempDir,
+}
+
+impl Certificate {
+    fn new() -> Result<Self> {
+        let names = vec!["127.0.0.1".to_owned(), "localhost".to_owned()];
+        let made = rcgen::generate_simple_self_signed(names)?;
+        let directory = places::run()?;
+        fs::write(directory.path().join("cert.pem"), made.cert.pem())?;
+        fs::write(
+            directory.path().join("key.pem"),
+            made.signing_key.serialize_pem(),
+        )?;
+        Ok(Self { directory })
+    }
+
+    fn file(&self, name: &str) -> String {
+        let path = self.directory.path().join(name);
+        path.to_string_lossy().into_owned()
+    }
+}
+
 /// A real `redis-server` on a free port, which allows what `deploy/redis/users.acl` allows. It writes every change to a file, so that what it had
 /// acknowledged is there again after [`Redis::restart`].
 #[derive(Debug)]
-pub struct Redis(Server);
+pub struct Redis {
+    server: Server,
+    tls: Option<(Certificate, SocketAddr)>,
+}
 
 impl Redis {
     /// Starts one, empty.
@@ -159,7 +210,12 @@ impl Redis {
     ///
     /// If it does not come up.
     pub fn start() -> Result<Self> {
-        let mut redis = Self(Server::new(unused_address()?)?);
+        Self::start_with(None)
+    }
+
+    fn start_with(tls: Option<(Certificate, SocketAddr)>) -> Result<Self> {
+        let server = Server::new(unused_address()?)?;
+        let mut redis = Self { server, tls };
         redis.restart()?;
         Ok(redis)
     }
@@ -170,12 +226,18 @@ impl Redis {
     ///
     /// If it does not come up.
     pub fn restart(&mut self) -> Result<()> {
-        let port = self.0.address.port().to_string();
-        let acl = self.0.directory.path().join("users.acl");
+        let port = self.server.address.port().to_string();
+        let acl = self.server.directory.path().join("users.acl");
         let users = fs::read_to_string(deploy().join("users.acl"))?;
-        fs::write(&acl, format!("{users}user harness on nopass ~* &* +@all\n"))?;
+        // What Webdis may do a connection may do under another name.
+        let connection = users.replace(
+            "user default on >change-me-redis",
+            "user guard on >p@ss/word",
+        );
+        let harness = "user harness on nopass ~* &* +@all\n";
+        fs::write(&acl, format!("{users}{connection}{harness}"))?;
         let acl = acl.to_string_lossy().into_owned();
-        let arguments = [
+        let mut arguments = [
             "--aclfile",
             &acl,
             "--port",
@@ -188,9 +250,23 @@ impl Redis {
             "yes",
             "--appendfsync",
             "always",
-        ];
-        self.0
-            .start("redis-server", &arguments.map(str::to_owned))?;
+        ]
+        .map(str::to_owned)
+        .to_vec();
+        if let Some((certificate, address)) = &self.tls {
+            let (cert, key) = (certificate.file("cert.pem"), certificate.file("key.pem"));
+            let port = address.port().to_string();
+            for (name, value) in [
+                ("--tls-port", &*port),
+                ("--tls-cert-file", &cert),
+                ("--tls-key-file", &key),
+                ("--tls-ca-cert-file", &cert),
+                ("--tls-auth-clients", "no"),
+            ] {
+                arguments.extend([name.to_owned(), value.to_owned()]);
+            }
+        }
+        self.server.start("redis-server", &arguments)?;
         wait_for("Redis to have read its file", || {
             self.command(&["PING"]).ok().filter(|reply| reply == "PONG")
         })?;
@@ -199,12 +275,52 @@ impl Redis {
 
     /// Ends it at once, as a crash does.
     pub fn kill(&mut self) {
-        self.0.kill();
+        self.server.kill();
+    }
+
+    /// Stops it in its tracks: it keeps its connections and says nothing, until [`Redis::goes_on`].
+    ///
+    /// # Errors
+    ///
+    /// If it does not run.
+    pub fn hangs(&self) -> Result<()> {
+        self.signal("-STOP")
+    }
+
+    /// Ends what [`Redis::hangs`] began.
+    ///
+    /// # Errors
+    ///
+    /// If it does not run.
+    pub fn goes_on(&self) -> Result<()> {
+        self.signal("-CONT")
+    }
+
+    fn signal(&self, signal: &str) -> Result<()> {
+        let child = self.server.child.as_ref().context("Redis does not run")?;
+        let sent = Command::new("kill")
+            .args([signal, &child.id().to_string()])
+            .status()?;
+        anyhow::ensure!(sent.success(), "kill {signal}: {sent}");
+        Ok(())
+    }
+
+    /// How often a command was called, by Redis' own count.
+    ///
+    /// # Errors
+    ///
+    /// If Redis does not answer.
+    pub fn calls(&self, command: &str) -> Result<usize> {
+        let stats = self.command(&["INFO", "commandstats"])?;
+        let name = format!("cmdstat_{command}:calls=");
+        let line = stats.lines().find_map(|line| line.strip_prefix(&*name));
+        let count = line.and_then(|line| line.split(',').next());
+        Ok(count.map_or(Ok(0), str::parse)?)
     }
 
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
-        self.0.address
+        self.server.address
     }
 
     /// Runs one command, with all rights, and returns its reply as text: strings and numbers as they are, an array as
@@ -214,7 +330,7 @@ impl Redis {
     ///
     /// If Redis does not answer, or answers with an error.
     pub fn command(&self, arguments: &[&str]) -> Result<String> {
-        let mut stream = TcpStream::connect(self.0.address)?;
+        let mut stream = TcpStream::connect(self.server.address)?;
         stream.set_read_timeout(Some(Duration::from_secs(5)))?;
         let mut text = "AUTH harness -\r\n".to_owned();
         text.push_str(&format!("*{}\r\n", arguments.len()));
@@ -324,6 +440,8 @@ pub enum Network {
     Refusing,
     /// It forwards what goes to the server; what comes back vanishes.
     Deaf,
+    /// It forwards everything 100 ms late.
+    Slow,
 }
 
 /// A TCP relay to one address.
@@ -390,8 +508,14 @@ impl Relay {
             Network::Stalled => 1,
             Network::Refusing => 2,
             Network::Deaf => 3,
+            Network::Slow => 4,
         };
         self.state.mode.store(mode, Ordering::Relaxed);
+    }
+
+    /// Connections that were made to it so far.
+    pub fn connections(&self) -> u64 {
+        self.state.connections.load(Ordering::Relaxed)
     }
 
     /// Bytes that went towards the server so far.
@@ -406,6 +530,7 @@ impl RelayState {
             1 => Network::Stalled,
             2 => Network::Refusing,
             3 => Network::Deaf,
+            4 => Network::Slow,
             _ => Network::Up,
         }
     }
@@ -419,6 +544,10 @@ fn copy(mut from: TcpStream, mut to: TcpStream, state: &RelayState, forth: bool)
     while let Ok(size @ 1..) = from.read(&mut buffer) {
         is_lost |= match state.mode() {
             Network::Up => false,
+            Network::Slow => {
+                thread::sleep(Duration::from_millis(100));
+                false
+            }
             Network::Stalled => true,
             Network::Deaf => !forth,
             Network::Refusing => break,
@@ -448,6 +577,9 @@ pub struct FleetSetup<'a> {
     render: Render,
     options: Options,
     store: Option<(Value, SocketAddr)>,
+    way: Way,
+    login: String,
+    has_tls: bool,
     progress: &'a dyn Fn(&str),
 }
 
@@ -469,8 +601,42 @@ impl<'a> FleetSetup<'a> {
                 .host_environment(&[SECRET_VARIABLE, TOKEN_VARIABLE]),
             options,
             store: None,
+            way: Way::Front,
+            login: LOGIN.to_owned(),
+            has_tls: false,
             progress: &|_| {},
         }
+    }
+
+    /// The same by this way to Redis. A connection is the native build's.
+    pub fn by(way: Way, envoys: usize) -> Self {
+        let mut setup = Self::new(envoys);
+        setup.way = way;
+        if way == Way::Connection {
+            setup.render = setup.render.filter(Filter::Native);
+        }
+        setup
+    }
+
+    /// Has Redis speak TLS, and the Envoys trust it.
+    pub fn tls(mut self) -> Self {
+        self.has_tls = true;
+        self
+    }
+
+    /// Waits long for answers of the store, so that a busy machine makes no call time out.
+    pub fn patient(self) -> Self {
+        self.guard(|config| {
+            if let Some(timeout) = config.pointer_mut("/store/timeout_milliseconds") {
+                *timeout = 10_000.into();
+            }
+        })
+    }
+
+    /// Has the URL of a connection begin with `user:password`.
+    pub fn login(mut self, login: &str) -> Self {
+        login.clone_into(&mut self.login);
+        self
     }
 
     /// Reports what takes long: downloads and builds.
@@ -481,9 +647,10 @@ impl<'a> FleetSetup<'a> {
 
     /// Changes the guard's configuration, `store` included.
     pub fn guard(mut self, edit: impl FnOnce(&mut Value)) -> Self {
+        let way = self.way;
         self.render = self.render.guard(|config| {
             if config["store"].is_null() {
-                config["store"] = store("webdis");
+                config["store"] = store_by(way);
             }
             edit(config);
         });
@@ -521,13 +688,22 @@ impl<'a> FleetSetup<'a> {
     /// # Errors
     ///
     /// If there is no Envoy, no Redis, no Webdis, or one of them does not come up.
-    pub fn start(self) -> Result<Fleet> {
+    pub fn start(mut self) -> Result<Fleet> {
         find_servers(self.progress)?;
-        let redis = Redis::start()?;
-        let webdis = Webdis::start(redis.address())?;
-        let (edit, target) = match self.store {
-            Some((store, address)) => (Some(store), address),
-            None => (None, webdis.address()),
+        let tls = match self.has_tls {
+            true => Some((Certificate::new()?, unused_address()?)),
+            false => None,
+        };
+        let redis = Redis::start_with(tls)?;
+        let webdis = match self.way {
+            Way::Front => Some(Webdis::start(redis.address())?),
+            Way::Connection => None,
+        };
+        let (edit, target) = match (self.store, &webdis, &redis.tls) {
+            (Some((store, address)), ..) => (Some(store), address),
+            (None, Some(webdis), _) => (None, webdis.address()),
+            (None, None, Some((_, address))) => (None, *address),
+            (None, None, None) => (None, redis.address()),
         };
         let relay = Relay::start(target)?;
         let upstream = Upstream::start()?;
@@ -535,18 +711,43 @@ impl<'a> FleetSetup<'a> {
             if let Some(edit) = edit {
                 config["store"] = edit;
             } else if config["store"].is_null() {
-                config["store"] = store("webdis");
+                config["store"] = store_by(self.way);
             }
         });
-        let render = with_module(render, self.progress)?
-            .upstream(upstream.address())
-            .add_cluster(cluster(relay.address()));
+        let mut render = with_module(render, self.progress)?.upstream(upstream.address());
+        match self.way {
+            Way::Front => render = render.add_cluster(cluster(relay.address())),
+            Way::Connection => {
+                let scheme = if self.has_tls { "rediss" } else { "redis" };
+                let url = format!("{scheme}://{}@{}/0", self.login, relay.address());
+                let environment = &mut self.options.environment;
+                environment.push((URL_VARIABLE.to_owned(), url));
+                let trusts = |(name, _): &(String, String)| name == AUTHORITIES_VARIABLE;
+                if let Some((certificate, _)) = &redis.tls
+                    && !environment.iter().any(trusts)
+                {
+                    let file = certificate.file("cert.pem");
+                    environment.push((AUTHORITIES_VARIABLE.to_owned(), file));
+                }
+            }
+        }
         let binary = envoy_binary::find(self.progress)?;
         let envoys: Result<Vec<_>> = (0..self.envoys)
             .map(|_| Envoy::start(&binary, &render, &self.options))
             .collect();
+        let envoys = envoys?;
+        if self.way == Way::Connection {
+            for envoy in &envoys {
+                wait_for("Envoy to have tried to connect", || {
+                    let log = envoy.log();
+                    let is_told = log.contains("connected to Redis")
+                        || log.contains("no connection to Redis");
+                    is_told.then_some(())
+                })?;
+            }
+        }
         Ok(Fleet {
-            envoys: envoys?,
+            envoys,
             upstream,
             relay,
             webdis,
@@ -554,6 +755,19 @@ impl<'a> FleetSetup<'a> {
             render,
             options: self.options,
         })
+    }
+}
+
+/// The guard's `store`, by this way.
+fn store_by(way: Way) -> Value {
+    match way {
+        Way::Front => store("webdis"),
+        Way::Connection => json!({
+            "kind": "redis",
+            "url_env": URL_VARIABLE,
+            "timeout_milliseconds": 250,
+            "on_error": "memory",
+        }),
     }
 }
 
@@ -593,8 +807,8 @@ pub struct Fleet {
     pub upstream: Upstream,
     /// The network between the Envoys and the store.
     pub relay: Relay,
-    /// The HTTP front of Redis.
-    pub webdis: Webdis,
+    /// The HTTP front of Redis, unless the Envoys have connections of their own.
+    pub webdis: Option<Webdis>,
     /// Redis.
     pub redis: Redis,
     render: Render,
@@ -621,6 +835,15 @@ impl Fleet {
         let name = format!("wasmcustom.callback_guard.{name}");
         let running = self.envoys.iter().filter(|envoy| envoy.is_running());
         running.map(|envoy| envoy.stat(&name)).sum()
+    }
+
+    /// How often the Envoys have asked Redis to claim or to settle, by Redis' own count.
+    ///
+    /// # Errors
+    ///
+    /// If Redis does not answer.
+    pub fn calls(&self) -> Result<usize> {
+        Ok(self.redis.calls("eval")? + self.redis.calls("evalsha")?)
     }
 
     /// Kills one of the Envoys and starts another in its place, on another port.

@@ -64,7 +64,7 @@ pub mod wasm;
 pub use client::{Body, Gate, Load, Piece, Protocol, RawConnection, Request, Response};
 pub use envoy::{Envoy, Update};
 pub use filter::Filter;
-pub use fleet::{Fleet, FleetSetup, Network};
+pub use fleet::{Fleet, FleetSetup, Network, Way};
 pub use inbox::{Inbox, InboxSetup, Postgres};
 pub use render::Render;
 pub use stack::{SECRET, SECRET_VARIABLE, Setup, Stack};

@@ -1,12 +1,17 @@
 //! One event at two Envoys, in every state.
 
-use callback_guard_harness::{Answer, FleetSetup, Gate};
+use callback_guard_harness::{Answer, FleetSetup, Gate, Way};
 
 use super::support::callback;
 
-#[test]
-fn an_event_is_delivered_once_by_two_envoys() {
-    let fleet = FleetSetup::new(2).start().unwrap();
+both_ways! {
+    an_event_is_delivered_once_by_two_envoys,
+    a_request_waits_for_another_envoy_to_settle,
+    a_refused_event_is_free_for_the_other_envoy,
+}
+
+fn an_event_is_delivered_once_by_two_envoys(way: Way) {
+    let fleet = FleetSetup::by(way, 2).patient().start().unwrap();
     let first = fleet.send(0, &callback("a1")).unwrap();
     assert_eq!(first.status, 200);
     assert_eq!(first.text(), "received\n");
@@ -33,9 +38,8 @@ fn an_event_is_delivered_once_by_two_envoys() {
     assert!((86_000_000..=86_400_000).contains(&ends), "{ends}");
 }
 
-#[test]
-fn a_request_waits_for_another_envoy_to_settle() {
-    let fleet = FleetSetup::new(2).start().unwrap();
+fn a_request_waits_for_another_envoy_to_settle(way: Way) {
+    let fleet = FleetSetup::by(way, 2).patient().start().unwrap();
     let gate = Gate::new();
     fleet.upstream.answer(Answer::status(200).when(&gate));
     let address = |envoy: usize| fleet.envoys[envoy].listener_address();
@@ -60,9 +64,8 @@ fn a_request_waits_for_another_envoy_to_settle() {
     assert_eq!(fleet.upstream.heads(), 1);
 }
 
-#[test]
-fn a_refused_event_is_free_for_the_other_envoy() {
-    let fleet = FleetSetup::new(2).start().unwrap();
+fn a_refused_event_is_free_for_the_other_envoy(way: Way) {
+    let fleet = FleetSetup::by(way, 2).patient().start().unwrap();
     fleet
         .upstream
         .answer_in_turn([Answer::status(500), Answer::status(200)]);

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use callback_guard_harness::client;
 use callback_guard_harness::wait::wait_for;
-use callback_guard_harness::{Answer, Fleet, FleetSetup, Network};
+use callback_guard_harness::{Answer, Fleet, FleetSetup, Network, Way};
 
 use super::support::{Random, callback};
 
@@ -30,6 +30,7 @@ const EVENTS: usize = 240;
 enum Trouble {
     None,
     RedisRestarts,
+    RedisHangs,
     WebdisRestarts,
     NetworkStalls,
     AnswersAreLost,
@@ -37,9 +38,10 @@ enum Trouble {
     EnvoyDies,
 }
 
-const TROUBLES: [Trouble; 7] = [
+const TROUBLES: [Trouble; 8] = [
     Trouble::None,
     Trouble::RedisRestarts,
+    Trouble::RedisHangs,
     Trouble::WebdisRestarts,
     Trouble::NetworkStalls,
     Trouble::AnswersAreLost,
@@ -62,18 +64,21 @@ struct Row {
     slowest: Duration,
 }
 
-#[test]
-fn chaos_with_fallback_loses_nothing() {
-    check_chaos("memory");
+both_ways! {
+    chaos_with_fallback_loses_nothing,
+    chaos_with_rejection_loses_nothing_and_delivers_once,
 }
 
-#[test]
-fn chaos_with_rejection_loses_nothing_and_delivers_once() {
-    check_chaos("reject");
+fn chaos_with_fallback_loses_nothing(way: Way) {
+    check_chaos(way, "memory");
 }
 
-fn check_chaos(on_error: &str) {
-    let mut fleet = FleetSetup::new(2)
+fn chaos_with_rejection_loses_nothing_and_delivers_once(way: Way) {
+    check_chaos(way, "reject");
+}
+
+fn check_chaos(way: Way, on_error: &str) {
+    let mut fleet = FleetSetup::by(way, 2)
         .guard(|config| {
             config["store"]["on_error"] = on_error.into();
             let dedupe = &mut config["sources"][0]["dedupe"];
@@ -99,7 +104,7 @@ fn check_chaos(on_error: &str) {
     });
 
     println!(
-        "on_error {on_error}, seed {SEED:#x}, {EVENTS} events a row, each sent until it got a 2xx"
+        "{way:?}, on_error {on_error}, seed {SEED:#x}, {EVENTS} events a row, each sent until it got a 2xx"
     );
     println!(
         "{:<22} {:>8} {:>7} {:>5} {:>10} {:>12} {:>9} {:>8} {:>7} {:>10}",
@@ -116,6 +121,9 @@ fn check_chaos(on_error: &str) {
     );
     let mut rows = Vec::new();
     for (number, trouble) in TROUBLES.into_iter().enumerate() {
+        if trouble == Trouble::WebdisRestarts && way == Way::Connection {
+            continue;
+        }
         let row = run(&mut fleet, &delivered, number, trouble, on_error);
         println!(
             "{:<22} {:>8} {:>7} {:>5} {:>10} {:>12} {:>9} {:>8} {:>7} {:>10}",
@@ -230,10 +238,16 @@ fn run(
                 reached(5);
                 fleet.redis.restart().unwrap();
             }
-            Trouble::WebdisRestarts => {
-                fleet.webdis.kill();
+            Trouble::RedisHangs => {
+                fleet.redis.hangs().unwrap();
                 reached(5);
-                fleet.webdis.restart().unwrap();
+                fleet.redis.goes_on().unwrap();
+            }
+            Trouble::WebdisRestarts => {
+                let webdis = fleet.webdis.as_mut().unwrap();
+                webdis.kill();
+                reached(5);
+                webdis.restart().unwrap();
             }
             Trouble::NetworkStalls | Trouble::AnswersAreLost | Trouble::ConnectionsAreRefused => {
                 fleet.relay.set(match trouble {

@@ -4,12 +4,16 @@ use std::fs;
 use std::time::Duration;
 
 use callback_guard_harness::client::{self, Load};
-use callback_guard_harness::{Envoy, FleetSetup, Setup};
+use callback_guard_harness::{Envoy, Filter, FleetSetup, Setup, Way};
 
 use super::support::callback;
 
 const WARM_UP: usize = 200;
 const REQUESTS: usize = 2_000;
+
+both_ways! {
+    the_cost_of_each_store,
+}
 
 struct Figures {
     p50: Duration,
@@ -18,12 +22,15 @@ struct Figures {
     cpu: Duration,
 }
 
-#[test]
-fn the_cost_of_each_store() {
-    let memory = Setup::new().workers(1).start().unwrap();
+fn the_cost_of_each_store(way: Way) {
+    let mut memory = Setup::new().workers(1);
+    if way == Way::Connection {
+        memory = memory.filter(Filter::Native);
+    }
+    let memory = memory.start().unwrap();
     let memory = measure(&memory.envoy, "memory");
     // Long, so that a busy machine makes no call time out: each is counted.
-    let fleet = FleetSetup::new(1)
+    let fleet = FleetSetup::by(way, 1)
         .workers(1)
         .guard(|config| config["store"]["timeout_milliseconds"] = 5_000.into())
         .start()
@@ -33,12 +40,11 @@ fn the_cost_of_each_store() {
         fleet.stat("store_fallbacks_total.action.memory").unwrap(),
         0
     );
-    let calls = fleet.envoys[0]
-        .stat("cluster.redis_http.upstream_rq_total")
-        .unwrap();
     // One round trip to claim, one to settle.
-    assert_eq!(usize::try_from(calls).unwrap(), 2 * (WARM_UP + REQUESTS));
-    println!("{REQUESTS} callbacks over 4 connections, one worker, loopback, each a new event");
+    assert_eq!(fleet.calls().unwrap(), 2 * (WARM_UP + REQUESTS));
+    println!(
+        "{way:?}: {REQUESTS} callbacks over 4 connections, one worker, loopback, each a new event"
+    );
     println!(
         "{:<8} {:>9} {:>9} {:>14}",
         "store", "p50 us", "p99 us", "CPU us/request"

@@ -8,10 +8,16 @@ use std::time::Duration;
 use callback_guard_harness::client;
 use callback_guard_harness::fleet::{Redis, TOKEN_VARIABLE, store};
 use callback_guard_harness::wait::wait_for;
-use callback_guard_harness::{Answer, Fleet, FleetSetup, Load, Network};
+use callback_guard_harness::{Answer, Fleet, FleetSetup, Load, Network, Way};
 
 use super::front::{Act, Asked, Front};
 use super::support::{callback, stage_of};
+
+both_ways! {
+    reject_releases_what_a_lost_answer_may_have_claimed,
+    a_failed_settle_is_retried_until_it_is_told,
+    an_outage_costs_a_few_timeouts_and_then_nothing,
+}
 
 fn fleet_before(front: &Front, protocol: &str, on_error: &str) -> Fleet {
     let mut store = store(protocol);
@@ -199,9 +205,8 @@ fn pass_forwards_unclaimed() {
     assert_eq!(fleet.stat("store_fallbacks_total.action.pass").unwrap(), 2);
 }
 
-#[test]
-fn reject_releases_what_a_lost_answer_may_have_claimed() {
-    let fleet = FleetSetup::new(2)
+fn reject_releases_what_a_lost_answer_may_have_claimed(way: Way) {
+    let fleet = FleetSetup::by(way, 2)
         .workers(1)
         .guard(|config| config["store"]["on_error"] = "reject".into())
         .start()
@@ -219,9 +224,8 @@ fn reject_releases_what_a_lost_answer_may_have_claimed() {
     assert_eq!(fleet.upstream.heads(), 1);
 }
 
-#[test]
-fn a_failed_settle_is_retried_until_it_is_told() {
-    let fleet = FleetSetup::new(2).workers(1).start().unwrap();
+fn a_failed_settle_is_retried_until_it_is_told(way: Way) {
+    let fleet = FleetSetup::by(way, 2).workers(1).start().unwrap();
     // The claim passes; then the network goes, while the upstream works.
     let gate = callback_guard_harness::Gate::new();
     fleet.upstream.answer(Answer::status(200).when(&gate));
@@ -253,9 +257,8 @@ fn a_failed_settle_is_retried_until_it_is_told() {
     assert_eq!(fleet.stat("settle_failures_total.source.suno").unwrap(), 0);
 }
 
-#[test]
-fn an_outage_costs_a_few_timeouts_and_then_nothing() {
-    let fleet = FleetSetup::new(1)
+fn an_outage_costs_a_few_timeouts_and_then_nothing(way: Way) {
+    let fleet = FleetSetup::by(way, 1)
         .workers(1)
         .guard(|config| config["store"]["timeout_milliseconds"] = 400.into())
         .start()

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
 use callback_guard_harness::client::{Connection, block_on};
-use callback_guard_harness::{FleetSetup, Protocol};
+use callback_guard_harness::{FleetSetup, Protocol, Way};
 
 use super::support::{Random, callback};
 
@@ -14,18 +14,21 @@ const CLIENTS: usize = 8;
 const EVENTS: usize = 2_000;
 const COPIES: usize = 4;
 
-#[test]
-fn two_envoys_deliver_each_event_once() {
-    check_once(2, 0x5eed_0002);
+both_ways! {
+    two_envoys_deliver_each_event_once,
+    four_envoys_deliver_each_event_once,
 }
 
-#[test]
-fn four_envoys_deliver_each_event_once() {
-    check_once(4, 0x5eed_0004);
+fn two_envoys_deliver_each_event_once(way: Way) {
+    check_once(way, 2, 0x5eed_0002);
 }
 
-fn check_once(envoys: usize, seed: u64) {
-    let fleet = FleetSetup::new(envoys)
+fn four_envoys_deliver_each_event_once(way: Way) {
+    check_once(way, 4, 0x5eed_0004);
+}
+
+fn check_once(way: Way, envoys: usize, seed: u64) {
+    let fleet = FleetSetup::by(way, envoys)
         .guard(|config| config["store"]["timeout_milliseconds"] = 5_000.into())
         .start()
         .unwrap();

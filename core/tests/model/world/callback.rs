@@ -6,7 +6,7 @@ use callback_guard_core::effect::{Effect, Io, StreamId};
 use callback_guard_core::metrics::Metric;
 use callback_guard_core::outcome::Outcome;
 use callback_guard_core::reply::Reply;
-use callback_guard_core::store::redis::{OnError, StoreError};
+use callback_guard_core::store::redis::{Answer, Ask, OnError, StoreError};
 use callback_guard_core::testkit::MapShared;
 use callback_guard_core::worker::{MOST_ANSWERS, MOST_FOR_ONE_EVENT, Response, Verdict, Worker};
 
@@ -50,13 +50,14 @@ impl World {
             }
             Callback::Call(number, end) => {
                 let call = &calls[&number];
-                let reply = match end {
-                    CallEnd::Answer => Ok((200, call.reply.as_deref().expect("a reply"))),
+                let http = |status, body| Ok(Answer::Http { status, body });
+                let answer = match end {
+                    CallEnd::Answer => http(200, call.reply.as_deref().expect("a reply")),
                     CallEnd::Broken => Err(StoreError::Unreachable),
-                    CallEnd::TimedOut => Ok((504, &b"upstream request timeout"[..])),
-                    CallEnd::Garbled => Ok((200, &br#"{"EVAL":[false,"ERR"#[..])),
+                    CallEnd::TimedOut => http(504, &b"upstream request timeout"[..]),
+                    CallEnd::Garbled => http(200, &br#"{"EVAL":[false,"ERR"#[..]),
                 };
-                run.call_ended(&mut io, number.2, reply);
+                run.call_ended(&mut io, number.2, answer);
                 Told::Nothing
             }
             Callback::Time => {
@@ -238,14 +239,17 @@ impl World {
                         let gauges = &mut self.proxies[worker / self.setup.workers].gauges;
                         *gauges.entry(metric.index()).or_default() += by;
                     }
-                    Effect::Call { call, body } if refuses_calls => {
-                        drop(body);
+                    Effect::Call { call, ask } if refuses_calls => {
+                        drop(ask);
                         self.tell(worker, |state, io| {
                             state.call_ended(io, call, Err(StoreError::Unreachable));
                         });
                     }
-                    Effect::Call { call, body } => {
+                    Effect::Call { call, ask } => {
                         self.check(self.setup.is_fleet(), "only a shared store is called");
+                        let Ask::Post(body) = ask else {
+                            unreachable!("the model's stores are behind a front");
+                        };
                         let made = Call {
                             made: self.redis_now,
                             body: body.into(),

@@ -1,49 +1,34 @@
-//! The Redis store: what is sent to a Redis HTTP front, and what its replies mean.
+//! The Redis store: what is asked of it, and what its replies mean.
 //!
-//! | | Webdis | Upstash REST |
+//! | | asked by | answers |
 //! |---|---|---|
-//! | request | `POST /`, `EVAL/<script>/2/<key>/<key>/…`, each part percent-encoded | `POST /`, `["EVAL","<script>","2","<key>","<key>",…]` |
-//! | claimed | `{"EVAL":null}` | `{"result":null}` |
-//! | there already | `{"EVAL":"<value>"}` | `{"result":"<value>"}` |
-//! | its id has too many events | `{"EVAL":"full"}` | `{"result":"full"}` |
-//! | settled, not ours | `{"EVAL":1}`, `{"EVAL":0}` | `{"result":1}`, `{"result":0}` |
-//! | error of Redis | 200, `{"EVAL":[false,"ERR …"]}` | 400, `{"error":"ERR …"}` |
-//! | wrong credentials | 401 or 403 | 401, `{"error":"…"}` |
+//! | a [`Front`] on an Envoy cluster | `POST` | HTTP, see [`front`] |
+//! | the [`Server`] itself, where the host has a connection | `EVAL` the first time on a connection, then `EVALSHA` | a [`Reply`] |
 //!
 //! A key is `<key_prefix><source>:<64 hexadecimal digits>`, a value `c:<owner>` for a claim and
 //! `d:<owner>:<fingerprint>:<signed>` for a delivered event; version 0.1 wrote no `:<signed>`. The live
 //! events of a message id are counted in a sorted set, `<key_prefix><source>:id:<32 hexadecimal
 //! digits>`, each with its end. Every key has an end, in milliseconds. One script makes a claim: its
-//! round trip is one.
+//! round trip is one. Scripts, keys and values are the same whatever the way, so that hosts of both kinds
+//! share their events.
 //!
 //! Everything here is a pure function of bytes: who carries them is the business of the filter.
 //! What a reply may look like is taken narrowly. Anything else is a [`StoreError`], for a store
 //! that is misread loses events or lets them through twice.
 //!
-//! Source: Redis commands `EVAL`, `SET`, `ZADD` and `ZREMRANGEBYSCORE`; Webdis `README.md`; Upstash,
-//! "REST API".
+//! Source: Redis commands `EVAL`, `SET`, `ZADD` and `ZREMRANGEBYSCORE`.
 
-use core::fmt;
+pub mod front;
+pub mod server;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
+use sha1::{Digest as _, Sha1};
 
 use crate::event::{EventKey, IdKey};
-use crate::json::{self, Kind, Pointer, Scratch, Selector};
 use crate::store::bucket::{Fingerprint, OwnerToken};
 use crate::store::{ClaimAnswer, ClaimRequest, Settlement};
-
-/// What the HTTP front speaks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-pub enum Protocol {
-    /// The REST form of Upstash, also of serverless-redis-http.
-    Upstash,
-    /// Webdis.
-    Webdis,
-}
+pub use front::{Front, Protocol, Replies};
+pub use server::{Reply, Server};
 
 /// What happens to a request when the store does not answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
@@ -58,38 +43,60 @@ pub enum OnError {
     Reject,
 }
 
-/// A Redis HTTP front, as configured.
-#[derive(Clone)]
+/// A shared store, as configured.
+#[derive(Clone, Debug)]
 pub struct Remote {
-    /// What it speaks.
-    pub protocol: Protocol,
-    /// The Envoy cluster on which it is.
-    pub cluster: Box<str>,
-    /// The `:authority` of the requests to it.
-    pub authority: Box<str>,
-    /// The `authorization` header of the requests to it.
-    pub authorization: Option<Box<str>>,
+    /// The way to it.
+    pub access: Access,
     /// What every key begins with.
     pub key_prefix: Box<str>,
     /// The reply timeout, in milliseconds; at least 1, because Envoy treats 0 as no timeout.
     pub timeout_millis: u64,
     /// What happens to a request when it does not answer.
     pub on_error: OnError,
-    /// The location of the fields in its replies: [`Replies::of`] its protocol.
-    pub replies: Replies,
 }
 
-impl fmt::Debug for Remote {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Remote")
-            .field("protocol", &self.protocol)
-            .field("cluster", &self.cluster)
-            .field("authority", &self.authority)
-            .field("key_prefix", &self.key_prefix)
-            .field("timeout_millis", &self.timeout_millis)
-            .field("on_error", &self.on_error)
-            .finish_non_exhaustive()
-    }
+/// The way to a shared store.
+#[derive(Clone, Debug)]
+pub enum Access {
+    /// By HTTP calls to a front of it.
+    Front(Front),
+    /// By a connection of the host's own.
+    Server(Server),
+}
+
+/// What the store is asked, in the words of its [`Access`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ask {
+    /// Have the server run a script.
+    Eval(Box<Eval>),
+    /// POST this to the front, with [`Front::headers`].
+    Post(String),
+}
+
+/// A script with what it is about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Eval {
+    /// The script.
+    pub script: Script,
+    /// `KEYS`.
+    pub keys: [String; 2],
+    /// `ARGV`.
+    pub arguments: Vec<String>,
+}
+
+/// What came back from the store, by the way that it was asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answer<'a> {
+    /// From a front.
+    Http {
+        /// The status.
+        status: u16,
+        /// The body: [`MAX_REPLY_BYTES`] and one more are enough.
+        body: &'a [u8],
+    },
+    /// From the server.
+    Redis(Reply<'a>),
 }
 
 /// Why the store failed to answer, or sent a malformed reply.
@@ -97,7 +104,7 @@ impl fmt::Debug for Remote {
 pub enum StoreError {
     /// It was not asked: it has failed too often a moment ago.
     CircuitOpen,
-    /// 401 or 403: it does not accept the token, or does not allow the command.
+    /// It does not accept the token or the password; a front: or does not allow the command.
     Denied,
     /// Its reply is not one that the protocol knows: no JSON, cut short, or of another shape.
     Malformed,
@@ -122,6 +129,17 @@ impl StoreError {
         Self::Timeout,
         Self::Unreachable,
     ];
+
+    /// What an error of Redis means, by its code: the first word of it, such as `NOPERM`.
+    ///
+    /// Source: redis.io, "ACL".
+    #[must_use]
+    pub fn of_redis(code: &str) -> Self {
+        match code {
+            "NOAUTH" | "WRONGPASS" => Self::Denied,
+            _ => Self::Redis,
+        }
+    }
 
     /// The stable word for it, as in the metrics.
     #[must_use]
@@ -236,52 +254,55 @@ const RELEASE: &str = "local v=redis.call('GET',KEYS[1]) \
 /// What [`CLAIM`] answers where the message id has too many events.
 const FULL: &str = "full";
 
-impl Remote {
-    /// The headers of every request.
+/// A script that Redis runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Script {
+    /// Claims an event.
+    Claim,
+    /// Settles a claim as delivered.
+    Deliver,
+    /// Releases a claim.
+    Release,
+}
+
+impl Script {
+    /// Its text.
     #[must_use]
-    pub fn headers(&self) -> Vec<(&str, &str)> {
-        let content_type = match self.protocol {
-            Protocol::Upstash => "application/json",
-            Protocol::Webdis => "application/x-www-form-urlencoded",
-        };
-        let mut headers = vec![
-            (":method", "POST"),
-            (":path", "/"),
-            (":authority", &*self.authority),
-            ("content-type", content_type),
-        ];
-        if let Some(authorization) = &self.authorization {
-            headers.push(("authorization", authorization));
+    pub const fn text(self) -> &'static str {
+        match self {
+            Self::Claim => CLAIM,
+            Self::Deliver => DELIVER,
+            Self::Release => RELEASE,
         }
-        headers
     }
 
-    /// The `authorization` header that carries `token`.
+    /// The name under which `EVALSHA` knows it.
     ///
-    /// Source: Webdis, `acl` with `http_basic_auth` (`user:password`); Upstash, "REST API".
+    /// Source: Redis command `EVALSHA`.
     #[must_use]
-    pub fn authorization(protocol: Protocol, token: &str) -> Box<str> {
-        match protocol {
-            Protocol::Upstash => format!("Bearer {token}").into(),
-            Protocol::Webdis => format!("Basic {}", STANDARD.encode(token)).into(),
-        }
+    pub fn digest(self) -> String {
+        hex::encode(Sha1::digest(self.text()))
     }
+}
 
-    /// The body of the request that asks for a claim.
+impl Remote {
+    /// Asks for a claim.
     #[must_use]
-    pub fn claim(&self, source: &str, request: &ClaimRequest) -> String {
+    pub fn claim(&self, source: &str, request: &ClaimRequest) -> Ask {
         let lease = request.lease_seconds.saturating_mul(1000).to_string();
         let most = request.events_per_id.to_string();
         let value = claimed(request.owner);
         let keys = self.keys(source, request.key, request.id);
-        let [event, id] = [&*keys.event, &*keys.id];
-        let arguments = [&value, &lease, &most, &keys.name];
-        self.eval(CLAIM, [event, id], &arguments.map(|text| &**text))
+        self.ask(Eval {
+            script: Script::Claim,
+            keys: [keys.event, keys.id],
+            arguments: vec![value, lease, most, keys.name],
+        })
     }
 
-    /// The body of the request that settles a claim.
+    /// Settles a claim.
     #[must_use]
-    pub fn settle(&self, source: &str, settlement: &Settlement) -> String {
+    pub fn settle(&self, source: &str, settlement: &Settlement) -> Ask {
         match *settlement {
             Settlement::Deliver {
                 key,
@@ -293,14 +314,19 @@ impl Remote {
                 let window = window_seconds.saturating_mul(1000).to_string();
                 let keys = self.keys(source, key, id);
                 let value = delivered(owner, fingerprint);
-                let claim = claimed(owner);
-                let arguments = [&*claim, &value, &window, &keys.name];
-                self.eval(DELIVER, [&keys.event, &keys.id], &arguments)
+                self.ask(Eval {
+                    script: Script::Deliver,
+                    keys: [keys.event, keys.id],
+                    arguments: vec![claimed(owner), value, window, keys.name],
+                })
             }
             Settlement::Release { key, id, owner } => {
                 let keys = self.keys(source, key, id);
-                let claim = claimed(owner);
-                self.eval(RELEASE, [&keys.event, &keys.id], &[&claim, &keys.name])
+                self.ask(Eval {
+                    script: Script::Release,
+                    keys: [keys.event, keys.id],
+                    arguments: vec![claimed(owner), keys.name],
+                })
             }
         }
     }
@@ -314,20 +340,19 @@ impl Remote {
     /// Any [`StoreError`] but [`StoreError::CircuitOpen`].
     pub fn read_claim(
         &self,
-        status: u16,
-        body: &[u8],
+        answer: Answer<'_>,
         owner: OwnerToken,
     ) -> Result<ClaimAnswer, StoreError> {
-        match self.read(status, body)? {
-            Reply::Null => Ok(ClaimAnswer::Granted),
-            Reply::Text(value) if value == FULL => Ok(ClaimAnswer::TooMany),
-            Reply::Text(value) => match Value::parse(&value) {
+        match self.read(answer)? {
+            Said::Null => Ok(ClaimAnswer::Granted),
+            Said::Text(value) if value == FULL => Ok(ClaimAnswer::TooMany),
+            Said::Text(value) => match Value::parse(&value) {
                 Some(Value::Claimed(holder)) if holder == owner => Ok(ClaimAnswer::Granted),
                 Some(Value::Claimed(_)) => Ok(ClaimAnswer::ClaimedByAnother),
                 Some(Value::Delivered(fingerprint)) => Ok(ClaimAnswer::Delivered(fingerprint)),
                 None => Err(StoreError::Malformed),
             },
-            Reply::Flag(_) => Err(StoreError::Malformed),
+            Said::Flag(_) => Err(StoreError::Malformed),
         }
     }
 
@@ -336,10 +361,10 @@ impl Remote {
     /// # Errors
     ///
     /// Any [`StoreError`] but [`StoreError::CircuitOpen`].
-    pub fn read_settle(&self, status: u16, body: &[u8]) -> Result<bool, StoreError> {
-        match self.read(status, body)? {
-            Reply::Flag(is_settled) => Ok(is_settled),
-            Reply::Null | Reply::Text(_) => Err(StoreError::Malformed),
+    pub fn read_settle(&self, answer: Answer<'_>) -> Result<bool, StoreError> {
+        match self.read(answer)? {
+            Said::Flag(is_settled) => Ok(is_settled),
+            Said::Null | Said::Text(_) => Err(StoreError::Malformed),
         }
     }
 
@@ -353,59 +378,20 @@ impl Remote {
         }
     }
 
-    fn eval(&self, script: &str, keys: [&str; 2], arguments: &[&str]) -> String {
-        let [event, id] = keys;
-        let mut all = vec!["EVAL", script, "2", event, id];
-        all.extend_from_slice(arguments);
-        self.command(&all)
+    fn ask(&self, eval: Eval) -> Ask {
+        match &self.access {
+            Access::Front(front) => Ask::Post(front.body(&eval)),
+            Access::Server(_) => Ask::Eval(Box::new(eval)),
+        }
     }
 
-    fn command(&self, arguments: &[&str]) -> String {
-        let mut text = String::with_capacity(512);
-        match self.protocol {
-            Protocol::Webdis => {
-                for (index, argument) in arguments.iter().enumerate() {
-                    if index > 0 {
-                        text.push('/');
-                    }
-                    percent_encode(&mut text, argument);
-                }
-            }
-            Protocol::Upstash => {
-                // Strings as JSON: this cannot fail.
-                text = serde_json::to_string(arguments).unwrap_or_default();
-            }
-        }
-        text
-    }
-
-    fn read(&self, status: u16, body: &[u8]) -> Result<Reply, StoreError> {
-        match (status, self.protocol) {
-            (200, _) | (400 | 500, Protocol::Upstash) => {}
-            (401 | 403, _) => return Err(StoreError::Denied),
-            (503, _) => return Err(StoreError::Unreachable),
-            (504, _) => return Err(StoreError::Timeout),
-            _ => return Err(StoreError::Status),
-        }
-        if body.len() > MAX_REPLY_BYTES {
-            return Err(StoreError::Malformed);
-        }
-        let mut scratch = Scratch::default();
-        let reply =
-            json::scan(body, &self.replies.0, &mut scratch).map_err(|_| StoreError::Malformed)?;
-        match self.protocol {
-            Protocol::Upstash => match (reply.get(Replies::RESULT), reply.get(Replies::ERROR)) {
-                (None, Some(error)) if error.kind() == Kind::String => Err(StoreError::Redis),
-                (Some(result), None) if status == 200 => Reply::new(result),
-                _ => Err(StoreError::Malformed),
-            },
-            Protocol::Webdis => {
-                let result = reply.get(Replies::RESULT).ok_or(StoreError::Malformed)?;
-                // The text of an error is not kept: it may quote a value.
-                if result.raw().starts_with(b"[false,") {
-                    return Err(StoreError::Redis);
-                }
-                Reply::new(result)
+    fn read(&self, answer: Answer<'_>) -> Result<Said, StoreError> {
+        match (&self.access, answer) {
+            (Access::Front(front), Answer::Http { status, body }) => front.read(status, body),
+            (Access::Server(_), Answer::Redis(reply)) => reply.read(),
+            // Not what was asked: the host's mistake.
+            (Access::Front(_), Answer::Redis(_)) | (Access::Server(_), Answer::Http { .. }) => {
+                Err(StoreError::Malformed)
             }
         }
     }
@@ -418,21 +404,6 @@ fn claimed(owner: OwnerToken) -> String {
 fn delivered(owner: OwnerToken, fingerprint: Fingerprint) -> String {
     let (body, signed) = (fingerprint.as_u64(), fingerprint.signed());
     format!("d:{:016x}:{body:016x}:{signed:08x}", owner.as_u64())
-}
-
-/// Webdis takes the parts of a path apart at `/` and reads a `.` as the start of a format.
-fn percent_encode(text: &mut String, argument: &str) {
-    const DIGITS: [char; 16] = [
-        '0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'A', 'B', 'C', 'D', 'E', 'F',
-    ];
-    let digit = |value: u8| DIGITS.get(usize::from(value)).copied().unwrap_or('0');
-    for byte in argument.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-_".contains(&byte) {
-            text.push(char::from(byte));
-        } else {
-            text.extend(['%', digit(byte >> 4), digit(byte & 15)]);
-        }
-    }
 }
 
 /// What a key holds.
@@ -473,29 +444,6 @@ fn digits(text: &str, count: usize) -> Option<u64> {
     u64::from_str_radix(text, 16).ok()
 }
 
-/// Where a reply has what.
-#[derive(Clone, Debug)]
-pub struct Replies(Selector);
-
-impl Replies {
-    const RESULT: usize = 0;
-    const ERROR: usize = 1;
-
-    /// As `protocol` has it.
-    #[must_use]
-    pub fn of(protocol: Protocol) -> Self {
-        let names = match protocol {
-            Protocol::Upstash => ["/result", "/error"],
-            Protocol::Webdis => ["/EVAL", "/error"],
-        };
-        let pointers: Vec<_> = names
-            .iter()
-            .filter_map(|name| Pointer::parse(name).ok())
-            .collect();
-        Self(Selector::new(&pointers, false))
-    }
-}
-
 /// What one event is called in Redis.
 struct Keys {
     event: String,
@@ -505,23 +453,10 @@ struct Keys {
     name: String,
 }
 
-/// What Redis said.
+/// What Redis said, by whatever way.
 #[derive(Debug)]
-enum Reply {
+enum Said {
     Null,
-    /// 0 and 1, told apart by their text: no script answers anything else.
     Flag(bool),
     Text(String),
-}
-
-impl Reply {
-    fn new(value: json::Value<'_>) -> Result<Self, StoreError> {
-        match (value.kind(), value.raw(), value.text()) {
-            (Kind::Null, ..) => Ok(Self::Null),
-            (Kind::String, _, Some(text)) => Ok(Self::Text(text.into_owned())),
-            (_, b"0", _) => Ok(Self::Flag(false)),
-            (_, b"1", _) => Ok(Self::Flag(true)),
-            _ => Err(StoreError::Malformed),
-        }
-    }
 }
