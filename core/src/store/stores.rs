@@ -5,7 +5,7 @@
 //! round trip, and a request that falls back on it (`on_error: "memory"`) has its claim there
 //! already. The shared store is asked only after the local one has granted.
 //!
-//! How many calls are on their way at the same time is bounded; the others wait in a [`Queue`] and are
+//! How many calls are on their way at the same time is bounded; the others wait in a queue and are
 //! made as time passes. So a flood of events cannot make a store that answers look like one that is down.
 //!
 //! A call is made in a callback of its own request, or as time passes, and never in that of another
