@@ -27,10 +27,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use callback_guard_config as config;
 use callback_guard_core::event::{EventKey, IdKey};
-use callback_guard_core::guard::{Guard, Step};
 use callback_guard_core::outcome::Outcome;
 use callback_guard_core::policy::{Destination, Mode, Policy};
-use callback_guard_core::reply::Reply;
 use callback_guard_core::request::RequestHead;
 use callback_guard_core::scheme::Proof;
 use callback_guard_core::store::ClaimAnswer;
@@ -38,7 +36,7 @@ use callback_guard_core::store::bucket::{Bucket, Claimed, Fingerprint, Limits, O
 use callback_guard_core::store::redis::{
     Access, Answer, Front, OnError, Protocol, Remote, Replies, StoreError,
 };
-use callback_guard_core::testkit::{Host, NOW, Request, Seen};
+use callback_guard_core::testkit::{Host, MapShared, NOW, Request, Seen};
 use callback_guard_core::time::UnixMillis;
 use callback_guard_core::verdict::Code;
 use hmac::{Hmac, KeyInit, Mac};
@@ -374,21 +372,21 @@ pub(crate) fn challenge(data: &[u8]) {
         "secrets":[{{"value":"{SECRET}"}}]}}]}}"#
     ));
     let target = [b"/a?", bytes.until(b'\n')].concat();
-    let pairs: [(&[u8], &[u8]); 3] = [
-        (b":method", b"GET"),
-        (b":path", &target),
-        (b"x-okta-verification-challenge", bytes.0),
-    ];
-    let Some((guard, step)) = Guard::open(&Arc::new(policy), &RequestHead::new(&pairs), true, NOW)
-    else {
-        panic!("what matches no source is refused");
+    let request = Request {
+        headers: vec![
+            (b":method".to_vec(), b"GET".to_vec()),
+            (b":path".to_vec(), target),
+            (b"x-okta-verification-challenge".to_vec(), bytes.0.to_vec()),
+        ],
+        body: Vec::new(),
     };
-    assert!(!guard.report().is_forwarded && guard.claim().is_none());
-    let Step::Answer(answer) = step else {
-        panic!("a request without a body is answered: {step:?}");
+    let mut host = Host::new(Arc::new(policy));
+    let (stream, seen) = host.send(&request, NOW);
+    let Seen::Answered(reply) = seen else {
+        panic!("a request without a body is answered: {seen:?}");
     };
-    let reply = Reply::new(&answer, true);
-    if guard.report().verdict != Some(Code::Challenge) {
+    assert!(!host.report(stream).is_forwarded && host.shared == MapShared::default());
+    if host.report(stream).verdict != Some(Code::Challenge) {
         assert!(matches!(reply.status, 400 | 404 | 405), "{reply:?}");
         return;
     }

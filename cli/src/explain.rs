@@ -1,6 +1,6 @@
 //! `explain`: a captured request against a configuration, step by step.
 //!
-//! The verdict is the filter's own: its [`Guard`] is driven with the captured request. The
+//! The verdict is the filter's own: its [`Worker`] is driven with the captured request. The
 //! details of each step come from the same functions that the guard uses.
 
 mod mistakes;
@@ -12,18 +12,16 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, anyhow, bail};
 use callback_guard_config::{self as config, Build};
-use callback_guard_core::authenticate::Inputs;
-use callback_guard_core::guard::{Guard, Step};
-use callback_guard_core::json::Scratch;
+use callback_guard_core::effect::{Io, StreamId};
 use callback_guard_core::policy::{Mode, Policy, Source};
 use callback_guard_core::report::Report;
 use callback_guard_core::request::RequestHead;
 use callback_guard_core::scheme::keys::native;
 use callback_guard_core::scheme::{Proof, SignatureRule, Signed, TimestampPlace, Unit};
-use callback_guard_core::store::ClaimRequest;
-use callback_guard_core::store::bucket::OwnerToken;
+use callback_guard_core::store::{SharedData, Swap, Unavailable};
 use callback_guard_core::time::UnixMillis;
-use callback_guard_core::verdict::{Code, Rejection};
+use callback_guard_core::verdict::Code;
+use callback_guard_core::worker::{Seed, Verdict, Worker};
 use clap::Args;
 use serde_json::{Value, json};
 
@@ -110,10 +108,8 @@ pub(crate) struct Judgement {
     pub(crate) report: Report,
     /// Whether it was said of the head alone.
     pub(crate) at_head: bool,
-    /// The claim, if the request is authentic and well formed.
-    pub(crate) claim: Option<ClaimRequest>,
-    /// The refusal, if not.
-    pub(crate) rejection: Option<Rejection>,
+    /// Whether the inspector answers it.
+    is_inspectors: bool,
 }
 
 /// Explains.
@@ -189,62 +185,70 @@ pub(crate) fn run(args: &ExplainArgs) -> anyhow::Result<ExitCode> {
     text.push('\n');
     text.push_str(&conclusion(&case, &judgement));
     output::print(&output::harmless(&text))?;
-    Ok(match judgement.rejection {
+    Ok(match judgement.report.rejection {
         None => ExitCode::SUCCESS,
         Some(_) => ExitCode::from(SAID_NO),
     })
 }
 
-/// Drives the filter's own guard up to its claim.
-pub(crate) fn judge(case: &Case<'_>) -> Judgement {
-    let is_empty = case.body.is_empty();
-    let opened = Guard::open(case.policy, case.head, is_empty, case.received);
-    let Some((mut guard, mut step)) = opened else {
-        return Judgement {
-            report: Report::default(),
-            at_head: true,
-            claim: None,
-            rejection: None,
-        };
-    };
-    let at_head = step != Step::Hold;
-    if !at_head {
-        let inputs = Inputs {
-            now: case.received,
-            owner: OwnerToken::new(1),
-            salt: [0; 16],
-        };
-        step = guard.body_ended(case.body, &inputs, &mut Scratch::default());
+/// A store that knows no event, so that what is authentic is claimed.
+struct Empty;
+
+impl SharedData for Empty {
+    fn get(&mut self, _: &str) -> Result<(Option<Vec<u8>>, Option<u32>), Unavailable> {
+        Ok((None, None))
     }
-    let claim = match step {
-        Step::Claim(claim) => Some(claim),
-        _ => None,
+
+    fn set(&mut self, _: &str, _: &[u8], _: u32) -> Result<Swap, Unavailable> {
+        Ok(Swap::Done)
+    }
+}
+
+/// Drives the filter's own worker with the request, up to its claim.
+pub(crate) fn judge(case: &Case<'_>) -> Judgement {
+    const STREAM: StreamId = StreamId(1);
+    let seed = Seed {
+        owner: 1,
+        salt: [0; 16],
     };
-    let report = guard.report().clone();
+    let mut worker = Worker::new(Arc::clone(case.policy), seed);
+    let mut store = Empty;
+    let mut io = Io::new(&mut store, case.received);
+    let length = case.body.len();
+    let verdict = worker.request_head(&mut io, STREAM, case.head, length == 0);
+    // With the buffer filter behind the guard the head goes on, and the buffer filter holds it.
+    let waits = matches!(verdict, Verdict::Hold | Verdict::Continue);
+    let at_head = !waits || worker.report(STREAM).is_none();
+    if !at_head {
+        let body = |_| Some(case.body.into());
+        worker.request_body(&mut io, STREAM, length, true, &body);
+    }
     Judgement {
         at_head,
-        claim,
-        rejection: report.rejection.clone(),
-        report,
+        report: worker.report(STREAM).cloned().unwrap_or_default(),
+        is_inspectors: matches!(verdict, Verdict::Reply(_)) && worker.report(STREAM).is_none(),
     }
 }
 
 fn conclusion(case: &Case<'_>, judgement: &Judgement) -> String {
     let source = judgement.report.source.as_deref();
-    let Some(rejection) = &judgement.rejection else {
-        return match judgement.claim {
-            None if judgement.report.verdict == Some(Code::Challenge) => {
+    let Some(rejection) = &judgement.report.rejection else {
+        let text = match source {
+            _ if judgement.is_inspectors => "the inspector answers it, and nothing is forwarded\n",
+            None => "passes untouched: it matches no source, and `unmatched` is `pass`\n",
+            Some(_) if judgement.report.verdict == Some(Code::Challenge) => {
                 "a challenge: the guard answers it, and nothing is forwarded (in monitor mode the \
                  application answers)\n"
-                    .to_owned()
             }
-            Some(_) => "authentic and well formed: it is forwarded, unless the store knows the \
-                        event as delivered (200 duplicate) or another request holds its claim\n"
-                .to_owned(),
-            None => {
-                "passes untouched: it matches no source, and `unmatched` is `pass`\n".to_owned()
+            Some(source) if !source.dedupe.is_on => {
+                "authentic and well formed: it is forwarded, each time (`dedupe` is `false`)\n"
+            }
+            Some(_) => {
+                "authentic and well formed: it is forwarded, unless the store knows the event as \
+                 delivered (200 duplicate) or another request holds its claim\n"
             }
         };
+        return text.to_owned();
     };
     let mut text = format!("refused: {} {rejection}\n", rejection.code().status());
     if source.is_some_and(|source| source.mode == Mode::Monitor) {

@@ -59,7 +59,7 @@ pub fn signing_key(policy: &Policy) -> SigningKey {
 ///
 /// Source: proxy-wasm-cpp-host, `src/shared_data.cc`, and observation: an absent key is inserted
 /// whatever the version, and a present one replaced only under its own.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MapShared {
     values: HashMap<String, (Vec<u8>, u32)>,
     next_version: u32,

@@ -75,6 +75,7 @@ pub(super) fn table(case: &Case<'_>, judgement: &Judgement) -> String {
     let source = judgement.report.source.as_deref();
     // The guard's own word, not a guess from its code.
     let refused = judgement
+        .report
         .rejection
         .is_some()
         .then_some(judgement.report.check);
@@ -94,7 +95,7 @@ pub(super) fn table(case: &Case<'_>, judgement: &Judgement) -> String {
             ("-", "not reached".to_owned())
         } else if Some(step) == refused {
             is_reached = false;
-            let reason = judgement.rejection.as_ref().map(ToString::to_string);
+            let reason = judgement.report.rejection.as_ref().map(ToString::to_string);
             let seen = seen(case, judgement, step);
             let seen = if seen.is_empty() {
                 seen
@@ -162,10 +163,14 @@ fn seen(case: &Case<'_>, judgement: &Judgement, step: Step) -> String {
         Step::Id => id(case, source),
         Step::Mac => mac(case, source),
         Step::Payload => payload(case, source),
-        Step::Event => match &judgement.claim {
-            Some(claim) => format!(
-                "claimed as x-callback-guard-key {}, made of {}",
-                claim.key.to_hex(),
+        Step::Event => match &judgement.report.key {
+            Some(key) => format!(
+                "{} x-callback-guard-key {}, made of {}",
+                match source.dedupe.is_on {
+                    true => "claimed as",
+                    false => "not remembered;",
+                },
+                key.to_hex(),
                 key_parts(source)
             ),
             None => String::new(),

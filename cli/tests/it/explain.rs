@@ -505,6 +505,57 @@ fn monitor_mode_says_that_the_request_goes_through() {
     );
 }
 
+#[test]
+fn each_way_past_the_guard_is_named() {
+    let captured = |scheme: &str, all: &str, text: &str| {
+        let guard = configuration(scheme, "").replacen('{', &format!("{{{all}"), 1);
+        let (guard, request) = (file("guard.json", &guard), file("request.txt", text));
+        let arguments = ["explain", "--config", &guard.path, &request.path];
+        run_with(
+            &arguments,
+            &[("KEY", SECRET), ("TOKEN", "a-token-of-16-bytes")],
+            "",
+        )
+    };
+    let genuine = Request::suno(SECRET).text();
+    for (scheme, all, text, end) in [
+        (
+            r#""preset":"suno""#,
+            "",
+            genuine.as_str(),
+            "forwarded, unless the store knows the event",
+        ),
+        (
+            r#""preset":"suno","dedupe":false"#,
+            "",
+            &genuine,
+            "forwarded, each time (`dedupe` is `false`)",
+        ),
+        (
+            r#""preset":"suno""#,
+            r#""hold_headers":"buffer_after","#,
+            &genuine,
+            "forwarded, unless the store knows the event",
+        ),
+        (
+            r#""preset":"suno""#,
+            r#""unmatched":"pass","#,
+            "GET /elsewhere HTTP/1.1\r\nhost: h\r\n\r\n",
+            "passes untouched: it matches no source",
+        ),
+        (
+            r#""preset":"suno""#,
+            r#""inspector":{"path":"/look","token_env":"TOKEN"},"#,
+            "GET /look HTTP/1.1\r\nhost: h\r\n\r\n",
+            "the inspector answers it",
+        ),
+    ] {
+        let run = captured(scheme, all, text);
+        assert_eq!((run.code, run.err.as_str()), (0, ""), "{end}");
+        assert!(run.out.contains(end), "{end}: {}", run.out);
+    }
+}
+
 /// A declared length of at most 16 KiB has the guard answer at the body's end: that must not look as if
 /// the head's checks had been passed.
 #[test]
