@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::net::SocketAddr;
 
 use callback_guard_harness::wait::wait_for;
-use callback_guard_harness::{Answer, Gate, Inbox, InboxSetup, Request, inbox};
+use callback_guard_harness::{Answer, BodyState, Gate, Inbox, InboxSetup, Request, inbox};
 
 use crate::support::{Guarded, body_of, event, now, sign_at, signed};
 
@@ -176,7 +176,9 @@ fn what_the_application_has_lost_it_gets_again_by_a_replay() {
     assert!(replay.status.success(), "{replay:?}");
     let all = guarded
         .upstream
-        .wait_until("the replay", |all| all.len() == 2)
+        .wait_until("the replay", |all| {
+            all.len() == 2 && all[1].body_state == BodyState::Complete
+        })
         .unwrap();
     let key = |at: usize| all[at].head.header("x-callback-guard-key").unwrap();
     assert_eq!((key(0), &all[0].body), (key(1), &all[1].body));
