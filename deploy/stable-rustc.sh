@@ -1,7 +1,7 @@
 #!/bin/sh
-# The compiler for deploy/native.sh (RUSTC_WRAPPER). Cargo tells packages apart by their path where they are outside
-# of the workspace, as the core is from native/: that hash is in every symbol, so the same sources would give
-# other bytes in another folder. The guard's own packages are told apart by their names as well.
+# The compiler for deploy/native.sh (RUSTC_WRAPPER). Cargo identifies packages outside of the
+# workspace, as the core is from native/, by a hash of their path. That hash is in every symbol, so the same
+# sources would give other bytes in another folder. Names are enough to identify the guard's packages.
 set -eu
 rustc=$1
 shift

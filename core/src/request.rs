@@ -12,7 +12,7 @@ const RESERVED_PREFIX: &[u8] = b"x-callback-guard";
 /// long to wait for the answer.
 ///
 /// Envoy removes them where it takes the client for external; which one it takes for internal is a matter of
-/// `use_remote_address` and `internal_address_config`, and of what stands before it. Source: Envoy 1.40,
+/// `use_remote_address` and `internal_address_config`, and of the proxies in front of it. Source: Envoy 1.40,
 /// "Router", HTTP headers (consumed).
 const STEERING_PREFIXES: [&[u8]; 6] = [
     b"expected-",

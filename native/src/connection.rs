@@ -2,7 +2,7 @@
 //! share one pipelined connection.
 //!
 //! Every call ends once: with Redis' reply, or with an error when it has timed out, when there is no
-//! connection, or when whoever carries it is gone. The rules about what comes of that are the core's.
+//! connection, or when the connection's thread is gone. The core has the rules for each case.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;

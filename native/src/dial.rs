@@ -21,7 +21,7 @@ use crate::link::Open;
 
 /// The least time that a connection may take to open: more than a call, for TLS takes a few round trips.
 const LEAST_TIMEOUT: Duration = Duration::from_secs(1);
-/// Callbacks may be hours apart. Silent connections are forgotten by what stands between, or die unnoticed.
+/// Callbacks may be hours apart. Silent connections are dropped by firewalls on the way, or die unnoticed.
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
 
 /// What a connection is opened with.

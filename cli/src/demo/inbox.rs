@@ -245,7 +245,7 @@ impl Show {
         );
 
         self.screen
-            .chapter("4. It is mended: the dead event is replayed");
+            .chapter("4. It is fixed: the dead event is replayed");
         self.stack.upstream.clear();
         self.stack.upstream.answer(Answer::status(200));
         let listed = self.inbox.setup.json("list", &["--state", "dead"])?;

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use crate::effect::StreamId;
 
-/// Most calls of a worker that are on their way, beside those in the background.
+/// Most calls of a worker that are on their way, not counting those in the background.
 pub const MOST_CALLS: usize = 64;
 
 /// What a message id is called in the shared store.

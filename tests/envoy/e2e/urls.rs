@@ -1,4 +1,4 @@
-//! Schemes that sign the URL: it is the one that the sender was given, whatever stands between it and the
+//! Schemes that sign the URL: it is the one that the sender was given, whatever proxies are between it and the
 //! guard, and whatever Envoy makes of path and host behind the guard.
 
 use callback_guard_config::testkit as config;

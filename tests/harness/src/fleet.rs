@@ -6,7 +6,7 @@
 //!                           relay ------------> Redis     Way::Connection, of the native build
 //! ```
 //!
-//! The relay stands where the network is: it can stop forwarding, or refuse, and be put right again.
+//! The relay takes the place of the network: it can stop forwarding, or refuse, and be put right again.
 //! Redis and Webdis are real ones of this machine, or are installed by Debian's `apt-get`. They run
 //! with the access lists of `deploy/redis`, so that every test proves those, too.
 

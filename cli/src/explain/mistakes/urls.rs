@@ -45,7 +45,7 @@ pub(super) fn in_message(
 }
 
 /// `url` with another scheme, port, host in lower case, slash at its end, without query, and with the path that a
-/// proxy in front has replaced; nothing if it is no URL.
+/// proxy in front has replaced; empty if it is no URL.
 fn variants(url: &str, original: Option<&str>) -> Vec<String> {
     let Some((scheme, rest)) = url.split_once("://") else {
         return Vec::new();

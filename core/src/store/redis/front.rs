@@ -145,7 +145,7 @@ impl Front {
     }
 }
 
-/// Numbers are told apart by their text: no script answers anything but 0 and 1.
+/// Numbers are compared as text: scripts answer only 0 and 1.
 fn said(value: json::Value<'_>) -> Result<Said, StoreError> {
     match (value.kind(), value.raw(), value.text()) {
         (Kind::Null, ..) => Ok(Said::Null),
