@@ -106,6 +106,26 @@ pub(crate) fn wasm(name: &str, module: &Path, configuration: &Value) -> Value {
     })
 }
 
+/// The native build of the guard, from Envoy's search path of dynamic modules.
+pub(crate) fn dynamic_module(configuration: &Value) -> Value {
+    json!({
+        "name": "callback-guard",
+        "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.filters.http.dynamic_modules.v3.DynamicModuleFilter",
+            "dynamic_module_config": {
+                "name": "callback_guard",
+                "do_not_close": true,
+                "metrics_namespace": "wasmcustom",
+            },
+            "filter_name": "callback-guard",
+            "filter_config": {
+                "@type": "type.googleapis.com/google.protobuf.StringValue",
+                "value": configuration.to_string(),
+            },
+        },
+    })
+}
+
 /// The guard's configuration: the first sender, and one that signs the body.
 pub(crate) fn guard(capacity: u32) -> Value {
     json!({

@@ -110,13 +110,18 @@ fn run() -> Result<()> {
     if options.quick {
         (options.rounds, options.seconds) = (1, 1);
     }
-    let (guard, floor) = build()?;
+    let Built {
+        guard,
+        floor,
+        dynamic_modules,
+    } = build()?;
     let folder = std::env::current_dir()?.join("target/bench");
     fs::create_dir_all(&folder)?;
     let upstream_port = setups::free_port()?;
     let upstream = setups::start_own("upstream", upstream_port, &folder)?;
     let workshop = |workers| Workshop {
         folder: folder.clone(),
+        dynamic_modules: dynamic_modules.clone(),
         upstream_port,
         workers,
         capacity: options.capacity,
@@ -138,9 +143,9 @@ fn run() -> Result<()> {
     let mut rows = measure(&one, &options, &setups, &upstream, plan)?;
     let mut latency_rate = 0;
     if !options.quick
-        && let Some(plain) = report::find(&rows, "plain", "new", SMALL)
+        && let Some(slowest) = slowest(&rows)
     {
-        latency_rate = half_of(plain.per_second().middle);
+        latency_rate = half_of(slowest);
         latencies(&one, &options, &setups, &mut rows, latency_rate)?;
     }
     drop(setups);
@@ -150,6 +155,7 @@ fn run() -> Result<()> {
         two.plain()?,
         two.floor(&floor, None)?,
         two.guard("guard", &guard)?,
+        two.native()?,
     ];
     let two_rows = if options.only.is_empty() {
         measure(&two, &options, &setups, &upstream, |_| {
@@ -188,6 +194,8 @@ fn write(options: &Options, rows: &[Row], text: &str, machine: &str) -> Result<(
 }
 
 const SMALL: usize = 130;
+/// The name of the row that shows the noise.
+const AGAIN: &str = "guard again (A/A)";
 
 fn small(kind: Kind) -> Traffic {
     Traffic {
@@ -213,6 +221,12 @@ fn plan(setup: &Setup) -> Vec<Traffic> {
     let sizes = [4 << 10, 64 << 10, 1 << 20];
     let sized = |traffic: Traffic| sizes.map(|size| Traffic { size, ..traffic }).to_vec();
     match setup.name.as_str() {
+        AGAIN => vec![
+            new,
+            small(Kind::Duplicate),
+            small(Kind::Forged),
+            small(Kind::Unsigned),
+        ],
         // Builds that are compared, too.
         name if name.starts_with("guard") => [
             vec![
@@ -283,6 +297,12 @@ fn one_worker(
             Box::new(|| workshop.floor(floor, Some("hashes"))),
         ),
         ("guard", Box::new(|| workshop.guard("guard", guard))),
+        // The same once more: what differs between the two is noise.
+        (
+            "guard again (A/A)",
+            Box::new(|| workshop.guard(AGAIN, guard)),
+        ),
+        ("guard, native", Box::new(|| workshop.native())),
         ("Envoy Lua filter", Box::new(|| workshop.lua())),
         ("ext_authz", Box::new(|| workshop.external_authorization())),
         ("nginx", Box::new(|| workshop.nginx())),
@@ -402,6 +422,7 @@ fn remembered(
     let few = Workshop {
         capacity: 1_000,
         folder: workshop.folder.clone(),
+        dynamic_modules: workshop.dynamic_modules.clone(),
         ..*workshop
     };
     let setups = [
@@ -544,15 +565,40 @@ fn latencies(
     Ok(())
 }
 
+/// What the slowest of all can do with small new events, in requests a second: half of it leaves
+/// every row below its saturation.
+fn slowest(rows: &[Row]) -> Option<f64> {
+    rows.iter()
+        .filter(|row| row.traffic == "new" && row.size == SMALL)
+        .map(|row| row.per_second().middle)
+        .min_by(f64::total_cmp)
+}
+
 /// Half of a rate, to the hundred.
 fn half_of(rate: f64) -> u64 {
     let whole: u64 = format!("{:.0}", rate / 200.0).parse().unwrap_or(1);
     whole.max(1) * 100
 }
 
-/// Builds the guard and the floor; returns their files.
-fn build() -> Result<(PathBuf, PathBuf)> {
+/// What is measured.
+struct Built {
+    guard: PathBuf,
+    floor: PathBuf,
+    /// The folder of the native build.
+    dynamic_modules: PathBuf,
+}
+
+/// Builds the guard, as a module and natively, and the floor.
+fn build() -> Result<Built> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let native = std::env::current_dir()?.join("target/native");
+    let status = Command::new(&cargo)
+        .args(["build", "--quiet", "--release", "--locked"])
+        .args(["--manifest-path", "native/Cargo.toml", "--target-dir"])
+        .arg(&native)
+        .status()
+        .context("running cargo")?;
+    ensure!(status.success(), "the native build does not build");
     let status = Command::new(cargo)
         .args([
             "build",
@@ -572,10 +618,11 @@ fn build() -> Result<(PathBuf, PathBuf)> {
         .context("running cargo")?;
     ensure!(status.success(), "the filters do not build");
     let folder = std::env::current_dir()?.join("target/wasm32-wasip1/release");
-    Ok((
-        folder.join("callback_guard.wasm"),
-        folder.join("callback_guard_floor.wasm"),
-    ))
+    Ok(Built {
+        guard: folder.join("callback_guard.wasm"),
+        floor: folder.join("callback_guard_floor.wasm"),
+        dynamic_modules: native.join("release"),
+    })
 }
 
 /// The machine in a few words.

@@ -156,6 +156,12 @@ pub(crate) fn bytes(size: usize) -> String {
     }
 }
 
+/// Colours of the chart, in a light and in a dark page.
+const STYLE: &str = "text{fill:#222}.faint{fill:#666}.page{fill:#fff}.guard{fill:#0b7a75}.plain{fill:#8a8f98}\
+    .floor{fill:#5b6270}.other{fill:#c2703d}.service{fill:#e2b08c}\
+    @media(prefers-color-scheme:dark){text{fill:#ddd}.faint{fill:#999}.page{fill:#0d1117}\
+    .guard{fill:#2aa79f}.floor{fill:#7c8494}}";
+
 /// Bars: CPU per request of all processes but the upstream, for the smallest body.
 pub(crate) fn chart(rows: &[Row], machine: &str) -> String {
     let shown: Vec<(&Row, f64, f64)> = rows
@@ -170,39 +176,41 @@ pub(crate) fn chart(rows: &[Row], machine: &str) -> String {
         .iter()
         .map(|(_, proxy, service)| proxy + service)
         .fold(1.0, f64::max);
-    let scale = 460.0 / most;
-    let mut y = 64;
+    let scale = 420.0 / most;
+    let mut y = 80;
     let mut bars = String::new();
     for (row, proxy, service) in &shown {
-        let color = match row.setup.as_str() {
-            name if name.starts_with("guard") => "#0b7a75",
-            "plain" | "buffer filter" => "#8a8f98",
-            name if name.starts_with("floor") => "#5b6270",
-            _ => "#c2703d",
+        let class = match row.setup.as_str() {
+            name if name.starts_with("guard") => "guard",
+            "plain" | "buffer filter" => "plain",
+            name if name.starts_with("floor") => "floor",
+            _ => "other",
         };
         let _ = writeln!(
             bars,
-            "<text x=\"338\" y=\"{}\" text-anchor=\"end\">{}, {}</text>\
-             <rect x=\"346\" y=\"{y}\" width=\"{:.1}\" height=\"16\" fill=\"{color}\"/>\
-             <rect x=\"{:.1}\" y=\"{y}\" width=\"{:.1}\" height=\"16\" fill=\"#e2b08c\"/>\
+            "<text x=\"378\" y=\"{}\" text-anchor=\"end\">{}, {}</text>\
+             <rect x=\"386\" y=\"{y}\" width=\"{:.1}\" height=\"16\" class=\"{class}\"/>\
+             <rect x=\"{:.1}\" y=\"{y}\" width=\"{:.1}\" height=\"16\" class=\"service\"/>\
              <text x=\"{:.1}\" y=\"{}\">{:.1}</text>",
             y + 13,
             row.setup,
             row.traffic,
             proxy * scale,
-            346.0 + proxy * scale,
+            386.0 + proxy * scale,
             service * scale,
-            352.0 + (proxy + service) * scale,
+            392.0 + (proxy + service) * scale,
             y + 13,
             proxy + service,
         );
         y += 23;
     }
     format!(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 870 {}\" font-family=\"system-ui, sans-serif\" font-size=\"13\" fill=\"#222\">\n\
-         <rect width=\"870\" height=\"{}\" fill=\"#fff\"/>\n\
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 870 {}\" font-family=\"system-ui, sans-serif\" font-size=\"13\">\n\
+         <style>{STYLE}</style>\n\
+         <rect width=\"870\" height=\"{}\" class=\"page\"/>\n\
          <text x=\"16\" y=\"26\" font-size=\"17\" font-weight=\"600\">CPU microseconds per 130-byte callback, one worker</text>\n\
-         <text x=\"16\" y=\"46\" fill=\"#666\">{machine}; proxy or application, and in a lighter tone a service beside it; upstream not counted</text>\n\
+         <text x=\"16\" y=\"46\" class=\"faint\">{machine}</text>\n\
+         <text x=\"16\" y=\"62\" class=\"faint\">the proxy or application and, in a lighter tone, a service next to it; upstream not counted</text>\n\
          {bars}</svg>\n",
         y + 12,
         y + 12,

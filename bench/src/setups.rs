@@ -29,6 +29,8 @@ pub(crate) struct Setup {
 pub(crate) struct Workshop {
     /// For configurations, logs and requests.
     pub(crate) folder: PathBuf,
+    /// Where Envoy looks for the native build.
+    pub(crate) dynamic_modules: PathBuf,
     pub(crate) upstream_port: u16,
     pub(crate) workers: usize,
     /// The capacity of the guard's store, in events.
@@ -115,6 +117,7 @@ impl Workshop {
             "--disable-hot-restart",
         ]);
         command.args(["--log-level", "warning"]);
+        command.env("ENVOY_DYNAMIC_MODULES_SEARCH_PATH", &self.dynamic_modules);
         let process = Process::start("envoy", command, &self.folder.join(format!("{file}.log")))?;
         wait_until_open(port).with_context(|| format!("starting Envoy for {name}"))?;
         Ok(Setup {
@@ -174,6 +177,12 @@ impl Workshop {
             &[envoy::wasm("callback-guard", module, &configuration)],
             9,
         )
+    }
+
+    /// The native build of the guard.
+    pub(crate) fn native(&self) -> Result<Setup> {
+        let filter = envoy::dynamic_module(&envoy::guard(self.capacity));
+        self.envoy("guard, native", true, &[filter], 9)
     }
 
     /// The check as Lua in Envoy.
