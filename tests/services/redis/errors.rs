@@ -214,7 +214,8 @@ fn reject_releases_what_a_lost_answer_may_have_claimed(way: Way) {
     // Redis gets the claim; its answer is lost.
     fleet.relay.set(Network::Deaf);
     assert_eq!(fleet.send(0, &callback("l1")).unwrap().status, 503);
-    assert_eq!(fleet.keys().unwrap().len(), 1);
+    // The release goes the same way at once, so the key may be gone again.
+    assert!(fleet.calls().unwrap() >= 1);
     fleet.relay.set(Network::Up);
     wait_for("the release", || {
         fleet.keys().unwrap().is_empty().then_some(())
