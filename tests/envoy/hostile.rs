@@ -1279,8 +1279,8 @@ fn memory_goes_back_to_its_base() {
     assert!(end <= base + ALLOWED, "{base} bytes grew to {end}");
 }
 
-/// Envoy obeys these headers where it takes the client for internal: with addresses that it was told so,
-/// or where it is not asked to tell. Then one request would be several deliveries, or none in time.
+/// Envoy obeys these headers from clients that it takes for internal: those of configured addresses, or
+/// all, if it does not look at addresses. Then one request would be several deliveries, or none in time.
 #[test]
 fn no_sender_has_envoy_deliver_an_event_several_times() {
     let tries = [("x-envoy-retry-on", "5xx"), ("x-envoy-max-retries", "3")];

@@ -148,7 +148,7 @@ pub(crate) fn run(setup: &Rc<Setup>, seed: u64, steps: usize, seen: &mut Seen) {
 }
 
 /// So many requests for one event on a worker, and one on the other: the first is refused or accepted, and
-/// all that waited are told.
+/// all that waited are answered.
 pub(crate) fn crowd(setup: &Rc<Setup>, size: usize) {
     for upstream in [
         Upstream::Accepts,

@@ -141,7 +141,7 @@ fn an_invented_event_does_not_make_the_genuine_one_a_duplicate() {
         (&invented, captured, delivered()),
         (&genuine, now(), delivered()),
         (&genuine, now(), duplicate()),
-        // Signed as the invented one was: nobody can tell it from another invention.
+        // Signed as the invented one was: it cannot be distinguished from another invention.
         (&body("complete", "more"), captured, duplicate()),
     ] {
         assert_eq!(

@@ -50,7 +50,7 @@ pub const URL_VARIABLE: &str = "CALLBACK_GUARD_REDIS_URL";
 /// Source: crate `rustls-native-certs`, and OpenSSL.
 pub const AUTHORITIES_VARIABLE: &str = "SSL_CERT_FILE";
 
-/// The ACL user of [`Way::Connection`] and its password, as they stand in a URL.
+/// The ACL user of [`Way::Connection`] and its password, as in a URL.
 const LOGIN: &str = "guard:p%40ss%2Fword";
 
 /// How the Envoys reach Redis.

@@ -191,7 +191,7 @@ fn the_upstream_fails_as_it_is_told() {
     ];
     for (name, answer, status, details) in rows {
         stack.upstream.answer(answer);
-        // No guard, so the log shows no path: the host tells the lines apart.
+        // No guard, so the log shows no path: the host distinguishes the lines.
         let host = name.replace([' ', ','], "-");
         let response = stack.send(&Request::post("/").host(&host).body("body"));
         assert_eq!(

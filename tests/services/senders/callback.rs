@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 /// A secret that most encodings of the table can read, and most libraries too.
 const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 const HEX_SECRET: &str = "44782def547aaa06c910c43932b1eb0c71fc68d9d0c057550c48ec2acf6ba056";
-/// Where senders are told to send to.
+/// The URL that senders send to.
 const PUBLIC: &str = "https://app.example";
 const FORM: &str = "application/x-www-form-urlencoded";
 

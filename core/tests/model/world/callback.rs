@@ -1,4 +1,4 @@
-//! A callback of a worker: its steps, and what the host does with what comes of it.
+//! A callback of a worker: its steps, and what the host does with the verdict and the effects.
 
 use std::rc::Rc;
 
@@ -88,7 +88,7 @@ impl World {
             .said
             .iter()
             .any(|said| matches!(said, Said::Refused));
-        // Only a call that its worker waits for tells it something.
+        // A worker learns only from a call that it waits for.
         let said: Vec<Option<&Vec<u8>>> = operation
             .said
             .iter()
@@ -198,7 +198,7 @@ impl World {
         }
     }
 
-    /// What a worker could find changed when it is told the time.
+    /// What a worker could find changed at a tick.
     pub(super) fn tick_print(&self, worker: usize) -> u64 {
         let slot = &self.slots[worker];
         let writes = self.proxies[worker / self.setup.workers].writes;
