@@ -11,6 +11,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -24,9 +25,20 @@ struct Compose {
     #[serde(rename = "x-defaults")]
     _defaults: yaml_serde::Value,
     services: BTreeMap<String, Service>,
-    #[serde(rename = "networks")]
-    _networks: Value,
+    networks: BTreeMap<String, Network>,
     volumes: BTreeMap<String, Value>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Network {
+    ipam: Ipam,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Ipam {
+    config: Vec<BTreeMap<String, String>>,
 }
 
 /// `docker compose` refuses unknown keys, too.
@@ -314,6 +326,26 @@ fn compose_puts_the_inbox_between_envoy_and_the_application() {
         inbox.ports.is_empty(),
         "callbacks come through the guard only"
     );
+}
+
+/// Docker goes round its pools: after a dozen networks, one that it chose lies over a fixed one there.
+#[test]
+fn fixed_networks_lie_outside_of_what_docker_gives_away() {
+    let compose = compose();
+    let networks = compose.networks.values();
+    let subnets: Vec<_> = networks
+        .flat_map(|network| &network.ipam.config)
+        .map(|pool| &pool["subnet"])
+        .collect();
+    assert_eq!(subnets.len(), 1);
+    for subnet in subnets {
+        let (address, _) = subnet.split_once('/').unwrap();
+        let address: Ipv4Addr = address.parse().unwrap();
+        let [first, second, ..] = address.octets();
+        assert!(address.is_private(), "{subnet} is not a private network");
+        let pool = (first == 172 && (16..32).contains(&second)) || (first == 192 && second == 168);
+        assert!(!pool, "{subnet} lies in Docker's default address pools");
+    }
 }
 
 /// What `envoy.yaml` says belongs together does.
