@@ -14,7 +14,6 @@
     reason = "tests"
 )]
 
-mod calls;
 mod e2e;
 mod faults;
 mod hostile;

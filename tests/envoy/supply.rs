@@ -4,7 +4,6 @@
 use std::collections::BTreeSet;
 use std::env;
 use std::fs;
-use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -176,69 +175,6 @@ fn cargo_home() -> PathBuf {
         || PathBuf::from(env::var_os("HOME").unwrap()).join(".cargo"),
         PathBuf::from,
     )
-}
-
-/// What the module is built of: what the Dockerfile copies for it.
-fn sources() -> Vec<String> {
-    let text = fs::read_to_string(places::repository().join("Dockerfile")).unwrap();
-    let mut sources = vec!["rust-toolchain.toml".to_owned()];
-    for line in text.lines() {
-        if let Some(words) = line
-            .strip_prefix("COPY ")
-            .filter(|words| !words.contains("--"))
-        {
-            let words: Vec<&str> = words.split(' ').collect();
-            sources.extend(
-                words[..words.len() - 1]
-                    .iter()
-                    .map(|word| (*word).to_owned()),
-            );
-        }
-    }
-    sources
-}
-
-/// Builds the module as another user would, in another folder: both have other names.
-fn module_from_elsewhere() -> Vec<u8> {
-    // Not in the repository, where cargo would find its settings.
-    let elsewhere = tempfile::tempdir().unwrap();
-    let (home, copy) = (
-        elsewhere.path().join("home of another"),
-        elsewhere.path().join("a copy"),
-    );
-    fs::create_dir(&home).unwrap();
-    for shared in ["config.toml", "registry"] {
-        symlink(cargo_home().join(shared), home.join(shared)).unwrap();
-    }
-    for source in sources() {
-        let to = copy.join(&source);
-        fs::create_dir_all(to.parent().unwrap()).unwrap();
-        let mut command = Command::new("cp");
-        command
-            .arg("-R")
-            .arg(places::repository().join(&source))
-            .arg(to);
-        assert!(command.status().unwrap().success(), "{source}");
-    }
-    let target = elsewhere.path().join("built");
-    let output = Command::new(copy.join("deploy/module.sh"))
-        .arg("--target-dir")
-        .arg(&target)
-        .env("CARGO_HOME", home)
-        .output()
-        .unwrap();
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{said}");
-    fs::read(target.join("wasm32-wasip1/release/callback_guard.wasm")).unwrap()
-}
-
-#[test]
-fn the_same_sources_give_the_same_bytes_elsewhere() {
-    let path = wasm::module(&|_| {}).unwrap();
-    let here = fs::read(&path).unwrap();
-    let there = module_from_elsewhere();
-    // Not `assert_eq`, which would print both.
-    assert!(here == there, "{} and a second build", path.display());
 }
 
 /// The names of source files that panics would print: each ends with a zero byte.

@@ -35,7 +35,7 @@ fn run(command: &mut Command) {
 
 /// The module as the script builds it.
 pub fn built(architecture: &str) -> Vec<u8> {
-    let target = places::target().join("zig-built");
+    let target = places::release_files();
     run(script().args([architecture, "--target-dir"]).arg(&target));
     let file = format!("{architecture}-unknown-linux-gnu/release/libcallback_guard.so");
     fs::read(target.join(file)).unwrap()

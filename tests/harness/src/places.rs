@@ -29,6 +29,12 @@ pub fn target() -> PathBuf {
     repository().join(name) // An absolute name replaces the whole.
 }
 
+/// Where what is shipped is built, as `deploy/release.sh` does it: so nothing is built twice, and no
+/// build waits for the cargo that runs this program.
+pub fn release_files() -> PathBuf {
+    target().join("release-files")
+}
+
 /// A new directory for one run, removed on drop.
 ///
 /// It lies under the build directory: a run that is killed leaves its logs there and nowhere else.

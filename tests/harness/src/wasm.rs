@@ -11,9 +11,8 @@ use crate::{child, places};
 
 /// The path of `callback_guard.wasm`, built by `deploy/module.sh`.
 ///
-/// The build has a target directory of its own, so that it does not wait for the cargo that runs
-/// this program. It is made once per process; cargo sees to it that nothing is built twice. With
-/// `CALLBACK_GUARD_WASM` in the environment, that module is taken as it is.
+/// It is made once per process, in [`places::release_files`]. With `CALLBACK_GUARD_WASM` in the
+/// environment, that module is taken as it is.
 ///
 /// # Errors
 ///
@@ -59,7 +58,7 @@ fn install_target(progress: &dyn Fn(&str)) -> Result<()> {
 
 fn build(progress: &dyn Fn(&str)) -> Result<PathBuf> {
     install_target(progress)?;
-    let directory = places::target().join("wasm");
+    let directory = places::release_files();
     let mut command = Command::new(places::repository().join("deploy/module.sh"));
     command
         .args(["--color", "never", "--target-dir"])

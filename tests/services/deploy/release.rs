@@ -1,8 +1,11 @@
 //! `deploy/release.sh` makes what a release has.
 
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::LazyLock;
+use std::thread;
 
 use callback_guard_harness::{places, wasm};
 use serde_json::Value;
@@ -12,7 +15,7 @@ use super::programs::{find, run};
 use super::support::path;
 
 /// zig and cargo-zigbuild, where pip puts them.
-fn zig() -> PathBuf {
+static ZIG: LazyLock<PathBuf> = LazyLock::new(|| {
     let script = fs::read_to_string(path("deploy/program.sh")).unwrap();
     let (_, packages) = script.split_once("`pip install ").unwrap();
     let (packages, _) = packages.split_once('`').unwrap();
@@ -26,11 +29,11 @@ fn zig() -> PathBuf {
             .args(packages.split(' ')));
     }
     home
-}
+});
 
 /// A script of the repository, or of a copy of it, that needs zig, with it.
 pub fn with_zig(script: impl AsRef<Path>) -> Command {
-    let zig = zig();
+    let zig = &*ZIG;
     let search = std::env::var("PATH").unwrap();
     let mut command = Command::new(places::repository().join(script));
     command
@@ -41,7 +44,7 @@ pub fn with_zig(script: impl AsRef<Path>) -> Command {
 
 /// The static program of a package.
 pub fn program(package: &str, name: &str) -> PathBuf {
-    let built = places::target().join("release-files");
+    let built = places::release_files();
     run(with_zig("deploy/program.sh")
         .arg(package)
         .arg("--target-dir")
@@ -54,8 +57,14 @@ pub fn program(package: &str, name: &str) -> PathBuf {
 fn a_release_is_complete_and_each_file_runs_anywhere() {
     let parent = TempDir::new().unwrap();
     let directory = parent.path().join("release");
-    run(with_zig("deploy/release.sh").arg(&directory));
-    assert_made_again_elsewhere(&directory);
+    // At once: each of both leaves a core idle while it links.
+    let elsewhere = thread::scope(|scope| {
+        let elsewhere = scope.spawn(Elsewhere::build);
+        run(with_zig("deploy/release.sh").arg(&directory));
+        elsewhere.join().unwrap()
+    });
+    elsewhere.assert_same(&directory);
+    assert_packed_again_the_same(&directory);
     let machine = std::env::consts::ARCH;
     let file = |name: &str| directory.join(name.replace("ARCH", machine));
 
@@ -117,21 +126,92 @@ fn a_release_is_complete_and_each_file_runs_anywhere() {
     }
 }
 
-/// The same sources in another folder give the same bytes.
+/// What another user builds of the same sources, in other folders. The native build has its second
+/// one in the image (`docker::image`).
+struct Elsewhere {
+    folder: TempDir,
+}
+
+impl Elsewhere {
+    fn build() -> Self {
+        // Not in the repository, where cargo would find its settings.
+        let elsewhere = Self {
+            folder: TempDir::new().unwrap(),
+        };
+        let [home, copy] = ["home of another", "a-folder-of-another-name"].map(|name| {
+            let folder = elsewhere.folder.path().join(name);
+            fs::create_dir(&folder).unwrap();
+            folder
+        });
+        for shared in ["config.toml", "registry"] {
+            symlink(cargo_home().join(shared), home.join(shared)).unwrap();
+        }
+        run(Command::new("sh")
+            .args(["-c", "git ls-files -z --cached --others --exclude-standard | tar --create --null --files-from=- | tar --extract --directory \"$1\"", "copy"])
+            .arg(&copy)
+            .current_dir(places::repository()));
+        for arguments in [
+            ["deploy/module.sh"].as_slice(),
+            &["deploy/program.sh", "callback-guard-cli"],
+            &["deploy/program.sh", "callback-guard-inbox"],
+        ] {
+            run(with_zig(copy.join(arguments[0]))
+                .args(&arguments[1..])
+                .arg("--target-dir")
+                .arg(elsewhere.built())
+                .env("CARGO_HOME", &home)
+                .env_remove("CARGO_TARGET_DIR"));
+        }
+        elsewhere
+    }
+
+    fn built(&self) -> PathBuf {
+        self.folder.path().join("built of another")
+    }
+
+    #[track_caller]
+    fn assert_same(&self, release: &Path) {
+        let machine = std::env::consts::ARCH;
+        let programs = format!("{machine}-unknown-linux-musl/release");
+        for (built, released) in [
+            (
+                "wasm32-wasip1/release/callback_guard.wasm".to_owned(),
+                "callback_guard.wasm".to_owned(),
+            ),
+            (
+                format!("{programs}/callback-guard"),
+                format!("callback-guard-{machine}"),
+            ),
+            (
+                format!("{programs}/callback-guard-inbox"),
+                format!("callback-guard-inbox-{machine}"),
+            ),
+        ] {
+            let [there, here] = [self.built().join(built), release.join(&released)]
+                .map(|path| fs::read(path).unwrap());
+            // Not `assert_eq`, which would print both.
+            assert!(there == here, "{released} and a second build");
+        }
+    }
+}
+
+fn cargo_home() -> PathBuf {
+    std::env::var_os("CARGO_HOME").map_or_else(
+        || PathBuf::from(std::env::var_os("HOME").unwrap()).join(".cargo"),
+        PathBuf::from,
+    )
+}
+
+/// Images, archives and bills of materials have the same bytes a second time, for another user.
 #[track_caller]
-fn assert_made_again_elsewhere(first: &Path) {
-    let elsewhere = TempDir::new().unwrap();
-    let copy = elsewhere.path().join("a-folder-of-another-name");
-    fs::create_dir(&copy).unwrap();
-    run(Command::new("sh")
-        .args(["-c", "git ls-files -z --cached --others --exclude-standard | tar --create --null --files-from=- | tar --extract --directory \"$1\"", "copy"])
-        .arg(&copy)
-        .current_dir(places::repository()));
-    let second = elsewhere.path().join("release");
-    // Its own build directory, so that nothing of the first build is taken.
-    run(with_zig(copy.join("deploy/release.sh"))
-        .arg(&second)
-        .env_remove("CARGO_TARGET_DIR"));
+fn assert_packed_again_the_same(first: &Path) {
+    let parent = TempDir::new().unwrap();
+    let second = parent.path().join("again");
+    let script = "umask 077 && exec \"$0\" \"$@\"";
+    let mut again = with_zig("/bin/sh");
+    again.args(["-c", script]);
+    again.arg(places::repository().join("deploy/release.sh"));
+    run(again.arg(&second));
     let sums = |directory: &Path| fs::read_to_string(directory.join("SHA256SUMS")).unwrap();
     assert_eq!(sums(first), sums(&second));
 }

@@ -102,7 +102,8 @@ pub fn docker(arguments: &[&str]) -> Command {
 /// The image of the repository's Dockerfile, as Compose names it. Built once.
 pub fn image() -> &'static str {
     static IMAGE: LazyLock<&str> = LazyLock::new(|| {
-        build(&places::repository(), "callback-guard:latest");
+        let copy = private_copy_of_the_context();
+        build(copy.path(), "callback-guard:latest", None);
         "callback-guard:latest"
     });
     &IMAGE
@@ -119,10 +120,35 @@ pub fn load(layout: &Path, tag: &str) {
     run(skopeo.args([from, format!("docker-daemon:{tag}")]));
 }
 
-/// Builds the Dockerfile in a folder.
+/// Builds the Dockerfile in a folder, or one stage of it.
 #[track_caller]
-pub fn build(folder: &Path, tag: &str) {
-    run(docker(&["build", "--quiet", "--tag", tag, "."]).current_dir(folder));
+pub fn build(folder: &Path, tag: &str, stage: Option<&str>) {
+    let mut build = docker(&["build", "--quiet", "--tag", tag]);
+    if let Some(stage) = stage {
+        build.args(["--target", stage]);
+    }
+    run(build.arg(".").current_dir(folder));
+}
+
+/// What the Dockerfile gets of the repository, in a copy as umask 077 makes it.
+pub fn private_copy_of_the_context() -> TempDir {
+    let directory = TempDir::new().unwrap();
+    let repository = places::repository();
+    let ignore = fs::read_to_string(repository.join(".dockerignore")).unwrap();
+    let sent = ignore.lines().filter_map(|line| line.strip_prefix('!'));
+    for name in sent.chain(["Dockerfile", ".dockerignore"]) {
+        let to = directory.path().join(name);
+        fs::create_dir_all(to.parent().unwrap()).unwrap();
+        run(Command::new("cp")
+            .args(["-R", "--preserve=timestamps"])
+            .arg(repository.join(name))
+            .arg(to));
+    }
+    let _ = fs::remove_dir_all(directory.path().join("native/target"));
+    run(Command::new("chmod")
+        .args(["-R", "go="])
+        .arg(directory.path()));
+    directory
 }
 
 /// What a new container of this image prints and how it ends.

@@ -7,7 +7,7 @@ use std::process::Command;
 use callback_guard_harness::{places, wasm};
 use tempfile::TempDir;
 
-use super::engine::{build, docker, file_of, image, in_container};
+use super::engine::{build, docker, file_of, image, in_container, private_copy_of_the_context};
 use crate::deploy::programs::run;
 use crate::native;
 
@@ -16,27 +16,6 @@ const LIBRARY: &str = "/etc/envoy/libcallback_guard.so";
 
 fn built_here() -> Vec<u8> {
     fs::read(wasm::module(&|_| {}).unwrap()).unwrap()
-}
-
-/// What the Dockerfile gets of the repository, in a copy as umask 077 makes it.
-fn private_copy() -> TempDir {
-    let directory = TempDir::new().unwrap();
-    let repository = places::repository();
-    let ignore = fs::read_to_string(repository.join(".dockerignore")).unwrap();
-    let sent = ignore.lines().filter_map(|line| line.strip_prefix('!'));
-    for name in sent.chain(["Dockerfile", ".dockerignore"]) {
-        let to = directory.path().join(name);
-        fs::create_dir_all(to.parent().unwrap()).unwrap();
-        run(Command::new("cp")
-            .args(["-R", "--preserve=timestamps"])
-            .arg(repository.join(name))
-            .arg(to));
-    }
-    let _ = fs::remove_dir_all(directory.path().join("native/target"));
-    run(Command::new("chmod")
-        .args(["-R", "go="])
-        .arg(directory.path()));
-    directory
 }
 
 fn contains(bytes: &[u8], text: &str) -> bool {
@@ -48,13 +27,16 @@ fn contains(bytes: &[u8], text: &str) -> bool {
 #[test]
 fn a_change_that_was_undone_is_not_in_the_image() {
     const NAME: &str = "changed_by_a_test";
-    let copy = private_copy();
+    // Of a stage, so that nothing else is built a second time.
+    const CHANGED: &str = "callback-guard:changed";
+    let copy = private_copy_of_the_context();
     let source = copy.path().join("src/lib.rs");
     let text = fs::read_to_string(&source).unwrap();
     let change = format!("\n#[unsafe(no_mangle)]\nextern \"C\" fn {NAME}() {{}}\n");
     fs::write(&source, text + &change).unwrap();
-    build(copy.path(), "callback-guard:changed");
-    assert!(contains(&file_of("callback-guard:changed", MODULE), NAME));
+    build(copy.path(), CHANGED, Some("filter"));
+    let changed = file_of(CHANGED, "/image/callback_guard.wasm");
+    assert!(contains(&changed, NAME));
 
     // The repository's file is older than the changed one: what cargo has built of that is newer.
     let module = file_of(image(), MODULE);
@@ -64,24 +46,26 @@ fn a_change_that_was_undone_is_not_in_the_image() {
         module == built_here(),
         "the image's module is not that of deploy/module.sh"
     );
+    run(&mut docker(&["rmi", "--force", CHANGED]));
+}
 
-    // A checkout with umask 077: Envoy can read its files all the same.
+#[test]
+fn envoy_can_read_what_an_image_of_a_private_checkout_holds() {
     for file in [
         MODULE,
         LIBRARY,
         "/etc/envoy/envoy.yaml",
         "/etc/envoy/envoy-native.yaml",
     ] {
-        let read = in_container("callback-guard:changed", &["cat", file]);
+        let read = in_container(image(), &["cat", file]);
         assert!(read.status.success(), "{file}: {read:?}");
     }
     let version = in_container(
-        "callback-guard:changed",
+        image(),
         &["/usr/local/lib/callback-guard/run.sh", "envoy", "--version"],
     );
     let said = String::from_utf8_lossy(&version.stdout);
     assert!(said.contains("/1.40.0/"), "{version:?}");
-    run(&mut docker(&["rmi", "--force", "callback-guard:changed"]));
 }
 
 #[test]
