@@ -15,7 +15,6 @@
 )]
 
 use std::collections::{BTreeSet, HashMap};
-use std::path::Path;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -441,7 +440,7 @@ fn the_instructions_of_a_request_stay_within_their_budget() {
 /// Bodies that are refused, at the latest for their signature: those of the tests and of the fuzzer,
 /// and changes of each.
 fn bodies() -> Vec<Vec<u8>> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let root = callback_guard_harness::places::repository();
     let mut bodies = Vec::new();
     for folder in [
         "tests/data/json-test-suite/test_parsing",
