@@ -17,6 +17,8 @@ mod crashes;
 mod deliver;
 mod faults;
 mod model;
+#[path = "../old/mod.rs"]
+mod old;
 mod rules;
 mod start;
 mod support;
