@@ -19,6 +19,7 @@ mod faults;
 mod model;
 #[path = "../old/mod.rs"]
 mod old;
+mod queue;
 mod rules;
 mod start;
 mod support;

@@ -2,7 +2,6 @@
 
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::Path;
 use std::process::{Command, Output};
 
 use callback_guard_harness::Upstream;
@@ -10,7 +9,7 @@ use callback_guard_harness::client::{self, Request};
 use callback_guard_inbox::store::VERSION;
 
 use crate::old;
-use crate::support::{Bench, key, setup};
+use crate::support::{Bench, key, setup, write};
 
 fn run(arguments: &[&str], environment: &[(&str, &str)]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_callback-guard-inbox"))
@@ -325,24 +324,6 @@ fn a_store_of_each_older_version_is_brought_up_to_date_with_all_that_is_in_it() 
         bench.accept("new", "b");
         bench.wait_for_stats("the new one", |stats| stats["delivered"] == 6);
     }
-}
-
-/// Runs statements on the file.
-fn write(file: &Path, statements: &[String]) {
-    let runtime = tokio::runtime::Runtime::new().unwrap();
-    runtime.block_on(async {
-        sqlx::any::install_default_drivers();
-        let url = format!("sqlite://{}?mode=rwc", file.display());
-        let mut connection = <sqlx::AnyConnection as sqlx::Connection>::connect(&url)
-            .await
-            .unwrap();
-        for statement in statements {
-            sqlx::query(sqlx::AssertSqlSafe(statement.clone()))
-                .execute(&mut connection)
-                .await
-                .unwrap();
-        }
-    });
 }
 
 #[test]
