@@ -39,6 +39,19 @@ struct Args {
     /// Attempts at once while it drains
     #[arg(long, default_value_t = 64)]
     concurrency: u16,
+    /// How many message ids the events share; 0: each has its own
+    #[arg(long, default_value_t = 0)]
+    ids: u64,
+    /// What is measured
+    #[arg(long, value_delimiter = ',', default_value = "sqlite,postgres,redis")]
+    of: Vec<Of>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Of {
+    Sqlite,
+    Postgres,
+    Redis,
 }
 
 const CONNECTIONS: u64 = 64;
@@ -56,25 +69,27 @@ fn main() {
     let folder = tempfile::tempdir_in(callback_guard_harness::places::target()).unwrap();
     fsyncs(folder.path(), args.seconds);
     let app = App::start();
-    let sqlite = InboxSetup::new(&program, &app.url()).unwrap();
-    measure("SQLite", &sqlite, &app, &args);
-    fsyncs(folder.path(), args.seconds);
-    let database = Postgres::start().unwrap();
-    let postgres = InboxSetup::new(&program, &app.url())
-        .unwrap()
-        .store(&database.url());
-    measure("PostgreSQL", &postgres, &app, &args);
-    drop(database);
-    fsyncs(folder.path(), args.seconds);
-    let redis = Redis::start().unwrap();
-    let begun = Instant::now();
-    let (count, times) = load(args.seconds, u64::MAX, |number| redis_call(&redis, number));
-    row(
-        "Redis, always: SET NX and RPUSH",
-        count,
-        begun.elapsed(),
-        times,
-    );
+    if args.of.contains(&Of::Sqlite) {
+        let setup = InboxSetup::new(&program, &app.url()).unwrap();
+        measure("SQLite", &setup, &app, &args, folder.path());
+        fsyncs(folder.path(), args.seconds);
+    }
+    if args.of.contains(&Of::Postgres) {
+        let database = Postgres::start().unwrap();
+        let setup = InboxSetup::new(&program, &app.url())
+            .unwrap()
+            .store(&database.url());
+        measure("PostgreSQL", &setup, &app, &args, folder.path());
+        drop(database);
+        fsyncs(folder.path(), args.seconds);
+    }
+    if args.of.contains(&Of::Redis) {
+        let redis = Redis::start().unwrap();
+        let begun = Instant::now();
+        let (count, times) = load(args.seconds, u64::MAX, |number| redis_call(&redis, number));
+        let name = "Redis, always: SET NX and RPUSH";
+        row(name, count, begun.elapsed(), times);
+    }
 }
 
 /// One row of the table.
@@ -153,15 +168,17 @@ trait Call {
 struct Http {
     stream: BufReader<TcpStream>,
     run: u64,
+    ids: u64,
 }
 
 impl Http {
-    fn connect(address: SocketAddr, run: u64) -> Self {
+    fn connect(address: SocketAddr, run: u64, ids: u64) -> Self {
         let stream = TcpStream::connect(address).unwrap();
         stream.set_nodelay(true).unwrap();
         Self {
             stream: BufReader::new(stream),
             run,
+            ids,
         }
     }
 }
@@ -169,9 +186,10 @@ impl Http {
 impl Call for Http {
     fn call(&mut self, event: u64) {
         let body = [b'x'; 1024];
+        let id = event.checked_rem(self.ids).unwrap_or(event);
         let head = format!(
             "POST /callbacks/suno HTTP/1.1\r\nhost: inbox\r\ncontent-type: application/json\r\n\
-             x-callback-guard-source: suno\r\nx-callback-guard-id: task-{event}\r\n\
+             x-callback-guard-source: suno\r\nx-callback-guard-id: task-{id}\r\n\
              x-callback-guard-key: {:032x}{event:032x}\r\ncontent-length: 1024\r\n\r\n",
             self.run
         );
@@ -204,7 +222,10 @@ fn response(stream: &mut BufReader<TcpStream>) -> u16 {
     status
 }
 
-fn measure(name: &str, setup: &InboxSetup, app: &App, args: &Args) {
+/// The parts in which a backlog is filled and drained.
+const PARTS: u64 = 10;
+
+fn measure(name: &str, setup: &InboxSetup, app: &App, args: &Args, folder: &Path) {
     // Accepts alone: nothing is delivered meanwhile.
     let setup = setup
         .clone()
@@ -213,41 +234,86 @@ fn measure(name: &str, setup: &InboxSetup, app: &App, args: &Args) {
     let mut inbox = setup.start().unwrap();
     assert!(setup.tool("pause", &[]).unwrap().status.success());
     let address = inbox.address();
+    let mut run = 0;
+    let mut accept = |seconds, most| {
+        run += 1;
+        load(seconds, most, |_| Http::connect(address, run, args.ids))
+    };
     let begun = Instant::now();
-    let (count, times) = load(args.seconds, u64::MAX, |_| Http::connect(address, 1));
-    row(&format!("{name}: accepts"), count, begun.elapsed(), times);
-    // The backlog: what is there, and more.
-    let more = args.backlog.saturating_sub(count);
-    load(3600, more, |_| Http::connect(address, 2));
-    let backlog = count.max(args.backlog);
+    let (mut backlog, times) = accept(args.seconds, u64::MAX);
+    let title = format!("{name}: accepts");
+    row(&title, backlog, begun.elapsed(), times);
+    // The backlog, part by part.
+    let part = args.backlog.div_ceil(PARTS);
+    let mut rates = Vec::new();
+    while backlog < args.backlog {
+        let (begun, more) = (Instant::now(), part.min(args.backlog - backlog));
+        accept(3600, more);
+        rates.push(per_second(more, begun.elapsed()));
+        backlog += more;
+    }
+    println!("  accepts a second while it fills: {rates:?}");
+    fsyncs(folder, args.seconds);
+    let begun = Instant::now();
+    let (more, times) = accept(args.seconds, u64::MAX);
+    let title = format!("{name}: accepts with {backlog}");
+    row(&title, more, begun.elapsed(), times);
+    backlog += more;
     let with_backlog = memory(&inbox);
+    inbox.kill();
     let begun = Instant::now();
     inbox.restart().unwrap();
     let restarted = begun.elapsed();
+    let begun = Instant::now();
+    let stats = setup.json("stats", &[]).unwrap();
+    let counted = begun.elapsed();
+    assert_eq!(stats.get("waiting").unwrap(), backlog);
+    drain(name, &inbox, &setup, app, backlog);
+    println!(
+        "  {} MiB resident with them; start with them {} ms, `stats` {} ms",
+        with_backlog / 1024,
+        restarted.as_millis(),
+        counted.as_millis()
+    );
+}
+
+/// Delivers what waits.
+fn drain(name: &str, inbox: &Inbox, setup: &InboxSetup, app: &App, backlog: u64) {
     let before = app.count();
     let begun = Instant::now();
     assert!(setup.tool("resume", &[]).unwrap().status.success());
     let mut first = None;
-    let mut most = 0;
-    while app.count() - before < backlog {
+    let (mut most, mut rates) = (0, Vec::new());
+    let (mut part_begun, mut part_count) = (begun, 0);
+    loop {
         thread::sleep(Duration::from_millis(20));
-        if first.is_none() && app.count() > before {
+        let count = app.count() - before;
+        if first.is_none() && count > 0 {
             first = Some(begun.elapsed());
         }
-        most = most.max(memory(&inbox));
+        most = most.max(memory(inbox));
+        if count >= part_count + backlog.div_ceil(PARTS) || count >= backlog {
+            rates.push(per_second(count - part_count, part_begun.elapsed()));
+            (part_begun, part_count) = (Instant::now(), count);
+        }
+        if count >= backlog {
+            break;
+        }
         assert!(begun.elapsed() < Duration::from_secs(3600));
     }
     let took = begun.elapsed();
     row(&format!("{name}: deliveries"), backlog, took, Vec::new());
+    println!("  deliveries a second while it drains: {rates:?}");
     println!(
-        "  {backlog} events: {} MiB resident with them, {} MiB at most while draining in {:.1} s; \
-         first delivery after {} ms; start with them {} ms",
-        with_backlog / 1024,
-        most / 1024,
+        "  {backlog} events drained in {:.1} s, {} MiB resident at most; first delivery after {} ms",
         took.as_secs_f64(),
+        most / 1024,
         first.unwrap_or_default().as_millis(),
-        restarted.as_millis()
     );
+}
+
+fn per_second(count: u64, took: Duration) -> u64 {
+    u64::try_from(u128::from(count) * 1000 / took.as_millis().max(1)).unwrap()
 }
 
 /// Resident memory, in KiB.

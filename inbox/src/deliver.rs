@@ -126,19 +126,18 @@ impl Run {
             lease: deliverer.timeout + LEASE_MARGIN,
             wall: Moment::wall(),
         };
-        let claimed = match deliverer.writer.claim(request).await {
-            Ok(claimed) => claimed,
+        let claims = match deliverer.writer.claim(request).await {
+            Ok(claims) => claims,
             Err(error) => {
                 tracing::error!(%error, "nothing can be claimed");
                 return AFTER_ERROR;
             }
         };
-        rate.take(claimed.len());
-        if permit == Permit::Probe && !claimed.is_empty() {
+        rate.take(claims.events.len());
+        if permit == Permit::Probe && !claims.events.is_empty() {
             lock(&self.circuit).begin_probe();
         }
-        let is_all = claimed.len() == most;
-        for event in claimed {
+        for event in claims.events {
             lock(&self.under_way).insert(event.event, (event.clone(), None));
             attempts.spawn(Arc::clone(self).deliver(event));
         }
@@ -146,7 +145,7 @@ impl Run {
             .metrics
             .in_flight
             .set(i64::try_from(attempts.len()).unwrap_or(i64::MAX));
-        match is_all && permit == Permit::Free {
+        match claims.is_more && permit == Permit::Free {
             true => Duration::ZERO,
             false => POLL,
         }
@@ -204,7 +203,6 @@ impl Run {
             took,
             schedule: deliverer.schedule.clone(),
             jitter: fastrand::f64(),
-            in_order: deliverer.in_order,
         });
         self.settle(&settlement, deadline).await;
         lock(&self.under_way).remove(&settlement.claimed.event);

@@ -45,6 +45,9 @@ impl Inbox {
     /// One of them cannot be opened: which, and why.
     pub async fn open(settings: Settings) -> Result<Self> {
         let store = Store::open(&settings.store).await?;
+        if !settings.in_order {
+            store.end_order().await?;
+        }
         let listen = |address| async move {
             TcpListener::bind(address)
                 .await

@@ -11,10 +11,10 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use sqlx::any::AnyPoolOptions;
-use sqlx::{AnyConnection, AnyPool, Executor as _, Row as _};
+use sqlx::{AnyConnection, AnyPool, AssertSqlSafe, Executor as _, Row as _};
 
 pub use place::Place;
-pub use queue::{ClaimRequest, Claimed, Counts, Payload, Release, Settlement};
+pub use queue::{ClaimRequest, Claimed, Claims, Counts, Payload, Release, Settlement};
 pub use schema::VERSION;
 pub use tools::{Changed, Filter, Listed, Selector, Stats, Try};
 pub use writer::{Accepted, NewEvent, Writer};
@@ -182,24 +182,54 @@ impl Store {
 
     /// Moves due times that were written while the clock was ahead: with it set back a day, events
     /// would wait a day longer.
+    ///
+    /// What waits is due when it was changed or later, so the index of due times finds it.
     async fn repair_clock(&self, connection: &mut AnyConnection) -> Result<()> {
         let now = self.now(connection).await?;
-        let repaired = sqlx::query(
-            "UPDATE inbox_events SET due = due - (changed_at - $1), changed_at = $1 \
-             WHERE changed_at > $2",
-        )
-        .bind(now.0)
-        // Several inboxes may differ by a little.
-        .bind(now.after(Duration::from_secs(5)).0)
-        .execute(connection)
-        .await?
-        .rows_affected();
+        let mut repaired = 0;
+        for of_index in [
+            "state < 2 AND due > $2",
+            "state >= 2 AND state = 2",
+            "state >= 2 AND state = 3",
+        ] {
+            let statement = format!(
+                "UPDATE inbox_events SET due = due - (changed_at - $1), changed_at = $1 \
+                 WHERE {of_index} AND changed_at > $2"
+            );
+            repaired += sqlx::query(AssertSqlSafe(statement))
+                .bind(now.0)
+                // Several inboxes may differ by a little.
+                .bind(now.after(Duration::from_secs(5)).0)
+                .execute(&mut *connection)
+                .await?
+                .rows_affected();
+        }
         if repaired > 0 {
             tracing::warn!(
                 events = repaired,
                 "the clock has been set back since the last run"
             );
         }
+        Ok(())
+    }
+
+    /// Makes due what was set aside for an earlier event of its id: for an inbox without order.
+    ///
+    /// # Errors
+    ///
+    /// The store does not answer.
+    pub async fn end_order(&self) -> Result<()> {
+        let mut connection = self.writers.acquire().await?;
+        let now = self.now(&mut connection).await?;
+        let statement = format!(
+            "UPDATE inbox_events SET due = $1, claim = 0, changed_at = $1 \
+             WHERE state < 2 AND due > $1 AND state = 0 AND claim = {}",
+            queue::SET_ASIDE
+        );
+        sqlx::query(AssertSqlSafe(statement))
+            .bind(now.0)
+            .execute(&mut *connection)
+            .await?;
         Ok(())
     }
 }
@@ -220,8 +250,11 @@ async fn pool(place: &Place, dialect: Dialect, size: u32) -> Result<AnyPool> {
                             )
                             .await?;
                     }
-                    // An answer of 200 must not depend on how somebody has set the server up.
                     Dialect::Postgres => {
+                        // Statements read a few rows of a table that may be large: compiling one
+                        // takes longer than running it.
+                        connection.execute("SET jit = off").await?;
+                        // An answer of 200 must not depend on how somebody has set the server up.
                         sqlx::query(
                             "SELECT set_config('synchronous_commit', 'on', false) \
                              WHERE current_setting('synchronous_commit') = 'off'",

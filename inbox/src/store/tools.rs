@@ -148,7 +148,7 @@ pub struct Listed {
     pub received_at: String,
     /// Attempts of this series whose outcome is known.
     pub attempts: i64,
-    /// When the next attempt is due, RFC 3339, while it waits.
+    /// When the next attempt is due, RFC 3339, while it waits for that, and not for another event.
     pub next_attempt_at: Option<String>,
     /// The status of the last attempt.
     pub last_status: Option<i64>,
@@ -209,7 +209,7 @@ impl Store {
         let (condition, values) = selector.condition();
         let statement = format!(
             "SELECT event, key, source, id, state, received_at, attempts, due, last_status, \
-             last_error FROM inbox_events WHERE {condition} ORDER BY event LIMIT {STEP}"
+             last_error, claim FROM inbox_events WHERE {condition} ORDER BY event LIMIT {STEP}"
         );
         let query = bind(sqlx::query(AssertSqlSafe(statement)), after, values);
         let rows = query.fetch_all(&self.readers).await?;
@@ -262,8 +262,12 @@ impl Store {
     ///
     /// The store does not answer.
     pub async fn stats(&self) -> Result<Stats> {
+        // Two, so that each reads an index and not the rows.
         let rows = sqlx::query(
-            "SELECT state, count(*), min(received_at) FROM inbox_events GROUP BY state",
+            "SELECT state, count(*), min(received_at) FROM inbox_events WHERE state < 2 \
+             GROUP BY state \
+             UNION ALL SELECT state, count(*), 0 FROM inbox_events WHERE state >= 2 \
+             GROUP BY state",
         )
         .fetch_all(&self.readers)
         .await?;
@@ -317,11 +321,12 @@ impl Store {
         );
         let mut connection = self.writers.acquire().await?;
         loop {
-            let mut transaction = connection.begin_with(self.dialect.begin()).await?;
-            let now = self.now(&mut transaction).await?;
+            // Before the transaction: inboxes can write while a large store is searched.
             let (_, values) = selector.condition();
             let query = bind(sqlx::query(AssertSqlSafe(statement.clone())), after, values);
-            let rows = query.fetch_all(&mut *transaction).await?;
+            let rows = query.fetch_all(&mut *connection).await?;
+            let mut transaction = connection.begin_with(self.dialect.begin()).await?;
+            let now = self.now(&mut transaction).await?;
             for row in &rows {
                 after = row.try_get(0)?;
                 if self.change_one(&mut transaction, row, change, now).await? {
@@ -384,24 +389,14 @@ impl Store {
                 sqlx::query("DELETE FROM inbox_events WHERE event = $1 AND state = $2").bind(event)
             }
         };
-        // The state may have changed since it was read, on PostgreSQL.
+        // The state may have changed since it was read.
         let done = done.bind(state.number()).execute(&mut *transaction).await?;
         if done.rows_affected() == 0 {
             return Ok(false);
         }
-        if state == Filter::Waiting {
-            // Later events of the id had been put off with this one.
-            let source: String = row.try_get(1)?;
-            let id: String = row.try_get(2)?;
-            sqlx::query(
-                "UPDATE inbox_events SET due = $3, changed_at = $3 \
-                 WHERE source = $1 AND id = $2 AND state = 0 AND attempts = 0 AND due > $3",
-            )
-            .bind(source)
-            .bind(id)
-            .bind(now.0)
-            .execute(&mut *transaction)
-            .await?;
+        if matches!((change, state), (Change::Discard, Filter::Waiting)) {
+            let (source, id): (String, String) = (row.try_get(1)?, row.try_get(2)?);
+            queue::wake_next(transaction, &[(source.as_str(), id.as_str())], now).await?;
         }
         Ok(true)
     }
@@ -452,6 +447,7 @@ impl Store {
 fn listed(row: &AnyRow) -> Result<Listed> {
     let state = Filter::of(row.try_get(4)?);
     let due = Moment(row.try_get(7)?);
+    let is_set_aside = row.try_get::<i64, _>(10)? == queue::SET_ASIDE;
     Ok(Listed {
         event: row.try_get(0)?,
         key: row.try_get(1)?,
@@ -460,7 +456,7 @@ fn listed(row: &AnyRow) -> Result<Listed> {
         state,
         received_at: Moment(row.try_get(5)?).to_string(),
         attempts: row.try_get(6)?,
-        next_attempt_at: (state == Filter::Waiting).then(|| due.to_string()),
+        next_attempt_at: (state == Filter::Waiting && !is_set_aside).then(|| due.to_string()),
         last_status: row.try_get(8)?,
         last_error: row.try_get(9)?,
     })

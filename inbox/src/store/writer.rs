@@ -9,7 +9,7 @@ use bytes::Bytes;
 use sqlx::{AnyConnection, Connection as _, Row as _};
 use tokio::sync::{Mutex, mpsc, oneshot};
 
-use super::queue::{self, ClaimRequest, Claimed, Release, Settlement};
+use super::queue::{self, ClaimRequest, Claims, Release, Settlement};
 use super::{Dialect, Store};
 use crate::delivery::Delivery;
 use crate::moment::Moment;
@@ -66,7 +66,7 @@ type Reply<T> = oneshot::Sender<T>;
 
 enum Operation {
     Accept(Arc<NewEvent>, Reply<Accepted>),
-    Claim(ClaimRequest, Reply<Vec<Claimed>>),
+    Claim(ClaimRequest, Reply<Claims>),
     Settle(Arc<Settlement>, Reply<bool>),
     Release(Release, Reply<bool>),
     Purge {
@@ -78,7 +78,7 @@ enum Operation {
 
 enum Done {
     Accept(Accepted),
-    Claim(Vec<Claimed>),
+    Claim(Claims),
     Settle(bool),
     Purge(u64),
 }
@@ -118,7 +118,7 @@ impl Writer {
     /// # Errors
     ///
     /// The store has not answered: what it may have claimed comes back with the lease.
-    pub async fn claim(&self, request: ClaimRequest) -> Result<Vec<Claimed>> {
+    pub async fn claim(&self, request: ClaimRequest) -> Result<Claims> {
         self.ask(|reply| Operation::Claim(request, reply)).await
     }
 
@@ -261,15 +261,20 @@ async fn transact_on(
     let now = store.now(&mut transaction).await?;
     let accepted = accept_all(store.dialect, &mut transaction, batch, now).await?;
     let mut accepted = accepted.into_iter();
+    let mut ended = Vec::new();
     let mut done = Vec::with_capacity(batch.len());
     for operation in batch {
         done.push(match operation {
             Operation::Accept(..) => Done::Accept(accepted.next().unwrap_or(Accepted::Known)),
-            Operation::Claim(request, _) => {
-                Done::Claim(queue::claim(store.dialect, &mut transaction, request, now).await?)
-            }
+            // Below.
+            Operation::Claim(..) => Done::Claim(Claims::default()),
             Operation::Settle(settlement, _) => {
-                Done::Settle(queue::settle(&mut transaction, settlement, now).await?)
+                let next = queue::settle(&mut transaction, settlement, now).await?;
+                let claimed = &settlement.claimed;
+                if next.is_some_and(|state| !state.is_live()) {
+                    ended.push((claimed.source.as_str(), claimed.id.as_str()));
+                }
+                Done::Settle(next.is_some())
             }
             Operation::Release(release, _) => {
                 Done::Settle(queue::release(&mut transaction, release, now).await?)
@@ -278,6 +283,14 @@ async fn transact_on(
                 Done::Purge(queue::purge(&mut transaction, now.before(*keep), *most).await?)
             }
         });
+    }
+    queue::wake_next(&mut transaction, &ended, now).await?;
+    // Claims last: they find what has become free, and, as they wait for no row, no transaction that
+    // waits for theirs can be one that they wait for.
+    for (operation, done) in batch.iter().zip(&mut done) {
+        if let Operation::Claim(request, _) = operation {
+            *done = Done::Claim(queue::claim(store.dialect, &mut transaction, request, now).await?);
+        }
     }
     transaction.commit().await?;
     Ok(done)

@@ -17,6 +17,9 @@ mod crashes;
 mod deliver;
 mod faults;
 mod model;
+#[path = "../old/mod.rs"]
+mod old;
+mod queue;
 mod rules;
 mod start;
 mod support;

@@ -256,6 +256,8 @@ struct Row {
     id: u64,
     turn: u64,
     delivery: Delivery,
+    /// Whether it has been set aside for an earlier event of its id.
+    is_aside: bool,
 }
 
 struct Pair {
@@ -319,6 +321,7 @@ impl Pair {
                 id,
                 turn: self.turns,
                 delivery: Delivery::accepted(self.now()),
+                is_aside: false,
             };
             self.rows.insert(key, row);
         }
@@ -333,24 +336,19 @@ impl Pair {
             lease: LEASE,
             wall: self.now(),
         };
-        let claimed = self.writer.claim(request).await.unwrap();
+        let claimed = self.writer.claim(request).await.unwrap().events;
         let now = self.now();
-        let mut able: Vec<&String> = self
-            .rows
-            .iter()
-            .filter(|(_, row)| {
-                let is_head = !self.rows.values().any(|other| {
-                    other.id == row.id && other.turn < row.turn && other.delivery.state.is_live()
-                });
-                !self.paused
-                    && (is_head || !self.in_order)
-                    && row.delivery.claim(now, self.claims, LEASE).is_some()
-            })
-            .map(|(key, _)| key)
-            .collect();
-        able.sort_by_key(|key| (self.rows[*key].delivery.due, self.rows[*key].turn));
-        able.truncate(most);
-        let expected: BTreeSet<String> = able.into_iter().cloned().collect();
+        let mut expected = BTreeSet::new();
+        // The first look reads no more rows than are wanted, the next ones read all that there are.
+        for look in 0..4 {
+            let wanted = most - expected.len();
+            let limit = if look == 0 { wanted } else { usize::MAX };
+            let (seen, taken) = self.look(limit, wanted, &expected);
+            expected.extend(taken);
+            if self.paused || seen < limit || expected.len() == most {
+                break;
+            }
+        }
         let got: BTreeSet<String> = claimed.iter().map(|one| one.key.clone()).collect();
         assert_eq!(got, expected);
         for one in &claimed {
@@ -359,6 +357,63 @@ impl Pair {
             row.delivery = row.delivery.claim(now, self.claims, LEASE).unwrap();
         }
         self.held.extend(claimed);
+    }
+
+    /// One look of a claim at what is due: how many rows it saw, and which of them it takes. What is
+    /// behind another of its id is set aside.
+    fn look(
+        &mut self,
+        limit: usize,
+        wanted: usize,
+        taken_before: &BTreeSet<String>,
+    ) -> (usize, Vec<String>) {
+        let now = self.now();
+        let mut due: Vec<String> = self
+            .rows
+            .iter()
+            .filter(|(key, row)| {
+                !self.paused
+                    && !taken_before.contains(*key)
+                    && row.delivery.claim(now, self.claims, LEASE).is_some()
+            })
+            .map(|(key, _)| key.clone())
+            .collect();
+        due.sort_by_key(|key| (self.rows[key].delivery.due, self.rows[key].turn));
+        due.truncate(limit);
+        let mut taken = Vec::new();
+        for key in &due {
+            if taken.len() == wanted {
+                break;
+            }
+            let row = &self.rows[key];
+            if !self.in_order || self.head(row.id).as_ref() == Some(key) {
+                taken.push(key.clone());
+            } else if row.delivery.state == State::Waiting {
+                let row = self.rows.get_mut(key).unwrap();
+                row.is_aside = true;
+                row.delivery.due = now.after(Duration::from_secs(3600));
+            }
+        }
+        (due.len(), taken)
+    }
+
+    /// The first live event of an id.
+    fn head(&self, id: u64) -> Option<String> {
+        self.rows
+            .iter()
+            .filter(|(_, row)| row.id == id && row.delivery.state.is_live())
+            .min_by_key(|(_, row)| row.turn)
+            .map(|(key, _)| key.clone())
+    }
+
+    /// An event of the id has ended: the next is due if it was set aside.
+    fn wake_next(&mut self, id: u64) {
+        let now = self.now();
+        let Some(head) = self.head(id) else { return };
+        let row = self.rows.get_mut(&head).unwrap();
+        if std::mem::take(&mut row.is_aside) {
+            row.delivery.due = now;
+        }
     }
 
     async fn settle(&mut self, index: usize, outcome: Outcome) {
@@ -371,7 +426,6 @@ impl Pair {
             took: Duration::ZERO,
             schedule: self.schedule.clone(),
             jitter: 0.5,
-            in_order: self.in_order,
         };
         let held = self.writer.settle(Arc::new(settlement)).await.unwrap();
         let now = self.now();
@@ -382,14 +436,10 @@ impl Pair {
         assert_eq!(held, next.is_some());
         let Some(next) = next else { return };
         let id = self.rows[&claimed.key].id;
-        if self.in_order && next.state == State::Waiting {
-            for row in self.rows.values_mut().filter(|row| row.id == id) {
-                if row.delivery.state == State::Waiting {
-                    row.delivery.due = row.delivery.due.max(next.due);
-                }
-            }
-        }
         self.rows.get_mut(&claimed.key).unwrap().delivery = next;
+        if !next.state.is_live() {
+            self.wake_next(id);
+        }
     }
 
     async fn release(&mut self, index: usize) {
@@ -429,18 +479,15 @@ impl Pair {
         let (id, was_waiting) = (row.id, row.delivery.state == State::Waiting);
         if discard {
             self.rows.remove(&key);
+            if was_waiting {
+                self.wake_next(id);
+            }
         } else {
             row.delivery = next;
+            row.is_aside = false;
             if !was_waiting {
                 self.turns += 1;
                 row.turn = self.turns;
-            }
-        }
-        if was_waiting {
-            for row in self.rows.values_mut().filter(|row| row.id == id) {
-                if row.delivery.state == State::Waiting && row.delivery.attempts == 0 {
-                    row.delivery.due = row.delivery.due.min(now);
-                }
             }
         }
     }
@@ -450,7 +497,8 @@ impl Pair {
         let listed = self.store.list(&Selector::default(), 0).await.unwrap();
         assert_eq!(listed.len(), self.rows.len());
         for event in listed {
-            let delivery = self.rows[&event.key].delivery;
+            let row = &self.rows[&event.key];
+            let delivery = row.delivery;
             let state = match delivery.state {
                 State::Waiting => Filter::Waiting,
                 State::Delivering { .. } => Filter::Delivering,
@@ -465,12 +513,8 @@ impl Pair {
                 event.key
             );
             if state == Filter::Waiting {
-                assert_eq!(
-                    event.next_attempt_at,
-                    Some(delivery.due.to_string()),
-                    "{}",
-                    event.key
-                );
+                let next = (!row.is_aside).then(|| delivery.due.to_string());
+                assert_eq!(event.next_attempt_at, next, "{}", event.key);
             }
         }
         let counts = self.store.counts().await.unwrap();

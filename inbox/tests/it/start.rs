@@ -4,9 +4,12 @@ use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::{Command, Output};
 
+use callback_guard_harness::Upstream;
 use callback_guard_harness::client::{self, Request};
+use callback_guard_inbox::store::VERSION;
 
-use crate::support::{Bench, key};
+use crate::old;
+use crate::support::{Bench, key, setup, write};
 
 fn run(arguments: &[&str], environment: &[(&str, &str)]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_callback-guard-inbox"))
@@ -263,26 +266,64 @@ fn a_store_of_a_newer_version_is_refused_by_all_commands() {
     let mut bench = Bench::new(&[]);
     bench.inbox.kill();
     let file = bench.inbox.setup.directory().join("inbox.db");
-    let runtime = tokio::runtime::Runtime::new().unwrap();
-    runtime.block_on(async {
-        sqlx::any::install_default_drivers();
-        let url = format!("sqlite://{}", file.display());
-        let mut connection = <sqlx::AnyConnection as sqlx::Connection>::connect(&url)
-            .await
-            .unwrap();
-        sqlx::query("UPDATE inbox_meta SET value = 99 WHERE name = 'version'")
-            .execute(&mut connection)
-            .await
-            .unwrap();
-    });
+    let newer = VERSION + 1;
+    write(
+        &file,
+        &[format!(
+            "UPDATE inbox_meta SET value = {newer} WHERE name = 'version'"
+        )],
+    );
     let error = format!("{:#}", bench.inbox.setup.start().unwrap_err());
-    let expected = "the store has schema version 99, this program knows up to 1: \
-                    run the newer callback-guard-inbox that has written it";
-    assert!(error.contains(expected), "{error}");
+    let expected = format!(
+        "the store has schema version {newer}, this program knows up to {VERSION}: \
+         run the newer callback-guard-inbox that has written it"
+    );
+    assert!(error.contains(&expected), "{error}");
     assert!(error.contains("exit status: 2"), "{error}");
     let output = bench.inbox.setup.tool("stats", &[]).unwrap();
     assert_eq!(output.status.code(), Some(2));
-    assert!(String::from_utf8(output.stderr).unwrap().contains(expected));
+    assert!(
+        String::from_utf8(output.stderr)
+            .unwrap()
+            .contains(&expected)
+    );
+}
+
+#[test]
+fn a_store_of_each_older_version_is_brought_up_to_date_with_all_that_is_in_it() {
+    assert_eq!(i64::try_from(old::STEPS.len()).unwrap(), VERSION);
+    for version in 1..old::STEPS.len() {
+        let upstream = Upstream::start().unwrap();
+        let setup = setup(&upstream);
+        let file = setup.directory().join("inbox.db");
+        write(&file, &old::statements(version, false));
+        // Commands do not change the schema.
+        let output = setup.tool("stats", &[]).unwrap();
+        assert_eq!(output.status.code(), Some(2));
+        let error = String::from_utf8(output.stderr).unwrap();
+        let expected = format!(
+            "the store has schema version {version}, this program has {VERSION}: \
+             `callback-guard-inbox run` brings it up to date"
+        );
+        assert!(error.contains(&expected), "{error}");
+        let bench = Bench {
+            inbox: setup.start().unwrap(),
+            upstream,
+        };
+        let stats = bench.wait_for_stats("all to be delivered", |stats| {
+            stats["waiting"] == 0 && stats["delivering"] == 0
+        });
+        assert_eq!(
+            (&stats["delivered"], &stats["dead"]),
+            (&5.into(), &1.into())
+        );
+        assert!(old::is_in_order(&bench.bodies()), "{:?}", bench.bodies());
+        // What had been delivered is still known, and what comes has a place of its own.
+        let known = bench.inbox.send(&format!("{:064}", 1), "a", b"1").unwrap();
+        assert_eq!(known.header("x-callback-guard-inbox").unwrap(), "known");
+        bench.accept("new", "b");
+        bench.wait_for_stats("the new one", |stats| stats["delivered"] == 6);
+    }
 }
 
 #[test]

@@ -113,3 +113,32 @@ pub fn failing() -> Answer {
 pub fn millis(count: u64) -> Duration {
     Duration::from_millis(count)
 }
+
+/// Runs statements on a file of SQLite, which is made if it is not there.
+pub fn write(file: &Path, statements: &[String]) {
+    on(file, async |connection| {
+        for statement in statements {
+            let query = sqlx::query(sqlx::AssertSqlSafe(statement.clone()));
+            query.execute(&mut *connection).await.unwrap();
+        }
+    });
+}
+
+/// The number that a statement finds.
+pub fn number(file: &Path, statement: &str) -> i64 {
+    on(file, async |connection| {
+        let query = sqlx::query(sqlx::AssertSqlSafe(statement.to_owned()));
+        let row = query.fetch_one(connection).await.unwrap();
+        sqlx::Row::get(&row, 0)
+    })
+}
+
+fn on<T>(file: &Path, work: impl AsyncFnOnce(&mut sqlx::AnyConnection) -> T) -> T {
+    sqlx::any::install_default_drivers();
+    let url = format!("sqlite://{}?mode=rwc", file.display());
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        let connect = <sqlx::AnyConnection as sqlx::Connection>::connect(&url);
+        work(&mut connect.await.unwrap()).await
+    })
+}

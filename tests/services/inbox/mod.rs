@@ -1,6 +1,8 @@
 //! The inbox on PostgreSQL: one, two and four of them on one database.
 
 mod observe;
+#[path = "../../../inbox/tests/old/mod.rs"]
+mod old;
 mod postgres;
 #[path = "../../../inbox/tests/trial/mod.rs"]
 mod trial;

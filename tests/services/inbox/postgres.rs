@@ -10,6 +10,8 @@ use callback_guard_harness::wait::wait_for_within;
 use callback_guard_harness::{Answer, Inbox, InboxSetup, Postgres, Request, Upstream};
 use serde_json::Value;
 
+use super::old;
+
 struct Bench {
     database: Postgres,
     upstream: Upstream,
@@ -61,6 +63,14 @@ impl Bench {
             is(&stats).then_some(stats)
         })
         .unwrap()
+    }
+
+    /// The version of the store's schema.
+    fn version(&self) -> i64 {
+        let found = self
+            .database
+            .query("SELECT value FROM inbox_meta WHERE name = 'version'");
+        found.unwrap().parse().unwrap()
     }
 
     fn bodies(&self) -> Vec<String> {
@@ -306,16 +316,19 @@ fn a_lease_follows_the_database_clock_and_not_that_of_an_inbox() {
 fn a_newer_store_and_a_foreign_one_are_refused() {
     let mut bench = Bench::start(1, &[]);
     bench.inboxes[0].kill();
+    let known = bench.version();
+    let newer = known + 1;
     bench
         .database
-        .query("UPDATE inbox_meta SET value = 2 WHERE name = 'version'")
+        .query(&format!(
+            "UPDATE inbox_meta SET value = {newer} WHERE name = 'version'"
+        ))
         .unwrap();
     let error = format!("{:#}", bench.inboxes[0].setup.start().unwrap_err());
     assert!(error.contains("exit status: 2"), "{error}");
-    assert!(
-        error.contains("the store has schema version 2, this program knows up to 1"),
-        "{error}"
-    );
+    let expected =
+        format!("the store has schema version {newer}, this program knows up to {known}");
+    assert!(error.contains(&expected), "{error}");
     bench.database.query("CREATE DATABASE empty").unwrap();
     let setup = bench.inboxes[0]
         .setup
@@ -324,6 +337,40 @@ fn a_newer_store_and_a_foreign_one_are_refused() {
     let output = setup.tool("stats", &[]).unwrap();
     assert_eq!(output.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&output.stderr).contains("this is no inbox's store"));
+}
+
+#[test]
+fn a_store_of_each_older_version_is_brought_up_to_date_with_all_that_is_in_it() {
+    for version in 1..old::STEPS.len() {
+        let mut bench = Bench::start(1, &[]);
+        assert_eq!(
+            bench.version(),
+            i64::try_from(old::STEPS.len()).unwrap(),
+            "a step is missing in the tests"
+        );
+        bench.inboxes[0].kill();
+        bench.database.query("DROP SCHEMA public CASCADE").unwrap();
+        bench.database.query("CREATE SCHEMA public").unwrap();
+        let statements = old::statements(version, true).join(";\n");
+        bench.database.query(&statements).unwrap();
+        // Several at once: one of them brings it up to date.
+        let setups = [(); 3].map(|()| bench.inboxes[0].setup.another().unwrap());
+        bench.inboxes = thread::scope(|scope| {
+            let starts = setups.map(|setup| scope.spawn(move || setup.start().unwrap()));
+            starts.map(|start| start.join().unwrap()).into()
+        });
+        let stats = bench.wait_for_stats("all to be delivered", |stats| {
+            stats["waiting"] == 0 && stats["delivering"] == 0
+        });
+        assert_eq!(
+            (&stats["delivered"], &stats["dead"]),
+            (&5.into(), &1.into())
+        );
+        assert!(old::is_in_order(&bench.bodies()), "{:?}", bench.bodies());
+        assert_eq!(bench.version(), i64::try_from(old::STEPS.len()).unwrap());
+        bench.send(0, "new", "b");
+        bench.wait_for_stats("the new one", |stats| stats["delivered"] == 6);
+    }
 }
 
 #[test]
