@@ -19,6 +19,7 @@ mod upstream;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
+use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use clap::{Parser, Subcommand};
@@ -48,7 +49,7 @@ struct Options {
     #[arg(long)]
     quick: bool,
     /// Rounds for the medians. Rows that no target needs run in every third, unless --traffic is given.
-    #[arg(long, value_name = "N", default_value_t = 18)]
+    #[arg(long, value_name = "N", default_value_t = 16)]
     rounds: usize,
     /// Length of one run.
     #[arg(long, value_name = "N", default_value_t = 1)]
@@ -119,6 +120,7 @@ fn run() -> Result<()> {
         None => {}
     }
     let mut latency_seconds = LATENCY_SECONDS;
+    let started = Instant::now();
     if options.quick {
         (options.rounds, options.seconds, latency_seconds) = (1, 1, 1);
     }
@@ -195,6 +197,7 @@ fn run() -> Result<()> {
     if options.write {
         write(&options, &results, &machine, [&targets, &redis, &tables])?;
     }
+    eprintln!("it took {} s", started.elapsed().as_secs());
     Ok(())
 }
 

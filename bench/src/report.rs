@@ -83,9 +83,14 @@ impl Spread {
     pub(crate) fn of(values: impl Iterator<Item = f64>) -> Self {
         let mut values: Vec<f64> = values.collect();
         values.sort_by(f64::total_cmp);
-        let at = |numerator: usize| {
-            let place = values.len().saturating_sub(1) * numerator / 4;
-            values.get(place).copied().unwrap_or(f64::NAN)
+        let at = |quarters: u8| {
+            let place = values.len().saturating_sub(1) * usize::from(quarters);
+            let value = |place: usize| values.get(place).copied();
+            let low = value(place / 4).unwrap_or(f64::NAN);
+            let high = value(place / 4 + 1).unwrap_or(low);
+            // Between two values, as far as the quarter lies between them.
+            let part = u8::try_from(place % 4).map_or(0.0, f64::from) / 4.0;
+            low + (high - low) * part
         };
         Self {
             low: at(1),
@@ -393,4 +398,17 @@ pub(crate) fn chart(results: &Results, machine: &str) -> String {
         y + 12,
         y + 12,
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_median_of_an_even_number_lies_between_the_two_in_the_middle() {
+        let spread = Spread::of([4.0, 1.0, 3.0, 2.0].into_iter());
+        assert_eq!((spread.low, spread.middle, spread.high), (1.75, 2.5, 3.25));
+        let one = Spread::of([7.0].into_iter());
+        assert_eq!((one.low, one.middle, one.high), (7.0, 7.0, 7.0));
+    }
 }
