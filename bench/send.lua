@@ -24,7 +24,6 @@ end
 function done(summary, latency, requests)
   local e = summary.errors
   io.write(string.format(
-    '\nRESULT {"requests":%d,"microseconds":%d,"refused":%d,"failed":%d,"p50":%d,"p99":%d,"p999":%d}\n',
-    summary.requests, summary.duration, e.status, e.connect + e.read + e.write + e.timeout,
-    latency:percentile(50), latency:percentile(99), latency:percentile(99.9)))
+    '\nRESULT {"requests":%d,"microseconds":%d,"refused":%d,"failed":%d}\n',
+    summary.requests, summary.duration, e.status, e.connect + e.read + e.write + e.timeout))
 end

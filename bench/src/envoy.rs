@@ -4,6 +4,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
+use crate::stores::{TOKEN, URL};
 use crate::traffic::KEY;
 
 /// Ports of the processes around one Envoy.
@@ -12,6 +13,16 @@ pub(crate) struct Ports {
     pub(crate) listener: u16,
     pub(crate) upstream: u16,
     pub(crate) authorization: u16,
+    pub(crate) webdis: u16,
+}
+
+/// Where the guard keeps its events.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Store {
+    Memory,
+    Webdis,
+    /// Redis, by the native build's own connection.
+    Connection,
 }
 
 /// A whole bootstrap, as JSON, with `filters` before the router.
@@ -58,7 +69,11 @@ pub(crate) fn bootstrap(ports: Ports, filters: &[Value]) -> Value {
                     },
                 }] }],
             }],
-            "clusters": [cluster("app", ports.upstream), cluster("authorization", ports.authorization)],
+            "clusters": [
+                cluster("app", ports.upstream),
+                cluster("authorization", ports.authorization),
+                cluster("redis_http", ports.webdis),
+            ],
         },
     })
 }
@@ -96,6 +111,7 @@ pub(crate) fn wasm(name: &str, module: &Path, configuration: &Value) -> Value {
                     "vm_id": name,
                     "runtime": "envoy.wasm.runtime.v8",
                     "code": { "local": { "filename": module } },
+                    "environment_variables": { "host_env_keys": [TOKEN.0] },
                 },
                 "configuration": {
                     "@type": "type.googleapis.com/google.protobuf.StringValue",
@@ -127,9 +143,27 @@ pub(crate) fn dynamic_module(configuration: &Value) -> Value {
 }
 
 /// The guard's configuration: the first sender, and one that signs the body.
-pub(crate) fn guard(capacity: u32) -> Value {
+pub(crate) fn guard(capacity: u32, store: Store) -> Value {
+    // An event that Redis is not asked for would be a cheap one: it is refused, and the report says so.
+    let place = match store {
+        Store::Memory => json!({ "kind": "memory", "capacity": capacity }),
+        Store::Webdis => json!({
+            "kind": "redis",
+            "protocol": "webdis",
+            "cluster": "redis_http",
+            "token_env": TOKEN.0,
+            "capacity": capacity,
+            "on_error": "reject",
+        }),
+        Store::Connection => json!({
+            "kind": "redis",
+            "url_env": URL,
+            "capacity": capacity,
+            "on_error": "reject",
+        }),
+    };
     json!({
-        "store": { "kind": "memory", "capacity": capacity },
+        "store": place,
         "sources": [
             {
                 "name": "suno",

@@ -1,4 +1,4 @@
-//! The load generators: wrk for saturation, wrk2 for latency at a fixed rate.
+//! The load at saturation: wrk sends as fast as the answers come.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -6,26 +6,13 @@ use std::process::Command;
 use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
 
-/// How hard to push.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Rate {
-    /// As fast as the answers come.
-    Saturation,
-    /// This many requests a second, whatever the answers do.
-    Fixed(u64),
-}
-
-/// What a load generator saw.
+/// What the load generator saw.
 #[derive(Clone, Copy, Debug, Deserialize)]
 pub(crate) struct Seen {
     pub(crate) requests: u32,
     pub(crate) microseconds: u32,
     pub(crate) refused: u32,
     pub(crate) failed: u32,
-    /// Latencies in microseconds.
-    pub(crate) p50: u32,
-    pub(crate) p99: u32,
-    pub(crate) p999: u32,
 }
 
 impl Seen {
@@ -35,24 +22,14 @@ impl Seen {
 }
 
 /// Sends the requests of `records` to `port` for `seconds`.
-pub(crate) fn run(
-    program: &Path,
-    rate: Rate,
-    port: u16,
-    connections: usize,
-    seconds: u64,
-    records: &Path,
-) -> Result<Seen> {
-    let mut command = Command::new(program);
+pub(crate) fn run(port: u16, connections: usize, seconds: u64, records: &Path) -> Result<Seen> {
+    let mut command = Command::new("wrk");
     command
         .args(["--threads", "1", "--timeout", "10s"])
         .args(["--connections", &connections.to_string()])
         .args(["--duration", &format!("{seconds}s")])
         .arg("--script")
         .arg(send_script());
-    if let Rate::Fixed(rate) = rate {
-        command.args(["--rate", &rate.to_string()]);
-    }
     let output = command
         .arg(format!("http://127.0.0.1:{port}/"))
         .arg("--")

@@ -3,19 +3,24 @@
 use std::fs;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
+use nix::time::{ClockId, clock_getcpuclockid, clock_gettime};
+use nix::unistd::Pid;
 
 /// A process and its children.
 pub(crate) struct Process {
+    /// What the report calls it.
+    pub(crate) role: &'static str,
     child: Child,
 }
 
 /// What a process has used.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Usage {
-    /// CPU time of all threads, user and system, in nanoseconds.
-    pub(crate) cpu_nanos: u64,
+    /// CPU time of all threads, of those that have ended, too.
+    pub(crate) cpu: Duration,
     /// Resident memory in KiB.
     pub(crate) resident_kib: u64,
 }
@@ -31,7 +36,7 @@ impl Process {
             .stderr(err)
             .spawn()
             .with_context(|| format!("starting {role}: {command:?}"))?;
-        Ok(Self { child })
+        Ok(Self { role, child })
     }
 
     /// What the process and its children have used up to now.
@@ -41,7 +46,7 @@ impl Process {
         while let Some(id) = open.pop() {
             let read =
                 |name: &str| fs::read_to_string(format!("/proc/{id}/{name}")).unwrap_or_default();
-            total.cpu_nanos += cpu_nanos(&read("stat"));
+            total.cpu += cpu_of(id);
             // Children belong to the thread that has started them; here that is the first.
             let children = read(&format!("task/{id}/children"));
             open.extend(
@@ -71,18 +76,18 @@ impl Drop for Process {
     }
 }
 
-/// CPU time out of `/proc/PID/stat`, threads that have ended included, in ticks of 10 ms: fields 14
-/// and 15, counted behind the name in parentheses, which is the second.
-///
-/// Source: proc_pid_stat(5).
-fn cpu_nanos(stat: &str) -> u64 {
-    let fields = stat.rsplit_once(") ").map_or("", |(_, fields)| fields);
-    let ticks = fields
-        .split(' ')
-        .skip(11)
-        .take(2)
-        .filter_map(|field| field.parse::<u64>().ok());
-    ticks.sum::<u64>() * 10_000_000
+/// By the process' own clock: `/proc/PID/stat` counts in ticks of 10 ms, which is more than a part of a
+/// hundred of a run of one second.
+fn cpu_of(id: u32) -> Duration {
+    let process = Pid::from_raw(i32::try_from(id).unwrap_or(0));
+    clock_getcpuclockid(process)
+        .and_then(clock_gettime)
+        .map_or(Duration::ZERO, Duration::from)
+}
+
+/// What this thread has used up to now.
+pub(crate) fn cpu_of_this_thread() -> Duration {
+    clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).map_or(Duration::ZERO, Duration::from)
 }
 
 fn first_number(text: &str) -> u64 {

@@ -87,9 +87,18 @@ impl Traffic {
 
     /// One whole request.
     pub(crate) fn one(self) -> Vec<u8> {
+        self.whole(&self.tail())
+    }
+
+    /// As many whole requests.
+    pub(crate) fn many(self, count: usize) -> Vec<Vec<u8>> {
         let tail = self.tail();
-        let mut request = self.request(&event_id(), &tail);
-        request.extend_from_slice(&tail);
+        (0..count).map(|_| self.whole(&tail)).collect()
+    }
+
+    fn whole(self, tail: &[u8]) -> Vec<u8> {
+        let mut request = self.request(&event_id(), tail);
+        request.extend_from_slice(tail);
         request
     }
 

@@ -17,7 +17,7 @@ use callback_guard_core::testkit::MapShared;
 use callback_guard_core::time::UnixMillis;
 use callback_guard_core::worker::{Seed, Verdict, Worker};
 
-use crate::envoy;
+use crate::envoy::{self, Store};
 
 const RECEIVED: &[u8] =
     b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 21\r\n\r\n{\"status\":\"received\"}";
@@ -32,7 +32,7 @@ pub(crate) fn serve(port: u16) -> Result<()> {
 /// what the upstream answers, so it takes each event as delivered once it has let it through.
 pub(crate) fn authorize(port: u16) -> Result<()> {
     let policy = Arc::new(callback_guard_config::testkit::policy(
-        &envoy::guard(100_000).to_string(),
+        &envoy::guard(100_000, Store::Memory).to_string(),
     ));
     let (data, workers) = (Locked::default(), Arc::new(AtomicU64::new(1)));
     each_connection(port, move |stream| {
@@ -136,7 +136,8 @@ fn answer_all(mut stream: TcpStream, mut answer: impl FnMut(&[u8], &[u8]) -> &'s
     }
 }
 
-fn find_head_end(bytes: &[u8]) -> Option<usize> {
+/// Where the body begins, if the head is whole.
+pub(crate) fn find_head_end(bytes: &[u8]) -> Option<usize> {
     // Heads here are small; a body is not searched.
     let start = bytes.get(..bytes.len().min(4096))?;
     start
@@ -145,7 +146,8 @@ fn find_head_end(bytes: &[u8]) -> Option<usize> {
         .map(|at| at + 4)
 }
 
-fn content_length(head: &[u8]) -> usize {
+/// What a head says about the length of its body; 0 if it says nothing.
+pub(crate) fn content_length(head: &[u8]) -> usize {
     head.split(|byte| *byte == b'\n')
         .filter_map(|line| line.split_at_checked(15))
         .find(|(name, _)| name.eq_ignore_ascii_case(b"content-length:"))

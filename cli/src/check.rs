@@ -8,7 +8,7 @@ use std::process::ExitCode;
 
 use callback_guard_config::{self as config, Build};
 use callback_guard_core::policy::{InFlight, Mode, PathRule, Policy, Unmatched};
-use callback_guard_core::store::redis::{Access, OnError, Protocol};
+use callback_guard_core::store::redis::{Access, OnError, Place, Protocol};
 use clap::Args;
 use serde_json::Value;
 
@@ -272,7 +272,11 @@ fn store(policy: &Policy) -> String {
                 }
                 Access::Server(server) => {
                     let tls = if server.is_tls { " with TLS" } else { "" };
-                    format!("by a connection{tls} of the native build")
+                    let finder = match server.place {
+                        Place::At(_) => "",
+                        Place::Sentinels { .. } => ", found by Sentinels",
+                    };
+                    format!("by a connection{tls} of the native build{finder}")
                 }
             };
             let on_error = match remote.on_error {

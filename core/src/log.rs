@@ -7,7 +7,7 @@ use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
 use crate::policy::{Mode, PathRule, Policy, Unmatched};
-use crate::store::redis::{Access, Protocol};
+use crate::store::redis::{Access, Place, Protocol};
 use crate::store::{ABSENT, SharedData, Swap};
 use crate::time::UnixMillis;
 
@@ -125,8 +125,12 @@ pub fn start_line(policy: &Policy) -> String {
                     Protocol::Upstash => "redis by upstash",
                     Protocol::Webdis => "redis by webdis",
                 },
-                Access::Server(server) if server.is_tls => "redis by TLS",
-                Access::Server(_) => "redis",
+                Access::Server(server) => match (&server.place, server.is_tls) {
+                    (Place::At(_), false) => "redis",
+                    (Place::At(_), true) => "redis by TLS",
+                    (Place::Sentinels { .. }, false) => "redis by Sentinel",
+                    (Place::Sentinels { .. }, true) => "redis by Sentinel and TLS",
+                },
             },
         },
         capacity: policy.capacity,

@@ -12,8 +12,8 @@ use callback_guard_core::store::circuit::{
 };
 use callback_guard_core::store::local::LocalStore;
 use callback_guard_core::store::redis::{
-    Access, Answer, Ask, Front, MAX_REPLY_BYTES, OnError, Protocol, Remote, Replies, Reply, Script,
-    Server, StoreError,
+    Access, Address, Answer, Ask, Front, Login, MAX_REPLY_BYTES, OnError, Place, Protocol, Remote,
+    Replies, Reply, Script, Server, StoreError,
 };
 use callback_guard_core::store::retries::{CAPACITY, PendingSettlement, Retries};
 use callback_guard_core::store::{ClaimAnswer, ClaimRequest, Settlement};
@@ -234,16 +234,28 @@ fn what_a_reply_by_a_connection_means() {
     assert_eq!(stray, Err(Malformed));
 }
 
+fn address(host: &str, port: u16) -> Address {
+    Address {
+        host: host.into(),
+        port,
+    }
+}
+
+fn login(user: Option<&str>, password: Option<&str>) -> Login {
+    Login {
+        user: user.map(Into::into),
+        password: password.map(Into::into),
+    }
+}
+
 #[test]
 fn urls_of_redis() {
     let server =
         |host: &str, port, is_tls, user: Option<&str>, password: Option<&str>, database| {
             Ok(Server {
-                host: host.into(),
-                port,
+                place: Place::At(address(host, port)),
                 is_tls,
-                user: user.map(Into::into),
-                password: password.map(Into::into),
+                login: login(user, password),
                 database,
             })
         };
@@ -295,6 +307,119 @@ fn urls_of_redis() {
         assert!(!problem.contains("secret"), "{url}: {problem}");
     }
     assert!(Server::parse(b"redis://:secret\xff@host").is_err());
+}
+
+#[test]
+fn urls_of_sentinels() {
+    let of = |addresses: &[(&str, u16)], master: &str, sentinel, is_tls, login, database| {
+        let addresses = addresses.iter().map(|(host, port)| address(host, *port));
+        Ok(Server {
+            place: Place::Sentinels {
+                addresses: addresses.collect(),
+                master: master.into(),
+                login: sentinel,
+            },
+            is_tls,
+            login,
+            database,
+        })
+    };
+    let nobody = || login(None, None);
+    for (url, expected) in [
+        (
+            "redis+sentinel://sentinel/mymaster",
+            of(
+                &[("sentinel", 26379)],
+                "mymaster",
+                nobody(),
+                false,
+                nobody(),
+                0,
+            ),
+        ),
+        (
+            "REDISS+Sentinel://guard:p%40ss%2C%2F%3F@one:7000,10.0.0.7,[2001:db8::7],[::1]:1/my%2Fmaster/3\
+             ?sentinel_username=w%26tch&sentinel_password=a%3Db%2Bc",
+            of(
+                &[
+                    ("one", 7000),
+                    ("10.0.0.7", 26379),
+                    ("2001:db8::7", 26379),
+                    ("::1", 1),
+                ],
+                "my/master",
+                login(Some("w&tch"), Some("a=b+c")),
+                true,
+                login(Some("guard"), Some("p@ss,/?")),
+                3,
+            ),
+        ),
+        (
+            "redis+sentinel://:pass@one,two/mymaster/?sentinel_password=word\n",
+            of(
+                &[("one", 26379), ("two", 26379)],
+                "mymaster",
+                login(None, Some("word")),
+                false,
+                login(None, Some("pass")),
+                0,
+            ),
+        ),
+        (
+            // An `@` in the password that was not encoded: the last one ends it.
+            "redis+sentinel://guard:p@ss@one/mymaster?",
+            of(
+                &[("one", 26379)],
+                "mymaster",
+                nobody(),
+                false,
+                login(Some("guard"), Some("p@ss")),
+                0,
+            ),
+        ),
+    ] {
+        assert_eq!(Server::parse(url.as_bytes()), expected, "{url}");
+    }
+    for url in [
+        "redis+sentinel://",
+        "redis+sentinel://:secret@",
+        "redis+sentinel://:secret@one",
+        "redis+sentinel://:secret@one/",
+        "redis+sentinel://:secret@one//0",
+        "redis+sentinel:///mymaster",
+        "redis+sentinel://:secret@one,/mymaster",
+        "redis+sentinel://:secret@,one/mymaster",
+        "redis+sentinel://:secret@one, two/mymaster",
+        "redis+sentinel://:secret@one:port/mymaster",
+        "redis+sentinel://:secret@one:/mymaster",
+        "redis+sentinel://:secret@one:99999/mymaster",
+        "redis+sentinel://:secret@::1/mymaster",
+        "redis+sentinel://:secret@[::1/mymaster",
+        "redis+sentinel://:secret@one]/mymaster",
+        "redis+sentinel://:secret@[]/mymaster",
+        "redis+sentinel://secret@one/mymaster",
+        "redis+sentinel://:secret%ff@one/mymaster",
+        "redis+sentinel://:secret@one/mymaster/db",
+        "redis+sentinel://:secret@one/mymaster/-1",
+        "redis+sentinel://:secret@one/mymaster/0/1",
+        "redis+sentinel://:secret@one/mymaster/0#secret",
+        "redis+sentinel://:secret@one/mymaster?sentinel_username=secret",
+        "redis+sentinel://:secret@one/mymaster?sentinel_password=",
+        "redis+sentinel://:secret@one/mymaster?sentinel_password",
+        "redis+sentinel://:secret@one/mymaster?sentinel_password=secret+word",
+        "redis+sentinel://:secret@one/mymaster?sentinel_password=secret%ff",
+        "redis+sentinel://:secret@one/mymaster?sentinel_password=secret&sentinel_password=secret",
+        "redis+sentinel://:secret@one/mymaster?sentinel_password=secret&",
+        "redis+sentinel://:secret@one/mymaster?ssl_cert_reqs=none",
+        "sentinel://:secret@one/mymaster",
+    ] {
+        let problem = Server::parse(url.as_bytes()).map(|_| url).expect_err(url);
+        assert!(
+            problem.contains("://") || problem.contains('`') || problem.contains('?'),
+            "{url}: {problem}"
+        );
+        assert!(!problem.contains("secret"), "{url}: {problem}");
+    }
 }
 
 #[test]
@@ -1043,10 +1168,8 @@ fn a_connection_is_for_the_native_build_alone() {
     let Access::Server(server) = &remote.access else {
         panic!("{remote:?}")
     };
-    assert_eq!(
-        (&*server.host, server.port, server.is_tls, server.database),
-        ("redis.internal", 6380, true, 2)
-    );
+    assert!(server.place == Place::At(address("redis.internal", 6380)));
+    assert_eq!((server.is_tls, server.database), (true, 2));
     assert_eq!(remote.timeout_millis, 250);
     assert!(start_line(&policy).contains(r#""store":"redis by TLS""#));
     let refused = |build, change, expected: &str| {

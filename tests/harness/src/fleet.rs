@@ -330,17 +330,103 @@ impl Redis {
     ///
     /// If Redis does not answer, or answers with an error.
     pub fn command(&self, arguments: &[&str]) -> Result<String> {
-        let mut stream = TcpStream::connect(self.server.address)?;
-        stream.set_read_timeout(Some(Duration::from_secs(5)))?;
-        let mut text = "AUTH harness -\r\n".to_owned();
-        text.push_str(&format!("*{}\r\n", arguments.len()));
-        for argument in arguments {
-            text.push_str(&format!("${}\r\n{argument}\r\n", argument.len()));
+        command(self.server.address, arguments)
+    }
+
+    /// Has it follow `master`, and waits until it has what that has.
+    ///
+    /// # Errors
+    ///
+    /// If one of them does not answer.
+    pub fn follow(&self, master: &Self) -> Result<()> {
+        let port = master.address().port().to_string();
+        // Whichever of them leads later, the other may log in to it.
+        for redis in [self, master] {
+            redis.command(&["CONFIG", "SET", "masteruser", "harness"])?;
+            redis.command(&["CONFIG", "SET", "masterauth", "-"])?;
         }
-        stream.write_all(text.as_bytes())?;
-        let mut reader = std::io::BufReader::new(stream);
-        read_reply(&mut reader)?;
-        read_reply(&mut reader)
+        self.command(&["REPLICAOF", "127.0.0.1", &port])?;
+        wait_for("the replica to follow", || {
+            let said = self.command(&["INFO", "replication"]).ok()?;
+            said.contains("master_link_status:up").then_some(())
+        })
+    }
+}
+
+/// Runs one command as the user of the harness.
+fn command(address: SocketAddr, arguments: &[&str]) -> Result<String> {
+    let mut stream = TcpStream::connect(address)?;
+    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+    let mut text = "AUTH harness -\r\n".to_owned();
+    text.push_str(&format!("*{}\r\n", arguments.len()));
+    for argument in arguments {
+        text.push_str(&format!("${}\r\n{argument}\r\n", argument.len()));
+    }
+    stream.write_all(text.as_bytes())?;
+    let mut reader = std::io::BufReader::new(stream);
+    read_reply(&mut reader)?;
+    read_reply(&mut reader)
+}
+
+/// A real Sentinel on a free port, which calls its master `mymaster`. Two that agree are enough for a fail-over.
+/// `watcher:w%40tch`, as in a URL, may ask where the master is, and nothing else.
+#[derive(Debug)]
+pub struct Sentinel {
+    server: Server,
+}
+
+impl Sentinel {
+    /// Starts one for `master`.
+    ///
+    /// # Errors
+    ///
+    /// If it does not come up.
+    pub fn start(master: &Redis) -> Result<Self> {
+        let mut server = Server::new(unused_address()?)?;
+        let config = format!(
+            "port {}\nbind 127.0.0.1\ndir {}\n\
+             user harness on nopass ~* &* +@all\n\
+             user watcher on >w@tch resetchannels -@all +sentinel|get-master-addr-by-name\n\
+             sentinel monitor mymaster 127.0.0.1 {} 2\n\
+             sentinel auth-user mymaster harness\nsentinel auth-pass mymaster -\n\
+             sentinel down-after-milliseconds mymaster 1000\n\
+             sentinel failover-timeout mymaster 5000\n",
+            server.address.port(),
+            server.directory.path().display(),
+            master.address().port(),
+        );
+        let path = server.directory.path().join("sentinel.conf");
+        fs::write(&path, config)?;
+        let path = path.to_string_lossy().into_owned();
+        server.start("redis-server", &[path, "--sentinel".to_owned()])?;
+        Ok(Self { server })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.server.address
+    }
+
+    /// Ends it at once, as a crash does.
+    pub fn kill(&mut self) {
+        self.server.kill();
+    }
+
+    /// Waits until it knows so many others, and a replica to promote.
+    ///
+    /// # Errors
+    ///
+    /// If it does not learn of them.
+    pub fn knows(&self, others: usize) -> Result<()> {
+        wait_for("the Sentinels to know each other and the replica", || {
+            let said = command(self.server.address, &["SENTINEL", "MASTER", "mymaster"]).ok()?;
+            let lines: Vec<&str> = said.lines().collect();
+            let is = |name: &str, value: &str| lines.windows(2).any(|pair| pair == [name, value]);
+            let is_ready = is("num-other-sentinels", &others.to_string())
+                && is("num-slaves", "1")
+                && is("flags", "master");
+            is_ready.then_some(())
+        })
     }
 }
 
@@ -721,7 +807,9 @@ impl<'a> FleetSetup<'a> {
                 let scheme = if self.has_tls { "rediss" } else { "redis" };
                 let url = format!("{scheme}://{}@{}/0", self.login, relay.address());
                 let environment = &mut self.options.environment;
-                environment.push((URL_VARIABLE.to_owned(), url));
+                if !environment.iter().any(|(name, _)| name == URL_VARIABLE) {
+                    environment.push((URL_VARIABLE.to_owned(), url));
+                }
                 let trusts = |(name, _): &(String, String)| name == AUTHORITIES_VARIABLE;
                 if let Some((certificate, _)) = &redis.tls
                     && !environment.iter().any(trusts)

@@ -27,4 +27,6 @@ mod errors;
 mod front;
 mod load;
 mod response;
+#[cfg(target_os = "linux")]
+mod sentinel;
 mod support;

@@ -28,7 +28,7 @@ use crate::event::{EventKey, IdKey};
 use crate::store::bucket::{Fingerprint, OwnerToken};
 use crate::store::{ClaimAnswer, ClaimRequest, Settlement};
 pub use front::{Front, Protocol, Replies};
-pub use server::{Reply, Server};
+pub use server::{Address, Login, Place, Reply, Server};
 
 /// What happens to a request when the store does not answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
