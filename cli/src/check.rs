@@ -241,6 +241,12 @@ fn describe(policy: &Policy, found: &Found<'_>) -> String {
 /// A secret by where it comes from, and whether it is there; never itself.
 fn secret(raw: &Value, given: &[(String, String)]) -> String {
     let optional = raw.get("optional").and_then(Value::as_bool) == Some(true);
+    if let Some(name) = raw.get("sds").and_then(Value::as_str) {
+        return match raw.get("sds_config") {
+            Some(_) => format!("{name} (by SDS)"),
+            None => format!("{name} (a static secret of Envoy)"),
+        };
+    }
     match raw.get("env").and_then(Value::as_str) {
         Some(name) => {
             if given.iter().any(|(known, _)| known == name) {

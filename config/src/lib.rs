@@ -10,6 +10,7 @@
 #![forbid(unsafe_code)]
 
 mod challenge;
+mod config_source;
 mod dedupe;
 mod error;
 mod fields;
@@ -38,6 +39,8 @@ pub use raw::{RawConfig, RawSource};
 #[cfg(feature = "schema")]
 pub use schema::schema;
 
+#[cfg(feature = "native")]
+use callback_guard_core::policy::Subscription;
 use callback_guard_core::policy::{Policy, Source};
 use callback_guard_core::scheme::keys::no_verifier;
 use error::{Path, within};
@@ -50,6 +53,19 @@ const MOST_REFUSALS_PER_SECOND: u64 = 1000;
 
 /// Looks up a variable of the environment that the proxy lets the filter see.
 pub type Environment<'e> = &'e dyn Fn(&str) -> Option<Vec<u8>>;
+
+/// Looks up a secret that Envoy has delivered; `None` if it has not.
+#[cfg(feature = "native")]
+pub type Delivered<'d> = &'d dyn Fn(&Subscription) -> Option<Vec<u8>>;
+
+/// What a configuration is read with.
+#[derive(Clone, Copy)]
+struct Outside<'o> {
+    build: Build,
+    environment: Environment<'o>,
+    #[cfg(feature = "native")]
+    delivered: Delivered<'o>,
+}
 
 /// The build of the filter that a configuration is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,7 +86,8 @@ pub fn parse(text: &[u8], environment: Environment<'_>) -> Result<Policy, Config
     parse_for(Build::Module, text, environment)
 }
 
-/// Reads and validates a configuration of this build.
+/// Reads and validates a configuration of this build. Nothing has been delivered of the secrets that it
+/// subscribes to.
 ///
 /// # Errors
 ///
@@ -80,8 +97,33 @@ pub fn parse_for(
     text: &[u8],
     environment: Environment<'_>,
 ) -> Result<Policy, ConfigError> {
-    let raw = read::<RawConfig>(text)?;
-    policy(build, raw, environment)
+    let outside = Outside {
+        build,
+        environment,
+        #[cfg(feature = "native")]
+        delivered: &|_| None,
+    };
+    policy(outside, read::<RawConfig>(text)?)
+}
+
+/// Reads and validates a configuration of the native build, with the secrets that Envoy has delivered. One that is
+/// refused is named by the path of the error.
+///
+/// # Errors
+///
+/// The first thing that is wrong.
+#[cfg(feature = "native")]
+pub fn parse_delivered(
+    text: &[u8],
+    environment: Environment<'_>,
+    delivered: Delivered<'_>,
+) -> Result<Policy, ConfigError> {
+    let outside = Outside {
+        build: Build::Native,
+        environment,
+        delivered,
+    };
+    policy(outside, read::<RawConfig>(text)?)
 }
 
 /// How many bytes of bodies a worker holds, where the configuration says nothing.
@@ -91,11 +133,10 @@ const LEAST_HELD_BYTES: u64 = 1 << 20;
 /// The most that may be configured.
 const MOST_HELD_BYTES: u64 = 1 << 30;
 
-fn policy(
-    build: Build,
-    raw: RawConfig,
-    environment: Environment<'_>,
-) -> Result<Policy, ConfigError> {
+fn policy(outside: Outside<'_>, raw: RawConfig) -> Result<Policy, ConfigError> {
+    let Outside {
+        build, environment, ..
+    } = outside;
     let root = Path::default();
     let (capacity, remote) = store::compile(build, &root.field("store"), raw.store, environment)?;
     let max_held_bytes = raw.max_held_bytes.unwrap_or(MAX_HELD_BYTES);
@@ -114,11 +155,13 @@ fn policy(
             "there is none, expected at least one",
         ));
     }
+    #[cfg(feature = "native")]
+    let subscriptions = secrets::subscriptions(&path, &raw.sources);
     let mut warnings = Warnings::default();
     let mut sources: Vec<Source> = Vec::with_capacity(raw.sources.len());
     for (index, raw_source) in raw.sources.into_iter().enumerate() {
         let path = path.index(index);
-        let source = source::compile(environment, &path, raw_source, raw.mode, &mut warnings)?;
+        let source = source::compile(outside, &path, raw_source, raw.mode, &mut warnings)?;
         for (other, earlier) in sources.iter().enumerate() {
             if earlier.name == source.name {
                 let problem = format!("`{}` is the name of sources[{other}] too", source.name);
@@ -189,6 +232,8 @@ fn policy(
         host_verify: no_verifier,
         refusals_per_second,
         sources: sources.into_iter().map(Arc::new).collect(),
+        #[cfg(feature = "native")]
+        subscriptions,
         warnings: warnings.list,
     })
 }

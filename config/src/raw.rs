@@ -11,6 +11,7 @@ use serde::de::{Error as _, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
 use super::challenge::RawChallenge;
+use super::config_source::ConfigSource;
 use callback_guard_core::json::Root;
 use callback_guard_core::payload::FieldType;
 use callback_guard_core::policy::{HoldHeaders, Mode, OnBodyChange, OnUnknown, Unmatched};
@@ -258,7 +259,7 @@ pub(super) struct RawMatch {
     pub(super) host: Option<String>,
 }
 
-/// A secret: `env` or `value`, one of the two.
+/// A secret: `env`, `value` or `sds`, one of the three.
 //
 // No `Debug`: `value` must not be shown.
 #[derive(Deserialize)]
@@ -269,6 +270,16 @@ pub(super) struct RawSecret {
     pub(super) env: Option<String>,
     /// The secret itself, for tests: anyone who can read the configuration can read it.
     pub(super) value: Option<String>,
+    /// Native build: the name of a generic secret that Envoy gets by its secret discovery service (SDS).
+    #[cfg_attr(feature = "schema", schemars(length(min = 1)))]
+    pub(super) sds: Option<String>,
+    /// With `sds`: where Envoy gets it, an `envoy.config.core.v3.ConfigSource`. Default: it is one of the
+    /// `static_resources.secrets` of Envoy's own configuration.
+    #[cfg_attr(
+        feature = "schema",
+        schemars(with = "Option<BTreeMap<String, serde_json::Value>>")
+    )]
+    pub(super) sds_config: Option<ConfigSource>,
     /// How the secret is written. Default: the preset's own, or `utf8`.
     pub(super) encoding: Option<RawSecretEncoding>,
     /// A prefix that is not part of the secret, as in `whsec_`.

@@ -51,7 +51,15 @@ fn no_json(text: &[u8], error: &serde_json::Error) -> ConfigError {
 
 /// The path up to the first name that may be a secret instead of a field.
 fn without_values(path: Path) -> Path {
-    const FIELDS: [&str; 5] = ["encoding", "env", "optional", "prefix", "value"];
+    const FIELDS: [&str; 7] = [
+        "encoding",
+        "env",
+        "optional",
+        "prefix",
+        "sds",
+        "sds_config",
+        "value",
+    ];
     let mut shown = String::new();
     let mut is_secret = false;
     for name in path.0.split('.') {
@@ -285,6 +293,11 @@ const EXAMPLES: &[(&str, &str)] = &[
     (
         "required[]",
         r#"{ "pointer": "/data/id", "type": "string" }"#,
+    ),
+    ("sds", r#""suno_webhook_key""#),
+    (
+        "sds_config",
+        r#"{ "path_config_source": { "path": "/etc/envoy/suno.yaml" } }"#,
     ),
     ("secrets", r#"[{ "env": "SUNO_WEBHOOK_KEY" }]"#),
     ("secrets[]", r#"{ "env": "SUNO_WEBHOOK_KEY" }"#),

@@ -10,7 +10,9 @@ use super::raw::{
 };
 use super::variable::variable;
 use super::warnings::{LEAST_SECRET, Warnings};
-use super::{ConfigError, Environment, Path};
+use super::{Build, ConfigError, Outside, Path};
+#[cfg(feature = "native")]
+use callback_guard_core::policy::Subscription;
 use callback_guard_core::scheme::keys::{Algorithm, Key, PublicEncoding, SigningKeys, Token};
 
 /// The most secrets, or public keys, that a source may have.
@@ -27,7 +29,7 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
 
 /// What a source is given to check callbacks with.
 pub(super) struct Given<'s> {
-    environment: Environment<'s>,
+    outside: Outside<'s>,
     path: Path,
     secrets: &'s [RawSecret],
     public_keys: &'s [RawPublicKey],
@@ -38,14 +40,14 @@ pub(super) struct Given<'s> {
 
 impl<'s> Given<'s> {
     pub(super) fn new(
-        environment: Environment<'s>,
+        outside: Outside<'s>,
         path: Path,
         source: &'s RawSource,
         secret_format: &'s RawSecretFormat,
         public_format: &'s RawPublicFormat,
     ) -> Self {
         Self {
-            environment,
+            outside,
             path,
             secrets: &source.secrets,
             public_keys: &source.public_keys,
@@ -163,7 +165,13 @@ impl<'s> Given<'s> {
                 secrets.push(make(&path, &bytes)?);
             }
         }
-        check_some(&path, self.secrets.is_empty(), secrets.is_empty())?;
+        // What Envoy has yet to deliver is no mistake of the configuration.
+        let are_to_come = self.secrets.iter().any(|raw| raw.sds.is_some());
+        check_some(
+            &path,
+            self.secrets.is_empty(),
+            secrets.is_empty() && !are_to_come,
+        )?;
         Ok(secrets)
     }
 
@@ -172,7 +180,7 @@ impl<'s> Given<'s> {
         let path = self.path.field("secrets");
         for (index, raw) in self.secrets.iter().enumerate() {
             let path = path.index(index);
-            let Some((place, text)) = self.text(&path, &raw.env, &raw.value, raw.optional)? else {
+            let Some((place, text)) = self.secret_text(&path, raw)? else {
                 continue;
             };
             if let Some((_, key)) = self.secret(&path, raw)? {
@@ -184,7 +192,7 @@ impl<'s> Given<'s> {
 
     /// The bytes of a secret, and where they are from.
     fn secret(&self, path: &Path, raw: &RawSecret) -> Result<Option<(Path, Vec<u8>)>, ConfigError> {
-        let Some((path, text)) = self.text(path, &raw.env, &raw.value, raw.optional)? else {
+        let Some((path, text)) = self.secret_text(path, raw)? else {
             return Ok(None);
         };
         if text.is_empty() {
@@ -224,6 +232,62 @@ impl<'s> Given<'s> {
         }
     }
 
+    /// As [`Given::text`], or what Envoy has delivered; nothing if it has not.
+    fn secret_text(
+        &self,
+        path: &Path,
+        raw: &RawSecret,
+    ) -> Result<Option<(Path, Vec<u8>)>, ConfigError> {
+        match (&raw.sds, &raw.env, &raw.value) {
+            (None, ..) if raw.sds_config.is_some() => Err(ConfigError::new(
+                &path.field("sds_config"),
+                "given without `sds`, expected both or none",
+            )),
+            (Some(name), None, None) => self.delivered(path, raw, name),
+            (None, Some(_), None) | (None, None, Some(_)) => {
+                self.text(path, &raw.env, &raw.value, raw.optional)
+            }
+            _ => Err(ConfigError::new(
+                path,
+                "expected `env`, `value` or `sds`, one of the three",
+            )),
+        }
+    }
+
+    #[cfg_attr(
+        not(feature = "native"),
+        expect(unused_variables, reason = "what is refused is not looked up")
+    )]
+    fn delivered(
+        &self,
+        path: &Path,
+        raw: &RawSecret,
+        name: &str,
+    ) -> Result<Option<(Path, Vec<u8>)>, ConfigError> {
+        let sds_path = path.field("sds");
+        match self.outside.build {
+            Build::Module => Err(ConfigError::new(
+                &sds_path,
+                "needs the native build, libcallback_guard.so: a WebAssembly filter cannot subscribe to \
+                 secrets. Expected `env`, such as `{ \"env\": \"SUNO_WEBHOOK_KEY\" }`",
+            )),
+            #[cfg(feature = "native")]
+            Build::Native => {
+                if name.is_empty() {
+                    let problem = "is empty, expected the name of a secret";
+                    return Err(ConfigError::new(&sds_path, problem));
+                }
+                if raw.optional {
+                    let problem = "does nothing with `sds`, expected none: what Envoy has not delivered is \
+                                   not there";
+                    return Err(ConfigError::new(&path.field("optional"), problem));
+                }
+                let text = (self.outside.delivered)(&subscription(&sds_path, raw, name));
+                Ok(text.map(|text| (sds_path, text)))
+            }
+        }
+    }
+
     /// What is in the variable or in the configuration itself; nothing for an optional variable that
     /// is not set.
     fn text(
@@ -236,10 +300,11 @@ impl<'s> Given<'s> {
         match (env, value) {
             (Some(name), None) => {
                 let path = path.field("env");
-                match (self.environment)(name) {
+                match (self.outside.environment)(name) {
                     Some(text) => Ok(Some((path, text))),
                     None if optional => Ok(None),
-                    None => variable(&path, name, self.environment).map(|text| Some((path, text))),
+                    None => variable(&path, name, self.outside.environment)
+                        .map(|text| Some((path, text))),
                 }
             }
             (None, Some(value)) => Ok(Some((path.field("value"), value.as_bytes().to_vec()))),
@@ -249,6 +314,33 @@ impl<'s> Given<'s> {
             )),
         }
     }
+}
+
+#[cfg(feature = "native")]
+fn subscription(path: &Path, raw: &RawSecret, name: &str) -> Subscription {
+    let source = raw.sds_config.as_ref();
+    Subscription {
+        name: name.into(),
+        config_source: source.map(|source| source.as_json().into()),
+        path: path.0.as_str().into(),
+    }
+}
+
+/// The secrets that the sources at `path` subscribe to, each once.
+#[cfg(feature = "native")]
+pub(super) fn subscriptions(path: &Path, sources: &[RawSource]) -> Vec<Subscription> {
+    let mut all: Vec<Subscription> = Vec::new();
+    for (index, source) in sources.iter().enumerate() {
+        let path = path.index(index).field("secrets");
+        for (index, raw) in source.secrets.iter().enumerate() {
+            let Some(name) = &raw.sds else { continue };
+            let one = subscription(&path.index(index).field("sds"), raw, name);
+            if !all.iter().any(|known| known.is_same(&one)) {
+                all.push(one);
+            }
+        }
+    }
+    all
 }
 
 fn check_count(path: &Path, count: usize) -> Result<(), ConfigError> {

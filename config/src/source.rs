@@ -7,7 +7,7 @@ use super::raw::{
 use super::secrets::Given;
 use super::signature::{self, Parameters};
 use super::warnings::{self, Warnings};
-use super::{ConfigError, Environment, Path, challenge, dedupe, presets, within};
+use super::{ConfigError, Outside, Path, challenge, dedupe, presets, within};
 use callback_guard_core::json::{Root, Selector};
 use callback_guard_core::payload::{HostPattern, Requirement, UrlRule, is_host};
 use callback_guard_core::policy::{Dedupe, KeyPart, Mode, PathRule, Route, Source};
@@ -24,7 +24,7 @@ const FUTURE_TOLERANCE_SECONDS: u64 = 60;
 const MAX_BODY_BYTES: u64 = 1 << 20;
 
 pub(super) fn compile(
-    environment: Environment<'_>,
+    outside: Outside<'_>,
     path: &Path,
     raw: RawSource,
     mode: Mode,
@@ -53,13 +53,7 @@ pub(super) fn compile(
         Some(preset) => (&preset.secret, &preset.public_key),
         None => (&RawSecretFormat::default(), &RawPublicFormat::default()),
     };
-    let given = Given::new(
-        environment,
-        path.clone(),
-        &raw,
-        secret_format,
-        public_format,
-    );
+    let given = Given::new(outside, path.clone(), &raw, secret_format, public_format);
     let scheme = match (&preset, &raw.signature, &raw.token) {
         (None, Some(signature), None) => {
             let path = path.field("signature");

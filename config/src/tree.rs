@@ -177,7 +177,12 @@ impl core::error::Error for Fault {}
 impl Node {
     #[cold]
     fn refuse(&self, visitor: &dyn Expected) -> Fault {
-        let seen = match self {
+        Fault::invalid_type(self.seen(), visitor)
+    }
+
+    #[cold]
+    pub(super) fn seen(&self) -> Unexpected<'_> {
+        match self {
             Self::Null => Unexpected::Unit,
             Self::Bool(value) => Unexpected::Bool(*value),
             Self::Unsigned(value) => Unexpected::Unsigned(*value),
@@ -186,8 +191,7 @@ impl Node {
             Self::Text(value) => Unexpected::Str(value),
             Self::List(_) => Unexpected::Seq,
             Self::Object(_) => Unexpected::Map,
-        };
-        Fault::invalid_type(seen, visitor)
+        }
     }
 }
 

@@ -6,6 +6,8 @@
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
+#[cfg(feature = "native")]
+use crate::policy::Warning;
 use crate::policy::{Mode, PathRule, Policy, Unmatched};
 use crate::store::redis::{Access, Place, Protocol};
 use crate::store::{ABSENT, SharedData, Swap};
@@ -141,6 +143,51 @@ pub fn start_line(policy: &Policy) -> String {
         warnings: policy.warnings.iter().map(ToString::to_string).collect(),
     };
     serde_json::to_string(&line).unwrap_or_default()
+}
+
+/// The line of a secret that Envoy has delivered: what it made worth a warning, or why it is not taken.
+#[cfg(feature = "native")]
+#[must_use]
+pub fn secret_line(name: &str, taken: &Result<Vec<Warning>, String>) -> String {
+    let warnings = taken.as_ref().map(Vec::as_slice).unwrap_or_default();
+    let line = Secret {
+        event: "secret",
+        name,
+        taken: taken.is_ok(),
+        problem: taken.as_ref().err(),
+        warnings: warnings.iter().map(ToString::to_string).collect(),
+    };
+    serde_json::to_string(&line).unwrap_or_default()
+}
+
+/// The line of secrets that have not been delivered.
+#[cfg(feature = "native")]
+#[must_use]
+pub fn missing_secrets_line(names: &[&str]) -> String {
+    let line = MissingSecrets {
+        event: "secrets_missing",
+        names,
+    };
+    serde_json::to_string(&line).unwrap_or_default()
+}
+
+#[cfg(feature = "native")]
+#[derive(Serialize)]
+struct Secret<'s> {
+    event: &'static str,
+    name: &'s str,
+    taken: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    problem: Option<&'s String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    warnings: Vec<String>,
+}
+
+#[cfg(feature = "native")]
+#[derive(Serialize)]
+struct MissingSecrets<'s> {
+    event: &'static str,
+    names: &'s [&'s str],
 }
 
 #[derive(Serialize)]

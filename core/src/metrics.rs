@@ -34,6 +34,10 @@ pub enum Metric {
     HeldBytes,
     /// Counter: `store.on_error` has decided about a request.
     Fallbacks,
+    /// Counter: secrets that were delivered while the host serves, and are in use since.
+    SecretUpdates,
+    /// Counter: secrets that were delivered and are of no use.
+    SecretUpdateFailures,
     /// Counter: settlements that were sent again.
     SettleRetries,
     /// Counter: calls that failed.
@@ -90,7 +94,7 @@ pub struct Definition {
 }
 
 /// Metrics of the process: those without a payload, then one for each [`StoreError`].
-const GLOBAL: usize = 11 + StoreError::ALL.len();
+const GLOBAL: usize = 13 + StoreError::ALL.len();
 /// Metrics of a source: those without a payload, then outcomes and verdicts.
 const PER_SOURCE: usize = 7 + Outcome::ALL.len() + Code::ALL.len();
 
@@ -110,7 +114,9 @@ impl Metric {
             Self::SettleRetries => 8,
             Self::BuildInfo => 9,
             Self::HeldBytes => 10,
-            Self::StoreErrors(error) => 11 + error.index(),
+            Self::SecretUpdates => 11,
+            Self::SecretUpdateFailures => 12,
+            Self::StoreErrors(error) => 13 + error.index(),
             Self::Source(source, metric) => {
                 // Requests without a source come first.
                 let block = source.map_or(0, |index| index.saturating_add(1));
@@ -203,6 +209,15 @@ pub fn definitions(policy: &Policy) -> Vec<Definition> {
             ),
         ] {
             define(metric, kind, global(name), None);
+        }
+    }
+    #[cfg(feature = "native")]
+    if !policy.subscriptions.is_empty() {
+        for (metric, name) in [
+            (Metric::SecretUpdates, "secret_updates_total"),
+            (Metric::SecretUpdateFailures, "secret_update_failures_total"),
+        ] {
+            define(metric, Kind::Counter, global(name), None);
         }
     }
     let names = policy

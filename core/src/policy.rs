@@ -43,8 +43,41 @@ pub struct Policy {
     pub refusals_per_second: u32,
     /// The sources, in the order of the configuration.
     pub sources: Vec<Arc<Source>>,
+    /// The secrets that the host subscribes to, each once.
+    #[cfg(feature = "native")]
+    pub subscriptions: Vec<Subscription>,
     /// What the configuration says and hardly means to.
     pub warnings: Vec<Warning>,
+}
+
+/// A secret that the host gets from Envoy's secret discovery service (SDS).
+#[cfg(feature = "native")]
+#[derive(Clone, PartialEq, Eq)]
+pub struct Subscription {
+    /// Its name there.
+    pub name: Box<str>,
+    /// Where Envoy gets it, in Envoy's own words (`ConfigSource`, as JSON); `None` for one of Envoy's static
+    /// secrets.
+    pub config_source: Option<Box<str>>,
+    /// Where the configuration first names it.
+    pub path: Box<str>,
+}
+
+#[cfg(feature = "native")]
+impl Subscription {
+    /// Whether both are one secret, wherever the configuration names it.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        self.name == other.name && self.config_source == other.config_source
+    }
+}
+
+/// Without the source, whose words are not ours to know.
+#[cfg(feature = "native")]
+impl fmt::Debug for Subscription {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Subscription({}: {})", self.path, self.name)
+    }
 }
 
 /// What a request gets that matches no source.

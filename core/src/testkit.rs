@@ -347,6 +347,12 @@ impl Host {
         }
     }
 
+    /// The same configuration with other secrets.
+    pub fn renew(&mut self, policy: impl Into<Arc<Policy>>) {
+        self.policy = policy.into();
+        self.worker.renew(Arc::clone(&self.policy));
+    }
+
     /// What is known of a request.
     #[track_caller]
     #[must_use]

@@ -255,6 +255,26 @@ callbacks! {
         value: u64,
     ) -> MetricsResult;
 
+    /// Subscribes to a generic secret, while the configuration is loaded: one of Envoy's static ones, or from an
+    /// `envoy.config.core.v3.ConfigSource`, as JSON. Returns its number, from 1; 0 if Envoy refuses.
+    fn envoy_dynamic_module_callback_http_filter_config_generic_secret_subscribe(
+        config: EnvoyConfig,
+        name: ModuleBuffer,
+        config_source: ModuleBuffer,
+    ) -> usize;
+    /// What this thread has of a secret: empty until it is delivered. It lives until the end of the hook.
+    fn envoy_dynamic_module_callback_http_filter_config_get_generic_secret(
+        config: EnvoyConfig,
+        id: usize,
+        value: *mut EnvoyBuffer,
+    ) -> bool;
+    /// As above, for a filter.
+    fn envoy_dynamic_module_callback_http_filter_get_generic_secret(
+        filter: EnvoyFilter,
+        id: usize,
+        value: *mut EnvoyBuffer,
+    ) -> bool;
+
     /// Number of headers.
     fn envoy_dynamic_module_callback_http_get_headers_size(
         filter: EnvoyFilter,

@@ -5,21 +5,20 @@ use std::hash::{BuildHasher as _, Hasher as _};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use callback_guard_config::{self as config, Build};
 use callback_guard_core::effect::Io;
 use callback_guard_core::log::{is_first, start_line};
 use callback_guard_core::metrics::{self, Kind, Metric, SourceMetric};
 use callback_guard_core::policy::Policy;
 use callback_guard_core::report::LogLine;
-use callback_guard_core::scheme::keys::native;
 use callback_guard_core::time::UnixMillis;
 use callback_guard_core::verdict::Code;
-use callback_guard_core::worker::{Seed, Worker};
+use callback_guard_core::worker::Seed;
 
 use crate::abi::LogLevel;
 use crate::calls::Calls;
 use crate::clock::Clock;
 use crate::envoy;
+use crate::secrets::{Secrets, Update};
 use crate::store::ProcessData;
 use crate::worker::State;
 
@@ -31,6 +30,7 @@ pub(crate) struct Config {
     pub(crate) metrics: Metrics,
     pub(crate) clock: Clock,
     pub(crate) calls: Calls,
+    pub(crate) secrets: Secrets,
     /// One for each of Envoy's worker threads, and one for the main thread.
     workers: Box<[Mutex<State>]>,
 }
@@ -50,23 +50,22 @@ impl Config {
         if name != FILTER_NAME {
             return Err("filter_name: expected `callback-guard`".to_owned());
         }
-        let environment =
-            |name: &str| std::env::var_os(name).map(|value| value.as_encoded_bytes().to_vec());
-        let mut policy = config::parse_for(Build::Native, text, &environment)
-            .map_err(|error| error.to_string())?;
-        policy.host_verify = native::verify;
-        say_once_that_it_starts(&policy, text);
-        let policy = Arc::new(policy);
-        let calls = Calls::new(envoy, &policy)?;
+        let (secrets, updates) = Secrets::subscribe(envoy, text)?;
+        let first = secrets.latest();
+        let policy = &first.policy;
+        say_once_that_it_starts(policy, text);
+        let calls = Calls::new(envoy, policy)?;
         let workers = (0..=threads)
-            .map(|_| Mutex::new(State::new(Worker::new(Arc::clone(&policy), seed()))))
+            .map(|_| Mutex::new(State::new(Arc::clone(&first), seed())))
             .collect();
         let config = Arc::new(Self {
-            metrics: Metrics::define(envoy, &metrics::definitions(&policy)),
+            metrics: Metrics::define(envoy, &metrics::definitions(policy)),
             clock: Clock::default(),
             calls,
+            secrets,
             workers,
         });
+        config.tell(updates);
         Ok(config)
     }
 
@@ -126,6 +125,12 @@ impl Config {
                 &format!("callback-guard: {}", line.to_json()),
             );
         }
+    }
+
+    /// Says and counts what became of secrets that Envoy has delivered.
+    pub(crate) fn tell(&self, updates: Vec<Update>) {
+        self.secrets
+            .tell(updates, |metric| self.metrics.add(metric, 1));
     }
 
     /// Counts a request that was refused because this module failed.

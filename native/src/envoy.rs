@@ -157,6 +157,40 @@ impl Config {
         };
     }
 
+    /// Subscribes to a generic secret, or to one of Envoy's static ones. Only while the configuration is loaded.
+    /// Returns its number; `None` if Envoy refuses, and has said in its log why.
+    pub(crate) fn subscribe(self, name: &str, config_source: Option<&str>) -> Option<usize> {
+        let source = config_source.unwrap_or_default();
+        // SAFETY: the configuration lives; addresses and lengths are those of live strings.
+        let id = unsafe {
+            abi::envoy_dynamic_module_callback_http_filter_config_generic_secret_subscribe(
+                self.0,
+                to_envoy(name.as_bytes()),
+                to_envoy(source.as_bytes()),
+            )
+        };
+        (id != 0).then_some(id)
+    }
+
+    /// What has been delivered of a secret; empty if nothing has. Only on a thread of Envoy's.
+    pub(crate) fn secret(self, id: usize) -> Vec<u8> {
+        let mut value = EnvoyBuffer {
+            ptr: ptr::null(),
+            length: 0,
+        };
+        // SAFETY: the configuration lives; the address is that of a live value.
+        let is_there = unsafe {
+            abi::envoy_dynamic_module_callback_http_filter_config_get_generic_secret(
+                self.0,
+                id,
+                &raw mut value,
+            )
+        };
+        // SAFETY: Envoy changes the secret between hooks alone, and here it is copied.
+        let bytes = is_there.then(|| unsafe { from_envoy(value.ptr, value.length).to_vec() });
+        bytes.unwrap_or_default()
+    }
+
     /// POSTs `body` to a cluster. Only on the main thread. Returns the number of the call.
     pub(crate) fn call(
         self,
@@ -410,6 +444,25 @@ impl Filter {
         };
         // SAFETY: Envoy keeps the bytes until the end of the hook.
         is_there.then(|| unsafe { from_envoy(value.ptr, value.length) })
+    }
+
+    /// What has been delivered of a secret; empty if nothing has.
+    pub(crate) fn secret(&self, id: usize) -> &[u8] {
+        let mut value = EnvoyBuffer {
+            ptr: ptr::null(),
+            length: 0,
+        };
+        // SAFETY: the filter's hook runs; the address is that of a live value.
+        let is_there = unsafe {
+            abi::envoy_dynamic_module_callback_http_filter_get_generic_secret(
+                self.0,
+                id,
+                &raw mut value,
+            )
+        };
+        // SAFETY: Envoy changes the secret between hooks alone.
+        let bytes = is_there.then(|| unsafe { from_envoy(value.ptr, value.length) });
+        bytes.unwrap_or_default()
     }
 
     /// Sets a key of the filter state.

@@ -7,6 +7,7 @@
 //! | [`envoy`] | Envoy's functions as safe calls |
 //! | [`hooks`] | what Envoy calls; a panic ends here, as a 500 |
 //! | [`config`] | a configuration: policy, metrics, a worker for each thread |
+//! | [`secrets`] | secrets that Envoy delivers, and the policy that they make |
 //! | [`worker`] | a worker, and the effects that it wants done |
 //! | [`stream`] | one request |
 //! | [`clock`] | time for those who wait |
@@ -30,6 +31,7 @@ mod envoy;
 mod hooks;
 mod link;
 mod probe;
+mod secrets;
 mod store;
 mod stream;
 mod worker;

@@ -148,6 +148,7 @@ impl Stream {
             );
             return state.worker.fail(&mut io, self.id);
         }
+        state.renew(&self.config, filter);
         let head = RequestHead::new(&headers);
         let verdict = state.worker.request_head(&mut io, self.id, &head, ends);
         // Both are read before anything is changed: a change takes the bytes of `headers`.

@@ -1,15 +1,17 @@
 //! A worker of the core with its streams, and the effects that it wants done.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use callback_guard_core::effect::{Effect, StreamId};
 use callback_guard_core::metrics::Metric;
 use callback_guard_core::reply::Reply;
 use callback_guard_core::verdict::Code;
-use callback_guard_core::worker::Worker;
+use callback_guard_core::worker::{Seed, Worker};
 
 use crate::config::Config;
 use crate::envoy::{Filter, Waker};
+use crate::secrets::Snapshot;
 
 /// One worker, behind its lock.
 pub(crate) struct State {
@@ -17,6 +19,8 @@ pub(crate) struct State {
     /// Requests or responses that are held, and may be let go by others than their own hooks.
     held: HashMap<StreamId, Held>,
     pub(crate) probe: crate::probe::Probe,
+    /// The secrets that the worker has.
+    secrets: Arc<Snapshot>,
     next_stream: u32,
     ticks: bool,
     effects: Vec<Effect>,
@@ -39,9 +43,10 @@ pub(crate) enum Mail {
 }
 
 impl State {
-    pub(crate) fn new(worker: Worker) -> Self {
+    pub(crate) fn new(secrets: Arc<Snapshot>, seed: Seed) -> Self {
         Self {
-            worker,
+            worker: Worker::new(Arc::clone(&secrets.policy), seed),
+            secrets,
             held: HashMap::new(),
             probe: crate::probe::Probe::default(),
             next_stream: 0,
@@ -49,6 +54,16 @@ impl State {
             effects: Vec::new(),
             late: Vec::new(),
         }
+    }
+
+    /// Has the worker use the secrets that its thread has now. Before it is given the head of a request.
+    pub(crate) fn renew(&mut self, config: &Config, filter: &Filter) {
+        if let Some((secrets, updates)) = config.secrets.changed(&self.secrets, filter) {
+            self.worker.renew(Arc::clone(&secrets.policy));
+            self.secrets = secrets;
+            config.tell(updates);
+        }
+        config.secrets.tell_missing(&self.secrets);
     }
 
     /// A name for a new stream.

@@ -309,13 +309,23 @@ pub fn signed(body: &str) -> Request {
 
 /// A genuine callback with this body, signed at another time.
 pub fn sign_at(body: &str, seconds: u64) -> Request {
+    sign_under(SECRET, body, seconds)
+}
+
+/// A callback of the event with this id, signed now under `secret`.
+#[allow(dead_code, reason = "for the tests of rotation")]
+pub fn signed_under(secret: &str, id: &str) -> Request {
+    sign_under(secret, &body_of(id), now())
+}
+
+fn sign_under(secret: &str, body: &str, seconds: u64) -> Request {
     let json: Value = serde_json::from_str(body.trim_end()).unwrap();
     let places = ["/data/task_id", "/data/taskId", "/taskId"];
     let id = places
         .iter()
         .find_map(|place| json.pointer(place)?.as_str())
         .unwrap();
-    let key = SigningKey::secret(Algorithm::HmacSha256, SECRET.as_bytes()).unwrap();
+    let key = SigningKey::secret(Algorithm::HmacSha256, secret.as_bytes()).unwrap();
     let timestamp = seconds.to_string();
     let parts: [&[u8]; 3] = [id.as_bytes(), b".", timestamp.as_bytes()];
     let mac = key.sign(&parts).unwrap();

@@ -6,7 +6,7 @@ use callback_guard_core::json::{self, Kind, Scratch};
 use callback_guard_core::policy::{KeyPart, PathRule, Source};
 use callback_guard_core::report::Check as Step;
 use callback_guard_core::request::{MediaType, Occurrence};
-use callback_guard_core::scheme::keys::{KeyIndex, verify};
+use callback_guard_core::scheme::keys::{KeyIndex, Mismatch, verify};
 use callback_guard_core::scheme::token::TokenAt;
 use callback_guard_core::scheme::{
     IdAt, MessageInput, Part, Proof, SignaturePlace, SignatureRule, Signed, Timestamp,
@@ -328,6 +328,10 @@ fn mac(case: &Case<'_>, source: &Source) -> String {
                 index.saturating_add(1)
             )
         }
+        Err(Mismatch::NoKey) => format!(
+            "Envoy delivers the secret (`sds`), and it is not here: explain without --config, with --preset and \
+             --secret-env; signed message: {message}"
+        ),
         Err(_) => {
             let names: Vec<&str> = known.iter().map(|secret| secret.name.as_str()).collect();
             format!(

@@ -450,6 +450,33 @@ fn a_connection_to_redis_is_checked_by_the_build_that_the_file_loads() {
 }
 
 #[test]
+fn secrets_that_envoy_delivers_are_checked_by_the_build_that_the_file_loads() {
+    const FILE: &str = r#""sds": "suno", "sds_config": { "path_config_source": { "path": "/secrets/suno.yaml" } }"#;
+    let delivered =
+        |text: &str, secret: &str| text.replacen(r#""env": "SUNO_WEBHOOK_KEY""#, secret, 1);
+    let read = |name: &str| std::fs::read_to_string(repository().join(name)).unwrap();
+    let native = read("envoy-native.yaml");
+    assert_ne!(delivered(&native, FILE), native);
+    for (secret, shown) in [
+        (FILE, "suno (by SDS), SUNO_WEBHOOK_KEY_PREVIOUS"),
+        (
+            r#""sds": "suno""#,
+            "suno (a static secret of Envoy), SUNO_WEBHOOK_KEY_PREVIOUS",
+        ),
+    ] {
+        let file = file("envoy.yaml", &delivered(&native, secret));
+        let fine = run(&["check", "--strict", &file.path]);
+        assert_eq!(fine.code, 0, "{}", fine.err);
+        assert!(fine.out.contains(shown), "{}", fine.out);
+    }
+    let module = file("envoy.yaml", &delivered(&read("envoy.yaml"), FILE));
+    let refused = run(&["check", "--assume-env", &module.path]);
+    assert_eq!(refused.code, 1);
+    let expected = "error: sources[0].secrets[0].sds: needs the native build, libcallback_guard.so";
+    assert!(refused.err.contains(expected), "{}", refused.err);
+}
+
+#[test]
 fn limits_that_keep_out_what_a_preset_promises_are_warned_of() {
     let preset = "\"preset\": \"suno\"";
     let docusign = (preset, "\"preset\": \"docusign\"");

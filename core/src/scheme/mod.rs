@@ -143,6 +143,16 @@ impl Scheme {
     }
 }
 
+/// A source whose secrets have yet to come, from where the host gets them: nothing can be verified, and
+/// nothing called a forgery. The sender is to try again.
+#[cold]
+fn no_secret() -> Rejection {
+    Rejection::because(
+        Code::InternalError,
+        "no secret of the source has been delivered",
+    )
+}
+
 impl SignatureRule {
     /// Whether `part` is in the message.
     #[must_use]
@@ -260,7 +270,7 @@ impl SignatureRule {
     /// # Errors
     ///
     /// Those of [`SignatureRule::with_message`]; [`Code::SignatureMismatch`];
-    /// [`Code::InternalError`] if the host would have to verify it, and cannot.
+    /// [`Code::InternalError`] if the host would have to verify it, and cannot, or there is no key.
     pub fn verify(
         &self,
         input: &MessageInput<'_>,
@@ -277,6 +287,7 @@ impl SignatureRule {
                 Code::InternalError,
                 "the proxy has no function that verifies this algorithm",
             )),
+            Err(Mismatch::NoKey) => Err(no_secret()),
         }
     }
 

@@ -10,8 +10,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 use crate::request::{Occurrence, RequestHead};
-use crate::scheme::Credentials;
 use crate::scheme::keys::Token;
+use crate::scheme::{Credentials, no_secret};
 use crate::verdict::{Code, Rejection};
 
 /// Which tokens, and where.
@@ -19,7 +19,7 @@ use crate::verdict::{Code, Rejection};
 pub struct TokenRule {
     /// Where the token is.
     pub at: TokenAt,
-    /// The tokens that are accepted; at least one.
+    /// The tokens that are accepted; none if the host has yet to deliver them.
     pub tokens: Vec<Token>,
 }
 
@@ -52,7 +52,7 @@ impl TokenRule {
     ///
     /// [`Code::SignatureMissing`], [`Code::SignatureAmbiguous`] if there are several,
     /// [`Code::SignatureMalformed`] if it is empty or its percent-encoding is broken,
-    /// [`Code::SignatureMismatch`].
+    /// [`Code::SignatureMismatch`]; [`Code::InternalError`] if there is no token to compare it with.
     pub fn check(&self, head: &RequestHead<'_>) -> Result<Credentials, Rejection> {
         if matches!(self.at, TokenAt::Pointer(_)) {
             return Ok(Credentials::TokenInBody);
@@ -114,6 +114,9 @@ impl TokenRule {
     fn compare(&self, token: &[u8]) -> Result<TokenProof, Rejection> {
         if token.is_empty() {
             return Err(Rejection::new(Code::SignatureMalformed));
+        }
+        if self.tokens.is_empty() {
+            return Err(no_secret());
         }
         // All are compared, so that the time does not reveal which one matches.
         let matches = self.tokens.iter().filter(|known| known.matches(token));

@@ -14,6 +14,7 @@
 //! | something could not be done | [`Worker::fail`] |
 //! | the end of a call to the shared store | [`Worker::call_ended`] |
 //! | time has passed | [`Worker::time`] |
+//! | there are other secrets | [`Worker::renew`] |
 //!
 //! An event of an unknown request is refused: a host that loses one does not open a way around.
 
@@ -160,6 +161,12 @@ impl Worker {
     #[must_use]
     pub fn policy(&self) -> &Arc<Policy> {
         &self.desk.policy
+    }
+
+    /// The same configuration with other secrets: they count from the next request on. Those that have begun
+    /// end as they began.
+    pub fn renew(&mut self, policy: Arc<Policy>) {
+        self.desk.policy = policy;
     }
 
     /// Moves the effects so far behind those in `all`.

@@ -297,7 +297,7 @@ fn secrets() {
     );
     refused(
         source("secrets", json!([{ "env": "KEY", "value": "hunter2" }])),
-        "sources[0].secrets[0]: expected `env` or `value`, one of the two",
+        "sources[0].secrets[0]: expected `env`, `value` or `sds`, one of the three",
     );
     refused(
         source("secrets", json!([{ "value": "" }])),

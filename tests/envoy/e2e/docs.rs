@@ -7,7 +7,7 @@ use callback_guard_harness::client::RawConnection;
 use callback_guard_harness::{Render, Request, places, wait};
 use serde_json::{Value, json};
 
-use crate::support::{Guarded, SECRET, event, now, sign_at, signed};
+use crate::support::{Guarded, SECRET, event, signed, signed_under};
 
 /// The text of the block marked `name`.
 #[track_caller]
@@ -147,23 +147,6 @@ fn the_guard_works_on_one_route_alone() {
     assert_eq!(unsigned("/other"), 200);
     assert_eq!(guarded.upstream.heads(), 1);
     assert_eq!(guarded.send(&signed(&event("route").1)).status, 200);
-}
-
-/// A callback under another secret.
-fn signed_under(secret: &str, id: &str) -> Request {
-    use base64::Engine as _;
-    use hmac::{KeyInit as _, Mac as _};
-
-    let mut mac = hmac::Hmac::<sha2::Sha256>::new_from_slice(secret.as_bytes()).unwrap();
-    let seconds = now();
-    mac.update(format!("{id}.{seconds}").as_bytes());
-    let signature = base64::engine::general_purpose::STANDARD.encode(mac.finalize().into_bytes());
-    let body = crate::support::body_of(id);
-    let mut request = sign_at(&body, seconds);
-    request
-        .headers
-        .retain(|(name, _)| name != "x-webhook-signature");
-    request.header("x-webhook-signature", signature)
 }
 
 #[test]

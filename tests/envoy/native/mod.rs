@@ -5,4 +5,5 @@ mod abi;
 #[allow(dead_code, reason = "the rest is for `tests/services`")]
 mod elf;
 mod file;
+mod sds;
 mod secrets;

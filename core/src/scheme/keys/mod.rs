@@ -389,6 +389,8 @@ pub enum Mismatch {
     Signature,
     /// The host would have to verify it, and cannot.
     Host,
+    /// There is none: the host has yet to deliver the source's secrets.
+    NoKey,
 }
 
 /// The key under which one of `signatures` authenticates the concatenation of `message`.
@@ -405,6 +407,9 @@ pub fn verify(
     signatures: &[SignatureBytes],
     host: HostVerify,
 ) -> Result<KeyIndex, Mismatch> {
+    if keys.is_empty() {
+        return Err(Mismatch::NoKey);
+    }
     let mut matching = None;
     for (index, key) in keys.iter().enumerate() {
         let is_match = key
