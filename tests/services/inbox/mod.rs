@@ -1,5 +1,6 @@
 //! The inbox on PostgreSQL: one, two and four of them on one database.
 
+mod backup;
 mod observe;
 mod postgres;
 #[path = "../../../inbox/tests/trial/mod.rs"]
