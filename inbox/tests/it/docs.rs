@@ -56,9 +56,14 @@ fn the_commands_of_the_page_tell_of_an_outage_and_end_it() {
         assert_eq!(said.code, Some(0), "{said:?}");
         said.text
     };
-    wait_for("both to end", || {
+    // Each state is a line.
+    let has = |state: &str| {
         let text = say(stats);
-        (text.contains("dead 1") && text.contains("delivered 1")).then_some(())
+        text.lines()
+            .any(|line| line.split_whitespace().eq(state.split(' ')))
+    };
+    wait_for("both to end", || {
+        (has("dead 1") && has("delivered 1")).then_some(())
     })
     .unwrap();
     let listed = say(dead);
@@ -66,10 +71,7 @@ fn the_commands_of_the_page_tell_of_an_outage_and_end_it() {
     application.clear();
     application.answer(Answer::status(200));
     assert_eq!(say(replay), "replayed: 1\n");
-    wait_for("what had died", || {
-        say(stats).contains("delivered 2").then_some(())
-    })
-    .unwrap();
+    wait_for("what had died", || has("delivered 2").then_some(())).unwrap();
     assert_eq!(say(lost), "replayed: 2\n");
     application
         .wait_until("all again", |all| all.len() == 3)
