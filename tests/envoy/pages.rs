@@ -122,7 +122,7 @@ fn a_captured_request_is_explained() {
         let reader = reader().file("request.txt", capture).unwrap();
         let said = run(&reader, &block).remove(0);
         assert_eq!(said.code, Some(1), "{page}: {said:?}");
-        assert!(said.text.contains("timestamp_too_old"), "{page}: {said:?}");
+        assert!(said.text.contains("signature_mismatch"), "{page}: {said:?}");
     }
 }
 
