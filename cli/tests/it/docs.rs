@@ -40,7 +40,7 @@ fn configuration(block: &Block) -> Value {
         source["challenge"] = json!([shown]);
         return json!({ "sources": [source] });
     }
-    let is_of_source = ["match", "secrets", "token"].into_iter().any(has);
+    let is_of_source = ["match", "secrets", "dedupe"].into_iter().any(has);
     let mut whole = json!({ "sources": [source] });
     let place = if is_of_source {
         &mut whole["sources"][0]
