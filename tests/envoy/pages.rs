@@ -164,7 +164,7 @@ fn a_rotation_accepts_both_secrets_and_then_the_new_one_alone() {
         "a_rotation_accepts_both_secrets_and_then_the_new_one_alone",
     );
     let [check, both, after]: [Block; 3] = blocks.unwrap().try_into().unwrap();
-    let old = "the-old-one";
+    let old = "the-old-one-with-more-than-sixteen-bytes";
     let guarded = Guarded::builder()
         .map(|setup| setup.env("SUNO_WEBHOOK_KEY_PREVIOUS", old))
         .start();
