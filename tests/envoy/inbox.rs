@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::net::SocketAddr;
 
 use callback_guard_harness::wait::wait_for;
-use callback_guard_harness::{Answer, BodyState, Gate, Inbox, InboxSetup, Request, inbox};
+use callback_guard_harness::{Answer, BodyState, Gate, Inbox, InboxSetup, Request, inbox, page};
 
 use crate::support::{Guarded, body_of, event, now, sign_at, signed};
 
@@ -27,13 +27,15 @@ fn start(arguments: &[&str], token: Option<&str>) -> (Guarded, Inbox) {
     };
     let mut setup = callback_guard_harness::Setup::new().between(between);
     if let Some(token) = token {
-        setup = setup.render(|render| {
+        let printed = page::block(
+            "docs/inbox.md",
+            "envoy_brings_the_token_and_the_application_does_not_see_it",
+        );
+        let mut printed = printed.unwrap().value().unwrap();
+        setup = setup.env("INBOX_TOKEN", token).render(|render| {
             render.connection_manager(|manager| {
-                let add = serde_json::json!([{
-                    "header": { "key": "authorization", "value": format!("Bearer {token}") },
-                    "append_action": "OVERWRITE_IF_EXISTS_OR_ADD",
-                }]);
-                manager["route_config"]["request_headers_to_add"] = add;
+                manager["route_config"]["request_headers_to_add"] =
+                    printed["request_headers_to_add"].take();
             })
         });
     }

@@ -21,6 +21,8 @@ mod inbox;
 mod memory;
 #[cfg(target_os = "linux")]
 mod native;
+#[cfg(target_os = "linux")]
+mod pages;
 mod rollout;
 mod soak;
 

@@ -3,7 +3,7 @@
 
 use std::process::{Child, Command, ExitStatus, Stdio};
 
-use callback_guard_harness::{Answer, Gate, Request, client, places, upstream, wait};
+use callback_guard_harness::{Answer, Gate, Request, client, page, places, upstream, wait};
 use serde_json::json;
 
 use crate::support::{Guarded, event, signed};
@@ -124,9 +124,13 @@ fn while_it_drains_each_answer_closes_its_connection() {
     assert_eq!(after.header("connection").as_deref(), Some("close"));
 }
 
-/// `request_mirror_policies`, as docs/upgrading.md has it.
 #[test]
 fn a_canary_judges_copies_and_changes_nothing() {
+    let printed = page::block(
+        "docs/upgrading.md",
+        "a_canary_judges_copies_and_changes_nothing",
+    );
+    let mut printed = printed.unwrap().value().unwrap();
     let canary = Guarded::start();
     let address = canary.address();
     let cluster = json!({
@@ -139,7 +143,8 @@ fn a_canary_judges_copies_and_changes_nothing() {
         .render(|render| {
             render.add_cluster(cluster).connection_manager(|manager| {
                 let route = &mut manager["route_config"]["virtual_hosts"][0]["routes"][0]["route"];
-                route["request_mirror_policies"] = json!([{ "cluster": "canary" }]);
+                route["request_mirror_policies"] =
+                    printed["route"]["request_mirror_policies"].take();
             })
         })
         .start();

@@ -1,11 +1,14 @@
 //! The inspector: what it shows, to whom, in a real browser, and from a listener of its own.
 
+use std::collections::BTreeSet;
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::{env, fs};
 
-use callback_guard_harness::{Answer, Request, Response, Setup, client, places, wait, wasm};
+use callback_guard_harness::{
+    Answer, Reader, Request, Response, Setup, client, page, places, wait, wasm,
+};
 use serde_json::{Value, json};
 
 use crate::support::{Change as _, Guarded, SECRET, event, now, sign_at, signed};
@@ -156,20 +159,16 @@ fn switched_off_there_is_no_such_page() {
     assert_eq!(guarded.send(&events_with(TOKEN)).status, 404);
 }
 
-/// The listener that docs/inspector.md recommends.
-fn documented_listener() -> Value {
-    let path = places::repository().join("docs/inspector.md");
-    let text = fs::read_to_string(path).unwrap();
-    let (_, rest) = text.split_once("```yaml\n").unwrap();
-    let (yaml, _) = rest.split_once("```").unwrap();
-    let mut listeners: Vec<Value> = yaml_serde::from_str(yaml).unwrap();
-    assert_eq!(listeners.len(), 1);
-    listeners.remove(0)
-}
-
 #[test]
 fn the_documented_listener_shows_what_the_other_one_decides() {
-    let mut listener = documented_listener();
+    let printed = page::marked(
+        "docs/inspector.md",
+        "the_documented_listener_shows_what_the_other_one_decides",
+    );
+    let printed: [page::Block; 4] = printed.unwrap().try_into().unwrap();
+    let [kept, listener, curl, reply] = printed;
+    let mut listener = listener.value().unwrap()[0].take();
+    let mut kept = kept.value().unwrap();
     let socket = "/address/socket_address";
     assert_eq!(
         listener.pointer(&format!("{socket}/address")),
@@ -183,7 +182,7 @@ fn the_documented_listener_shows_what_the_other_one_decides() {
     let own = listener.pointer_mut(plugin).unwrap();
     own["vm_config"]["code"]["local"]["filename"] = json!(wasm::module(&|_| {}).unwrap());
     let guarded = Guarded::builder()
-        .configuration(|configuration| configuration["inspector"] = json!({ "events": 200 }))
+        .configuration(|configuration| configuration["inspector"] = kept["inspector"].take())
         .map(|setup| {
             with_token(setup).render(|render| {
                 render.edit(|document| {
@@ -218,6 +217,20 @@ fn the_documented_listener_shows_what_the_other_one_decides() {
         "of the other listener alone"
     );
     assert_eq!(events[1]["id"], json!(id));
+
+    let reader = Reader::new()
+        .unwrap()
+        .env("INSPECTOR_TOKEN", TOKEN)
+        .instead("127.0.0.1:9902", &address.to_string());
+    let said = reader.run(&curl.text).unwrap();
+    let said: Value = serde_json::from_str(&said.text).unwrap();
+    assert_eq!(said["events"], list["events"]);
+    let names = |value: &Value| -> BTreeSet<String> {
+        value.as_object().unwrap().keys().cloned().collect()
+    };
+    let reply = reply.value().unwrap();
+    assert_eq!(names(&said), names(&reply));
+    assert_eq!(names(&said["events"][1]), names(&reply["events"][0]));
     guarded.assert_alive();
 }
 

@@ -1,9 +1,10 @@
 //! The documentation keeps up with the code.
 
 use callback_guard_core::verdict::Code;
-use serde_json::Value;
+use callback_guard_harness::page::{self, Block};
+use serde_json::{Value, json};
 
-use crate::support::repository;
+use crate::support::{repository, run_with};
 
 fn doc(name: &str) -> String {
     std::fs::read_to_string(repository().join("docs").join(name)).unwrap()
@@ -19,37 +20,54 @@ fn troubleshooting_has_every_code_once_with_its_status() {
     assert_eq!(text.matches("\n### ").count(), Code::ALL.len());
 }
 
+/// What a block shows, as a configuration: it may be one, or a part of one, with or without braces.
+fn configuration(block: &Block) -> Value {
+    let shown = block.value().ok().filter(Value::is_object);
+    let shown = shown.unwrap_or_else(|| {
+        let text = format!("{{{}}}", block.text);
+        serde_json::from_str(&text).unwrap_or_else(|error| panic!("{block:?}: {error}"))
+    });
+    let has = |name: &str| shown.get(name).is_some();
+    let mut source = json!({
+        "name": "suno", "match": { "path": "/callbacks/suno" }, "preset": "suno",
+        "parameters": {}, "secrets": [{ "env": "SUNO_WEBHOOK_KEY" }],
+    });
+    if has("name") {
+        return json!({ "sources": [shown] });
+    }
+    if has("when") {
+        source["parameters"] = json!({ "verify_token": "a token that nobody can guess" });
+        source["challenge"] = json!([shown]);
+        return json!({ "sources": [source] });
+    }
+    let is_of_source = ["match", "secrets", "dedupe"].into_iter().any(has);
+    let mut whole = json!({ "sources": [source] });
+    let place = if is_of_source {
+        &mut whole["sources"][0]
+    } else {
+        &mut whole
+    };
+    let fields = shown.as_object().unwrap().clone();
+    place.as_object_mut().unwrap().extend(fields);
+    whole
+}
+
+/// All of them, but those that another test takes.
 #[test]
-fn commands_in_the_documentation_exist() {
-    for name in [
-        "envoy.md",
-        "migrating.md",
-        "native.md",
-        "rotation.md",
-        "runbook.md",
-        "troubleshooting.md",
-        "upgrading.md",
-    ] {
-        let text = doc(name);
-        let lines = text
-            .lines()
-            .filter_map(|line| line.split_once("callback-guard "));
-        let commands = lines.filter(|(before, _)| {
-            before.trim().is_empty() || before.ends_with("one ") || before.ends_with('`')
-        });
-        let mut count = 0;
-        for (_, rest) in commands {
-            let command = rest.split('`').next().unwrap();
-            let words: Vec<&str> = command.split_whitespace().collect();
-            let help = crate::support::run(&[words[0], "--help"]);
-            assert_eq!(help.code, 0, "{name}: {rest}");
-            for flag in words.iter().filter(|word| word.starts_with("--")) {
-                assert!(help.out.contains(flag), "{name}: {rest}: {flag}");
+fn every_configuration_that_is_shown_is_accepted() {
+    let mut count = 0;
+    for (page, text) in page::all().unwrap() {
+        for block in page::blocks(&text) {
+            if block.language != "json" || block.run_by.is_some() {
+                continue;
             }
+            let configuration = configuration(&block).to_string();
+            let check = run_with(&["check", "--assume-env", "-"], &[], &configuration);
+            assert_eq!(check.code, 0, "{page}:{}: {}", block.line, check.err);
             count += 1;
         }
-        assert!(count > 0, "{name}");
     }
+    assert!(count > 20, "{count}");
 }
 
 /// The paths of all fields in a JSON schema, but for those inside of a signature scheme, which

@@ -15,6 +15,7 @@ mod commands;
 mod complaints;
 mod crashes;
 mod deliver;
+mod docs;
 mod faults;
 mod model;
 #[path = "../old/mod.rs"]

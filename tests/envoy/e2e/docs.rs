@@ -1,60 +1,38 @@
-//! docs/envoy.md: each block of it that is marked `run:` does in a real Envoy what the text says.
+//! docs/envoy.md: what it prints for an Envoy configuration does in a real Envoy what the text says.
 
 use std::fs;
-use std::process::Command;
 
 use callback_guard_harness::client::RawConnection;
-use callback_guard_harness::{Render, Request, places, wait};
+use callback_guard_harness::{Reader, Render, Request, SECRET_VARIABLE, page, wait};
 use serde_json::{Value, json};
 
 use crate::support::{Guarded, SECRET, event, signed, signed_under};
 
-/// The text of the block marked `name`.
-#[track_caller]
-fn block(name: &str) -> String {
-    let page = fs::read_to_string(places::repository().join("docs/envoy.md")).unwrap();
-    let mark = format!("<!-- run: {name} -->\n```");
-    let (_, rest) = page.split_once(&mark).unwrap_or_else(|| panic!("{name}"));
-    let (_, rest) = rest.split_once('\n').unwrap();
-    rest.split_once("\n```").unwrap().0.to_owned()
-}
+const PAGE: &str = "docs/envoy.md";
 
+/// The block that a test runs, as it is printed.
 #[track_caller]
-fn yaml(name: &str) -> Value {
-    yaml_serde::from_str(&block(name)).unwrap()
-}
-
-#[test]
-fn every_block_that_is_marked_is_run_here() {
-    let page = fs::read_to_string(places::repository().join("docs/envoy.md")).unwrap();
-    let marked = page
-        .lines()
-        .filter_map(|line| line.strip_prefix("<!-- run: ")?.strip_suffix(" -->"));
-    let tests = include_str!("docs.rs");
-    for name in marked {
-        let used = ["yaml(\"", "block(\""].map(|call| format!("{call}{name}\")"));
-        assert!(used.iter().any(|call| tests.contains(call)), "{name}");
-    }
+fn yaml(test: &str) -> Value {
+    page::block(PAGE, test).unwrap().value().unwrap()
 }
 
 #[test]
 fn openssl_and_curl_make_a_genuine_callback() {
     let guarded = Guarded::start();
-    let script = block("openssl").replace("127.0.0.1:10000", &guarded.address().to_string());
-    let output = Command::new("sh")
-        .args(["-c", &script])
-        .env("SUNO_WEBHOOK_KEY", SECRET)
-        .output()
-        .unwrap();
-    let said = String::from_utf8_lossy(&output.stdout);
-    assert!(said.starts_with("HTTP/1.1 200"), "{said}");
+    let block = page::block(PAGE, "openssl_and_curl_make_a_genuine_callback").unwrap();
+    let reader = Reader::new()
+        .unwrap()
+        .env(SECRET_VARIABLE, SECRET)
+        .instead("127.0.0.1:10000", &guarded.address().to_string());
+    let said = reader.run(&block.text).unwrap();
+    assert!(said.text.starts_with("HTTP/1.1 200"), "{said:?}");
     assert_eq!(guarded.upstream.heads(), 1);
 }
 
 #[test]
 fn health_checks_are_answered_before_the_guard() {
     let guarded = Guarded::builder()
-        .render(|render| render.before_guard(yaml("health-check")))
+        .render(|render| render.before_guard(yaml("health_checks_are_answered_before_the_guard")))
         .start();
     assert_eq!(guarded.send(&Request::get("/healthz")).status, 200);
     assert_eq!(guarded.send(&Request::get("/")).status, 404);
@@ -65,7 +43,7 @@ fn health_checks_are_answered_before_the_guard() {
 
 #[test]
 fn only_the_senders_addresses_come_to_the_guard() {
-    let filter = yaml("rbac");
+    let filter = yaml("only_the_senders_addresses_come_to_the_guard");
     let own = "/typed_config/rules/policies/sender/principals/0/remote_ip";
     let mut here = filter.clone();
     *here.pointer_mut(own).unwrap() = json!({ "address_prefix": "127.0.0.0", "prefix_len": 8 });
@@ -80,7 +58,7 @@ fn only_the_senders_addresses_come_to_the_guard() {
 
 #[test]
 fn strangers_hold_none_of_the_connections_where_senders_are_known() {
-    let change = yaml("connections");
+    let change = yaml("strangers_hold_none_of_the_connections_where_senders_are_known");
     let own = "/filter_chain_match/source_prefix_ranges/0";
     let mut here = change.clone();
     *here.pointer_mut(own).unwrap() = json!({ "address_prefix": "127.0.0.0", "prefix_len": 8 });
@@ -116,7 +94,7 @@ fn strangers_hold_none_of_the_connections_where_senders_are_known() {
 
 #[test]
 fn what_is_over_the_rate_comes_again() {
-    let mut filter = yaml("rate-limit");
+    let mut filter = yaml("what_is_over_the_rate_comes_again");
     filter["typed_config"]["token_bucket"] =
         json!({ "max_tokens": 1, "tokens_per_fill": 1, "fill_interval": "3600s" });
     let guarded = Guarded::builder()
@@ -130,7 +108,7 @@ fn what_is_over_the_rate_comes_again() {
 
 #[test]
 fn the_guard_works_on_one_route_alone() {
-    let mut route = yaml("one-route");
+    let mut route = yaml("the_guard_works_on_one_route_alone");
     route["route"]["cluster"] = json!("app");
     let guarded = Guarded::builder()
         .render(|render| {
@@ -166,6 +144,8 @@ fn a_secret_is_rotated_by_a_file_that_envoy_watches() {
 /// `typed_config` is the guard's filter, with its own configuration at `place`.
 #[track_caller]
 pub fn assert_rotates(typed_config: &Value, place: &str, environment: &[(&str, &str)]) {
+    let printed = page::marked(PAGE, "a_secret_is_rotated_by_a_file_that_envoy_watches").unwrap();
+    let [filter, node, resources] = [0, 1, 2].map(|at: usize| printed[at].value().unwrap());
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("callback-guard.yaml");
     let write = |secret: &str| {
@@ -177,14 +157,14 @@ pub fn assert_rotates(typed_config: &Value, place: &str, environment: &[(&str, &
             }],
         });
         *filter.pointer_mut(place).unwrap() = configuration.to_string().into();
-        let mut resource = yaml("ecds-file");
+        let mut resource = resources.clone();
         resource["resources"][0]["typed_config"] = filter;
         let new = folder.path().join("new.yaml");
         fs::write(&new, resource.to_string()).unwrap();
         fs::rename(&new, &file).unwrap();
     };
     write(SECRET);
-    let mut filter = yaml("ecds-filter");
+    let mut filter = filter;
     filter["config_discovery"]["type_urls"] = json!([typed_config["@type"]]);
     filter["config_discovery"]["config_source"]["path_config_source"]["path"] =
         json!(file.to_str().unwrap());
@@ -195,9 +175,8 @@ pub fn assert_rotates(typed_config: &Value, place: &str, environment: &[(&str, &
                 .fold(setup, |setup, (name, value)| setup.env(name, value))
         })
         .render(|render| {
-            let node = yaml("ecds-node")["node"].take();
             render
-                .edit(|envoy| envoy["node"] = node)
+                .edit(|envoy| envoy["node"] = node["node"].clone())
                 .connection_manager(|manager| manager["http_filters"][0] = filter)
         })
         .start();
@@ -235,12 +214,14 @@ fn a_secret_from_a_file_loses_its_line_break() {
     let folder = tempfile::tempdir().unwrap();
     let secret = folder.path().join("suno-webhook-key");
     fs::write(&secret, "the-secret\n\n").unwrap();
-    let script = block("secret-file")
-        .replace("/run/secrets/suno-webhook-key", secret.to_str().unwrap())
-        .replace(
+    let block = page::block(PAGE, "a_secret_from_a_file_loses_its_line_break").unwrap();
+    let reader = Reader::new()
+        .unwrap()
+        .instead("/run/secrets/suno-webhook-key", secret.to_str().unwrap())
+        .instead(
             "exec envoy -c /etc/envoy/envoy.yaml",
             "exec printenv SUNO_WEBHOOK_KEY",
         );
-    let output = Command::new("sh").args(["-c", &script]).output().unwrap();
-    assert_eq!(String::from_utf8_lossy(&output.stdout), "the-secret\n");
+    let said = reader.run(&block.text).unwrap();
+    assert_eq!(said.text, "the-secret\n");
 }

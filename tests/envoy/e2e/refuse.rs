@@ -1,7 +1,7 @@
 //! Refusals in a real Envoy: what the sender gets, and that the upstream gets nothing.
 
 use callback_guard_harness::client::RawConnection;
-use callback_guard_harness::{Body, Load, Protocol, Request, client, wait};
+use callback_guard_harness::{Body, Load, Protocol, Request, client, page, wait};
 use serde_json::json;
 
 use crate::support::{Change as _, Guarded, SECRET, event, now, sign_at, signed};
@@ -234,4 +234,13 @@ fn a_reason_that_must_not_be_exposed_is_not() {
         seen.last().unwrap()["details"],
         "callback_guard:payload_invalid"
     );
+}
+
+#[test]
+fn a_refusal_is_the_documented_reply() {
+    let printed = page::block("docs/contract.md", "a_refusal_is_the_documented_reply").unwrap();
+    let guarded = Guarded::start();
+    let body = event("refused").1;
+    let forged = signed(&body).replace("x-webhook-signature", format!("{}=", "A".repeat(43)));
+    assert_eq!(guarded.send(&forged).text(), printed.text);
 }

@@ -14,7 +14,7 @@ use tempfile::TempDir;
 use crate::client::{self, Request};
 use crate::upstream::unused_address;
 use crate::wait::{try_wait_for, wait_for};
-use crate::{child, places};
+use crate::{child, places, program};
 
 /// How long an inbox may take to come up: a killed one's store may have much to read again.
 const START: Duration = Duration::from_secs(60);
@@ -25,32 +25,12 @@ const START: Duration = Duration::from_secs(60);
 ///
 /// If the build fails; then with the compiler's last words.
 pub fn program(optimized: bool, progress: &dyn Fn(&str)) -> Result<PathBuf> {
-    static BUILT: Mutex<(Option<PathBuf>, Option<PathBuf>)> = Mutex::new((None, None));
-
-    let mut built = BUILT.lock().unwrap_or_else(PoisonError::into_inner);
-    let slot = match optimized {
-        true => &mut built.0,
-        false => &mut built.1,
-    };
-    if let Some(path) = slot {
-        return Ok(path.clone());
-    }
-    let mut command = Command::new("cargo");
-    command.current_dir(places::repository()).args([
-        "build",
-        "--color",
-        "never",
-        "--package",
+    program::built(
         "callback-guard-inbox",
-    ]);
-    if optimized {
-        command.arg("--release");
-    }
-    child::run(command, progress).context("cannot build the inbox")?;
-    let profile = if optimized { "release" } else { "debug" };
-    let path = places::target().join(profile).join("callback-guard-inbox");
-    ensure!(path.is_file(), "the build made no {}", path.display());
-    Ok(slot.insert(path).clone())
+        "callback-guard-inbox",
+        optimized,
+        progress,
+    )
 }
 
 /// How an inbox is to be run.

@@ -39,6 +39,7 @@
 //! | write requests, bodies, floods, raw bytes | [`client`] |
 //! | script the application's answers, and see what it received | [`upstream`] |
 //! | read logs and statistics, change the listener, kill Envoy | [`Envoy`] |
+//! | run what a page of the documentation prints | [`page`] |
 //! | wait for something | [`wait`] |
 //!
 //! Nothing here sleeps for a fixed time in the hope that something has happened by then, and no
@@ -54,7 +55,9 @@ pub mod filter;
 pub mod fleet;
 pub mod inbox;
 pub mod native;
+pub mod page;
 pub mod places;
+pub mod program;
 pub mod render;
 pub mod stack;
 pub mod upstream;
@@ -66,6 +69,7 @@ pub use envoy::{Envoy, Update};
 pub use filter::Filter;
 pub use fleet::{Fleet, FleetSetup, Network, Way};
 pub use inbox::{Inbox, InboxSetup, Postgres};
+pub use page::Reader;
 pub use render::Render;
 pub use stack::{SECRET, SECRET_VARIABLE, Setup, Stack};
 pub use upstream::{Answer, BodyState, Outcome, Recorded, Upstream};

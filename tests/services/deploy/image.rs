@@ -4,12 +4,13 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
+use callback_guard_harness::{page, wasm};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
 use super::programs::{find, output, run};
-use super::support::path;
+use super::support::{checkout, path};
 
 fn make(module: &Path, image: &Path) -> String {
     run(Command::new(path("deploy/docker/oci-image.sh"))
@@ -137,6 +138,24 @@ fn a_tool_for_images_reads_it() {
     assert!(said.ends_with(&format!("image   {digest}\n")), "{said}");
     assert_eq!(found["Architecture"], "amd64");
     assert_eq!(found["Layers"].as_array().unwrap().len(), 1);
+}
+
+/// A folder stands for the registry.
+#[test]
+fn the_commands_of_the_page_make_and_copy_the_image() {
+    let block = page::block(
+        "deploy/docker/README.md",
+        "the_commands_of_the_page_make_and_copy_the_image",
+    );
+    let block = block.unwrap();
+    let reader = checkout().instead("docker://REGISTRY/callback-guard:0.2.0", "dir:copy");
+    find("skopeo", "skopeo");
+    let said = reader.run(&block.text).unwrap();
+    assert_eq!(said.code, Some(0), "{said:?}");
+    let module = fs::read(wasm::module(&|_| {}).unwrap()).unwrap();
+    assert!(said.text.contains(&sha256(&module)), "{said:?}");
+    let manifest = fs::read(reader.folder().join("copy/manifest.json")).unwrap();
+    assert!(said.text.contains(&sha256(&manifest)), "{said:?}");
 }
 
 #[test]

@@ -4,6 +4,7 @@
 //! `pilot/pkg/model/extensions.go` and `pkg/wasm/convert.go`; Envoy Gateway,
 //! `internal/xds/translator/{wasm,request_buffer,httpfilters}.go`.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
@@ -12,7 +13,9 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use callback_guard_config as config;
 use callback_guard_harness::envoy::Options;
-use callback_guard_harness::{Body, Render, Request, Setup, Stack, client, native, upstream, wasm};
+use callback_guard_harness::{
+    Body, Render, Request, SECRET, Setup, Stack, client, native, page, upstream, wasm,
+};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -20,7 +23,7 @@ use super::dynamic_modules;
 use super::programs::{find, run};
 use super::schemas;
 use super::support::{
-    body, document, documents, forged, genuine, in_halves, parse_documents, path, read,
+    body, checkout, document, documents, forged, genuine, in_halves, parse_documents, path, read,
 };
 
 /// Every YAML file of Kubernetes resources under `deploy/`.
@@ -778,6 +781,60 @@ fn the_kustomize_base_is_complete_and_fits_its_schemas() {
     assert_eq!(delay, ["5"]);
     let grace = pod["terminationGracePeriodSeconds"].as_u64().unwrap();
     assert!(5 + 30 < grace);
+}
+
+/// There is no cluster: `kubectl` says what it would make, and which files it would apply.
+#[test]
+fn kubectl_makes_the_secret_that_the_manifests_name() {
+    find("kubectl", "kubernetes-client");
+    let known: BTreeSet<String> = manifests().into_iter().map(|(name, _)| name).collect();
+    for (page, with_secret) in [
+        ("deploy/envoy-gateway/README.md", "gateway.yaml"),
+        ("deploy/istio/README.md", "gateway-values.yaml"),
+        ("deploy/kubernetes/README.md", "guard.yaml"),
+    ] {
+        let folder = page.trim_end_matches("/README.md");
+        let block = page::block(page, "kubectl_makes_the_secret_that_the_manifests_name");
+        let reader = checkout();
+        let mut secrets = 0;
+        for command in block.unwrap().commands() {
+            if let Some(file) = command.strip_prefix("kubectl apply --filename ") {
+                assert!(
+                    known.contains(&format!("{folder}/{file}")),
+                    "{page}: {file}"
+                );
+                continue;
+            }
+            if command.starts_with("helm ") {
+                let values = format!(" --values {with_secret}");
+                assert!(command.ends_with(&values), "{page}: {command}");
+                continue;
+            }
+            let command = command.replace("apply --kustomize", "kustomize");
+            let makes = command.contains(" create ");
+            let dry = if makes {
+                " --dry-run=client --output json"
+            } else {
+                ""
+            };
+            let said = reader.run(&(command.clone() + dry)).unwrap();
+            assert_eq!(said.code, Some(0), "{page}: {command}: {said:?}");
+            if !command.contains(" create secret ") {
+                continue;
+            }
+            let secret: Value = serde_json::from_str(&said.text).unwrap();
+            let data = secret["data"].as_object().unwrap();
+            let text = read(&format!("{folder}/{with_secret}"));
+            for (key, value) in data {
+                assert_eq!(*value, STANDARD.encode(SECRET));
+                assert!(text.contains(&format!("key: {key}")), "{page}: {key}");
+            }
+            let name = format!("name: {}", secret["metadata"]["name"].as_str().unwrap());
+            assert!(text.contains(&name), "{page}: {name}");
+            secrets += 1;
+        }
+        assert_eq!(secrets, 1, "{page}");
+    }
 }
 
 /// The block that is a comment in `envoy.yaml`.

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use callback_guard_core::verdict::Code;
-use callback_guard_harness::{Answer, Request, Setup, Stack, client, upstream, wait};
+use callback_guard_harness::{Answer, Request, Setup, Stack, client, page, upstream, wait};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -182,19 +182,15 @@ struct Prometheus {
 }
 
 impl Prometheus {
-    fn start(envoy: SocketAddr) -> Self {
+    /// Scrapes an Envoy, as `scraping` has it.
+    fn start(envoy: SocketAddr, scraping: &Value) -> Self {
         let directory = TempDir::new().unwrap();
         let config = directory.path().join("prometheus.yaml");
-        let text = format!(
-            "global: {{ scrape_interval: 500ms, evaluation_interval: 500ms }}\n\
-             rule_files: [{:?}]\n\
-             scrape_configs:\n\
-             - job_name: callback-guard\n\
-             \x20 metrics_path: /stats/prometheus\n\
-             \x20 static_configs: [{{ targets: [\"{envoy}\"] }}]\n",
-            path(RULES).display()
-        );
-        fs::write(&config, text).unwrap();
+        let mut text = scraping.clone();
+        text["scrape_configs"][0]["static_configs"][0]["targets"] = json!([envoy.to_string()]);
+        text["global"] = json!({ "scrape_interval": "500ms", "evaluation_interval": "500ms" });
+        text["rule_files"] = json!([path(RULES)]);
+        fs::write(&config, text.to_string()).unwrap();
         let program = find("prometheus", "prometheus");
         run(Command::new(find("promtool", "prometheus"))
             .args(["check", "config"])
@@ -333,7 +329,12 @@ fn every_expression_of_the_dashboard_and_the_rules_returns_data() {
         })
         .start()
         .unwrap();
-    let prometheus = Prometheus::start(stack.envoy.admin_address());
+    let scraping = page::block(
+        "docs/metrics.md",
+        "every_expression_of_the_dashboard_and_the_rules_returns_data",
+    );
+    let scraping = scraping.unwrap().value().unwrap();
+    let prometheus = Prometheus::start(stack.envoy.admin_address(), &scraping);
 
     let dashboard: Value = serde_json::from_str(&read(DASHBOARD)).unwrap();
     let mut expressions = Vec::new();

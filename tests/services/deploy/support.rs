@@ -7,7 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use callback_guard_core::scheme::Encoding;
 use callback_guard_core::scheme::keys::{Algorithm, SigningKey};
-use callback_guard_harness::{Body, Request, SECRET, places};
+use callback_guard_harness::{Body, Reader, Request, SECRET, SECRET_VARIABLE, places, wasm};
 use serde_json::Value;
 
 pub fn path(name: &str) -> PathBuf {
@@ -17,6 +17,29 @@ pub fn path(name: &str) -> PathBuf {
 #[track_caller]
 pub fn read(name: &str) -> String {
     fs::read_to_string(path(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
+}
+
+/// A reader of pages who is in a checkout: its scripts, and the module where they put it.
+pub fn checkout() -> Reader {
+    let module = wasm::module(&|_| {}).unwrap();
+    let built = module.ancestors().nth(3).unwrap().display().to_string();
+    let script = |name: &str| path(name).display().to_string();
+    Reader::new()
+        .unwrap()
+        .env(SECRET_VARIABLE, SECRET)
+        .instead("target/wasm32-wasip1", &format!("{built}/wasm32-wasip1"))
+        .instead(
+            "deploy/module.sh",
+            &format!("{} --target-dir {built}", script("deploy/module.sh")),
+        )
+        .instead(
+            "deploy/docker/oci-image.sh",
+            &script("deploy/docker/oci-image.sh"),
+        )
+        .instead(
+            "deploy/kubernetes/base.sh",
+            &script("deploy/kubernetes/base.sh"),
+        )
 }
 
 /// The documents of a YAML file. A key that comes twice is refused.

@@ -9,7 +9,9 @@ use std::process::{Command, Output, Stdio};
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use callback_guard_harness::{Request, Response, client, envoy_binary, places, wait};
+use callback_guard_harness::{
+    Request, Response, SECRET, SECRET_VARIABLE, client, envoy_binary, page, places, wait,
+};
 use tempfile::TempDir;
 
 use crate::deploy::programs::{find, output, run};
@@ -99,14 +101,51 @@ pub fn docker(arguments: &[&str]) -> Command {
     command
 }
 
-/// The image of the repository's Dockerfile, as Compose names it. Built once.
+/// The image of the repository's Dockerfile, as Compose names it. Built once, as docs/redis.md has it.
 pub fn image() -> &'static str {
     static IMAGE: LazyLock<&str> = LazyLock::new(|| {
         let copy = private_copy_of_the_context();
-        build(copy.path(), "callback-guard:latest", None);
+        let block = page::block("docs/redis.md", "two_envoys_deliver_an_event_once");
+        let command = block.unwrap().commands().remove(0);
+        run(printed(&command, "docker ").current_dir(copy.path()));
         "callback-guard:latest"
     });
     &IMAGE
+}
+
+/// What a page prints for Docker, to be run in the background, with the secret where it has none or `…`.
+#[track_caller]
+pub fn printed(command: &str, program: &str) -> Command {
+    let (before, words) = command.split_once(program).unwrap();
+    let mut words: Vec<&str> = words.split(' ').collect();
+    if ["run", "up"].contains(&words[0]) {
+        words.insert(1, "--detach");
+    }
+    let mut command = match program {
+        "docker " => docker(&words),
+        _ => compose(&words),
+    };
+    command.env(SECRET_VARIABLE, SECRET);
+    let variables = before.split(' ').filter_map(|word| word.split_once('='));
+    command.envs(variables.map(|(name, value)| (name, value.replace('…', SECRET))));
+    command
+}
+
+/// `docker compose`, or the older `docker-compose`.
+fn compose(arguments: &[&str]) -> Command {
+    static PLUGIN: LazyLock<bool> = LazyLock::new(|| {
+        let version = output(&mut docker(&["compose", "version"]));
+        version.status.success()
+    });
+    let mut command = if *PLUGIN {
+        docker(&["compose"])
+    } else {
+        let mut command = Command::new(find("docker-compose", "docker-compose"));
+        at(&mut command, ENGINE.as_deref());
+        command
+    };
+    command.args(arguments);
+    command
 }
 
 /// Puts an image that needs no engine to be made into the engine.
@@ -171,7 +210,8 @@ pub fn file_of(image: &str, path: &str) -> Vec<u8> {
 
 /// Services of a Compose file, removed with this value. One at a time: the ports are fixed.
 pub struct Services {
-    directory: TempDir,
+    folder: PathBuf,
+    _copy: Option<TempDir>,
     profile: &'static str,
     _alone: MutexGuard<'static, ()>,
 }
@@ -196,20 +236,30 @@ impl Services {
     /// The Compose file of a folder of the repository, in a copy as umask 077 makes it; `more` are
     /// further files of the copy.
     pub fn of(folder: &str, more: &[(&str, &str)]) -> Self {
+        let copy = private_copy(&places::repository().join(folder));
+        let folder = copy.path().join("callback-guard-test");
+        for (name, content) in more {
+            fs::write(folder.join(name), content).unwrap();
+        }
+        Self::alone(folder, Some(copy))
+    }
+
+    /// The Compose file of the repository itself, with all that an image is built of.
+    pub fn of_checkout() -> Self {
+        Self::alone(places::repository(), None)
+    }
+
+    fn alone(folder: PathBuf, copy: Option<TempDir>) -> Self {
         static ALONE: Mutex<()> = Mutex::new(());
 
         let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
         image();
-        let directory = private_copy(&places::repository().join(folder));
-        let services = Self {
-            directory,
+        Self {
+            folder,
+            _copy: copy,
             profile: "",
             _alone: alone,
-        };
-        for (name, content) in more {
-            fs::write(services.folder().join(name), content).unwrap();
         }
-        services
     }
 
     /// With the services of a profile.
@@ -218,29 +268,24 @@ impl Services {
         self
     }
 
-    fn folder(&self) -> PathBuf {
-        self.directory.path().join("callback-guard-test")
+    /// Compose without a secret in its environment.
+    pub fn compose(&self, arguments: &[&str]) -> Command {
+        let mut command = compose(arguments);
+        self.here(&mut command).env_remove(SECRET_VARIABLE);
+        command
     }
 
-    /// `docker compose`, or the older `docker-compose`, without a secret in its environment.
-    pub fn compose(&self, arguments: &[&str]) -> Command {
-        static PLUGIN: LazyLock<bool> = LazyLock::new(|| {
-            let version = output(&mut docker(&["compose", "version"]));
-            version.status.success()
-        });
-        let mut command = if *PLUGIN {
-            docker(&["compose"])
-        } else {
-            let mut command = Command::new(find("docker-compose", "docker-compose"));
-            at(&mut command, ENGINE.as_deref());
-            command
-        };
+    fn here<'c>(&self, command: &'c mut Command) -> &'c mut Command {
         command
-            .args(arguments)
-            .current_dir(self.folder())
+            .current_dir(&self.folder)
+            .env("COMPOSE_PROJECT_NAME", "callback-guard-test")
             .env("COMPOSE_PROFILES", self.profile)
-            .env_remove(callback_guard_harness::SECRET_VARIABLE);
-        command
+    }
+
+    /// Runs what a page prints for Compose.
+    #[track_caller]
+    pub fn up_as_printed(&self, command: &str) {
+        run(self.here(&mut printed(command, "docker compose ")));
     }
 
     #[track_caller]

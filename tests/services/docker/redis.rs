@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use callback_guard_harness::{SECRET, SECRET_VARIABLE, wait};
+use callback_guard_harness::{page, wait};
 
 use super::engine::{Services, docker, id_of, send};
 use crate::deploy::programs::run;
@@ -12,9 +12,12 @@ use crate::deploy::support::{body, forged, genuine};
 
 #[test]
 fn two_envoys_deliver_an_event_once() {
-    let variables = format!("{SECRET_VARIABLE}={SECRET}\n");
-    let services = Services::of("deploy/redis", &[(".env", &variables)]);
-    services.up();
+    let block = page::block("docs/redis.md", "two_envoys_deliver_an_event_once").unwrap();
+    // The first makes the image: `engine::image`.
+    let [_, up] = block.commands().try_into().unwrap();
+    let services = Services::of("deploy/redis", &[]);
+    assert!(up.starts_with("cd deploy/redis && "), "{up}");
+    services.up_as_printed(&up);
     services.wait_until_healthy(&["redis", "webdis", "app", "envoy-a", "envoy-b"]);
 
     let event = body("shared");

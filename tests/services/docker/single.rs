@@ -1,12 +1,13 @@
 //! `compose.yaml`: one Envoy with the guard, and an application.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
-use callback_guard_harness::{SECRET, SECRET_VARIABLE, client, wait};
+use callback_guard_harness::{SECRET, SECRET_VARIABLE, client, page, wait};
 
-use super::engine::{Services, id_of, send, slow};
+use super::engine::{Services, docker, id_of, printed, send, slow};
 use crate::deploy::programs::{output, run};
-use crate::deploy::support::{body, forged, genuine};
+use crate::deploy::support::{body, forged, genuine, signed};
 
 const PORT: u16 = 10000;
 
@@ -110,6 +111,36 @@ fn assert_stops_well(services: &Services) {
     assert_eq!(delivery.finish().unwrap().status, 200);
     services.wait_for_log("envoy", "drain: no request is in flight");
     assert_eq!(services.inspect("envoy", "{{.State.ExitCode}}"), "0");
+}
+
+/// Whoever follows the text has a checkout, Docker and nothing else.
+#[test]
+fn what_the_pages_print_for_docker_builds_and_starts() {
+    const NAME: &str = "what_the_pages_print_for_docker_builds_and_starts";
+    let pages = ["README.md", "deploy/docker/README.md", "docs/native.md"];
+    let blocks = pages.map(|page| page::marked(page, NAME).unwrap()).concat();
+    let commands: BTreeSet<_> = blocks.iter().flat_map(page::Block::commands).collect();
+    let (runs, ups): (Vec<_>, Vec<_>) = commands.iter().partition(|it| it.contains("docker run "));
+    assert_eq!((runs.len(), ups.len()), (1, 3), "{commands:?}");
+    for command in ups {
+        let services = Services::of_checkout();
+        services.up_as_printed(command);
+        services.wait_until_healthy(&["envoy", "app"]);
+        let secret = command.contains("your-key").then_some("your-key");
+        let event = body("printed");
+        let genuine = signed(&event, secret.unwrap_or(SECRET), 0);
+        assert_eq!(send(PORT, &genuine).status, 200, "{command}");
+        assert_eq!(send(PORT, &forged(&event)).status, 401, "{command}");
+        assert_eq!(services.deliveries(&id_of(&event)), 1, "{command}");
+    }
+    let container = run(&mut printed(runs[0], "docker "));
+    let container = container.trim();
+    let healthy = wait::wait_for("the container to be healthy", || {
+        let health = ["inspect", "--format", "{{.State.Health.Status}}", container];
+        (run(&mut docker(&health)) == "healthy\n").then_some(())
+    });
+    run(&mut docker(&["rm", "--force", container]));
+    healthy.unwrap();
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! The inbox on PostgreSQL: one, two and four of them on one database.
 
+mod backup;
 mod observe;
 #[path = "../../../inbox/tests/old/mod.rs"]
 mod old;

@@ -23,6 +23,7 @@ mod compare;
 #[cfg(target_os = "linux")]
 mod connection;
 mod deploy;
+mod docs;
 mod errors;
 mod front;
 mod load;
