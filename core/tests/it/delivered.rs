@@ -170,7 +170,8 @@ fn a_delivered_secret_is_refused_as_one_of_the_environment_is() {
         source.remove("preset");
         source.insert("token".into(), json!({ "header": "x-token" }));
     };
-    let changes: [(&dyn Fn(&mut Value), &[u8]); 7] = [
+    type Change<'c> = &'c dyn Fn(&mut Value);
+    let changes: [(Change<'_>, &[u8]); 7] = [
         (&|_| {}, b""),
         (&|_| {}, b" \t"),
         (&|_| {}, b"the-secret\n"),
