@@ -187,8 +187,9 @@ pub fn run(seed: u64, inboxes: usize, setup: impl FnOnce(&str) -> InboxSetup) ->
     }
     // The database may be away just now: then it is tried again.
     let start = |setup: &InboxSetup| {
-        let minute = Duration::from_secs(60);
-        wait_for_within(minute, "the inbox", || setup.start().ok()).unwrap()
+        // A database that was killed recovers first, on a busy machine in more than a minute.
+        let patience = Duration::from_secs(180);
+        wait_for_within(patience, "the inbox", || setup.start().ok()).unwrap()
     };
     let mut running: Vec<Inbox> = setups.iter().map(start).collect();
     let addresses: Vec<SocketAddr> = running.iter().map(Inbox::address).collect();

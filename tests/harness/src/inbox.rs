@@ -17,7 +17,7 @@ use crate::wait::{try_wait_for, wait_for};
 use crate::{child, places, program};
 
 /// How long an inbox may take to come up: a killed one's store may have much to read again.
-const START: Duration = Duration::from_secs(60);
+const START: Duration = Duration::from_secs(180);
 
 /// The path of `callback-guard-inbox`, built once per process, optimized or not.
 ///
