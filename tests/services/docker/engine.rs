@@ -17,7 +17,7 @@ use tempfile::TempDir;
 use crate::deploy::programs::{find, output, run};
 
 /// How long a container may take to be there, on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(120);
+pub const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Where the engine listens, if not at its usual place; with all images.
 static ENGINE: LazyLock<Option<String>> = LazyLock::new(|| {

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use callback_guard_harness::{SECRET, SECRET_VARIABLE, client, page, wait};
 
-use super::engine::{Services, docker, id_of, printed, send, slow};
+use super::engine::{PATIENCE, Services, docker, id_of, printed, send, slow};
 use crate::deploy::programs::{output, run};
 use crate::deploy::support::{body, forged, genuine, signed};
 
@@ -135,7 +135,7 @@ fn what_the_pages_print_for_docker_builds_and_starts() {
     }
     let container = run(&mut printed(runs[0], "docker "));
     let container = container.trim();
-    let healthy = wait::wait_for("the container to be healthy", || {
+    let healthy = wait::wait_for_within(PATIENCE, "the container to be healthy", || {
         let health = ["inspect", "--format", "{{.State.Health.Status}}", container];
         (run(&mut docker(&health)) == "healthy\n").then_some(())
     });
