@@ -120,7 +120,6 @@ fn run() -> Result<()> {
         None => {}
     }
     let mut latency_seconds = LATENCY_SECONDS;
-    let started = Instant::now();
     if options.quick {
         (options.rounds, options.seconds, latency_seconds) = (1, 1, 1);
     }
@@ -129,6 +128,7 @@ fn run() -> Result<()> {
         floor,
         dynamic_modules,
     } = build()?;
+    let started = Instant::now();
     let folder = std::env::current_dir()?.join("target/bench");
     fs::create_dir_all(&folder)?;
     let upstream_port = setups::free_port()?;
