@@ -4,7 +4,8 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
-use callback_guard_harness::{Filter, Request, native, places, wait};
+use callback_guard_harness::page::{self, Block};
+use callback_guard_harness::{Filter, Request, native, wait};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -14,34 +15,25 @@ const OTHER: &str = "the-new-secret-of-the-sender";
 const TAKEN: &str = "wasmcustom.callback_guard.secret_updates_total";
 const NOT_TAKEN: &str = "wasmcustom.callback_guard.secret_update_failures_total";
 
-/// The block of docs/native.md that is marked `name`.
+// The tests that the blocks of docs/native.md name.
+const PLACE: &str = "a_secret_that_comes_later_and_is_rotated_counts_on_every_worker";
+const FILE: &str = "what_is_no_secret_is_not_taken_and_the_last_good_one_stays";
+const NODE: &str = "a_new_configuration_has_the_secret_at_once";
+const KUBERNETES: &str = "a_mounted_secret_of_kubernetes_is_rotated_by_its_link";
+const STATIC: &str = "a_static_secret_of_envoy_is_there_from_the_first_request_on";
+const WHOLE: &str = "the_complete_configuration_of_the_page_serves";
+
+/// The blocks that name this test.
 #[track_caller]
-fn block(name: &str) -> String {
-    let page = fs::read_to_string(places::repository().join("docs/native.md")).unwrap();
-    let mark = format!("<!-- run: {name} -->\n```");
-    let (_, rest) = page.split_once(&mark).unwrap_or_else(|| panic!("{name}"));
-    let (_, rest) = rest.split_once('\n').unwrap();
-    rest.split_once("\n```").unwrap().0.to_owned()
+fn blocks<const COUNT: usize>(test: &str) -> [Block; COUNT] {
+    let blocks = page::marked("docs/native.md", test).unwrap();
+    blocks.try_into().unwrap()
 }
 
 #[track_caller]
-fn yaml(name: &str) -> Value {
-    yaml_serde::from_str(&block(name)).unwrap()
-}
-
-#[test]
-fn every_block_that_is_marked_is_run_here() {
-    let page = fs::read_to_string(places::repository().join("docs/native.md")).unwrap();
-    let marked: Vec<&str> = page
-        .lines()
-        .filter_map(|line| line.strip_prefix("<!-- run: ")?.strip_suffix(" -->"))
-        .collect();
-    assert!(!marked.is_empty());
-    let tests = include_str!("sds.rs");
-    for name in marked {
-        let used = ["yaml(\"", "block(\""].map(|call| format!("{call}{name}\")"));
-        assert!(used.iter().any(|call| tests.contains(call)), "{name}");
-    }
+fn value(test: &str) -> Value {
+    let [block] = blocks(test);
+    block.value().unwrap()
 }
 
 /// Files that Envoy watches, one for each secret.
@@ -65,7 +57,7 @@ impl Files {
 
     /// As docs/native.md has it, with another value.
     fn deliver(&self, name: &str, secret: &str) {
-        let mut file = yaml("sds-file");
+        let mut file = value(FILE);
         let resource = &mut file["resources"][0];
         resource["name"] = name.into();
         resource["generic_secret"]["secret"] = json!({ "inline_string": secret });
@@ -74,7 +66,7 @@ impl Files {
 
     /// The place of a secret, as docs/native.md has it.
     fn place(&self, name: &str) -> Value {
-        let mut secret = yaml("sds-secret");
+        let mut secret = value(PLACE);
         secret["sds"] = name.into();
         secret["sds_config"]["path_config_source"]["path"] = path(&self.path(name));
         secret
@@ -93,7 +85,7 @@ fn builder(secrets: Value) -> Builder {
 
 /// An Envoy with a name.
 fn named() -> Builder {
-    let node = yaml("sds-node")["node"].take();
+    let node = value(NODE)["node"].take();
     Guarded::builder().render(|render| render.edit(|envoy| envoy["node"] = node))
 }
 
@@ -265,7 +257,7 @@ fn a_mounted_secret_of_kubernetes_is_rotated_by_its_link() {
     };
     mount("..1", SECRET);
     symlink("..data/suno.yaml", files.path("suno")).unwrap();
-    let mut source = yaml("sds-kubernetes");
+    let mut source = value(KUBERNETES);
     source["path_config_source"]["path"] = path(&files.path("suno"));
     source["path_config_source"]["watched_directory"]["path"] = path(folder);
     let guarded = builder(json!([{ "sds": "suno", "sds_config": source }])).start();
@@ -295,8 +287,7 @@ fn a_subscription_that_envoy_refuses_refuses_the_configuration() {
 
 /// Envoy with a static secret.
 fn with_static(secret: Value) -> Builder {
-    let mut place = yaml("static-secret");
-    let mut of_envoy = yaml("static-envoy");
+    let [mut place, mut of_envoy] = blocks(STATIC).map(|block| block.value().unwrap());
     of_envoy["static_resources"]["secrets"][0]["generic_secret"]["secret"] = secret;
     place["sds"] = of_envoy["static_resources"]["secrets"][0]["name"].clone();
     builder(json!([place])).render(|render| {
@@ -335,7 +326,8 @@ fn a_static_secret_that_is_wrong_refuses_the_configuration() {
 #[test]
 fn the_complete_configuration_of_the_page_serves() {
     let files = Files::new();
-    let mut filter = yaml("sds-filter");
+    let [filter, rotate] = blocks(WHOLE);
+    let mut filter = filter.value().unwrap();
     let text = filter["typed_config"]["filter_config"]["value"].clone();
     let text = text.as_str().unwrap();
     let documented = "/etc/envoy/secrets/suno.yaml";
@@ -343,7 +335,8 @@ fn the_complete_configuration_of_the_page_serves() {
     filter["typed_config"]["filter_config"]["value"] = text
         .replace(documented, files.path("suno").to_str().unwrap())
         .into();
-    files.put("suno", &block("sds-file"));
+    let [file] = blocks(FILE);
+    files.put("suno", &file.text);
     let module = native::module(&|_| {}).unwrap();
     let directory = module.parent().unwrap().to_str().unwrap().to_owned();
     let guarded = named()
@@ -354,12 +347,12 @@ fn the_complete_configuration_of_the_page_serves() {
         })
         .render(|render| render.connection_manager(|manager| manager["http_filters"][0] = filter))
         .start();
-    let secret =
-        yaml("sds-file")["resources"][0]["generic_secret"]["secret"]["inline_string"].take();
+    let secret = value(FILE)["resources"][0]["generic_secret"]["secret"]["inline_string"].take();
     let secret = secret.as_str().unwrap();
     assert_eq!(many(&guarded, secret), [200; 32]);
     // By the commands of the page, a new file with a new secret.
-    let script = block("sds-rotate")
+    let script = rotate
+        .text
         .replace("/etc/envoy/secrets", files.0.path().to_str().unwrap())
         .replace("NEW_SECRET", OTHER);
     let output = std::process::Command::new("sh")
