@@ -81,13 +81,27 @@ fn die_with_parent(command: Command) -> Command {
     command
 }
 
-/// Runs `command` to its end and reports each line that it prints.
+/// Takes from a build what cargo has set for this program, such as `CARGO_PKG_NAME`.
+///
+/// Build scripts watch such variables (`ring`'s does): with them a build made here and one made from a shell
+/// would each throw away what the other has made.
+fn as_from_a_shell(command: &mut Command) {
+    for (name, _) in std::env::vars_os() {
+        let text = name.to_string_lossy();
+        if text.starts_with("CARGO_PKG_") || text.starts_with("CARGO_MANIFEST_") {
+            command.env_remove(&name);
+        }
+    }
+}
+
+/// Runs a build or an installation to its end and reports each line that it prints.
 ///
 /// # Errors
 ///
 /// If it cannot be started, or does not succeed; then the error ends with what it printed last.
 pub(crate) fn run(mut command: Command, progress: &dyn Fn(&str)) -> Result<()> {
     let name = command.get_program().to_string_lossy().into_owned();
+    as_from_a_shell(&mut command);
     command
         .stdin(Stdio::null())
         .stdout(Stdio::piped())

@@ -132,50 +132,51 @@ struct Elsewhere {
     folder: TempDir,
 }
 
+const USER: &str = "another-user";
+
 impl Elsewhere {
     fn build() -> Self {
         // Not in the repository, where cargo would find its settings.
         let elsewhere = Self {
             folder: TempDir::new().unwrap(),
         };
-        let [home, copy] = ["home of another", "a-folder-of-another-name"].map(|name| {
-            let folder = elsewhere.folder.path().join(name);
-            fs::create_dir(&folder).unwrap();
-            folder
-        });
-        for shared in ["config.toml", "registry"] {
-            symlink(cargo_home().join(shared), home.join(shared)).unwrap();
-        }
+        let folder = elsewhere.folder.path();
+        let copy = folder.join("a-folder-of-another-name");
+        fs::create_dir(&copy).unwrap();
         run(Command::new("sh")
             .args(["-c", "git ls-files -z --cached --others --exclude-standard | tar --create --null --files-from=- | tar --extract --directory \"$1\"", "copy"])
             .arg(&copy)
             .current_dir(places::repository()));
-        for arguments in [
-            ["deploy/module.sh"].as_slice(),
-            &["deploy/program.sh", "callback-guard-cli"],
-            &["deploy/program.sh", "callback-guard-inbox"],
+        for (name, arguments) in [
+            ("another user", ["deploy/module.sh"].as_slice()),
+            // Flags for a C compiler cannot have spaces in them.
+            (USER, &["deploy/program.sh", "callback-guard-cli"]),
+            (USER, &["deploy/program.sh", "callback-guard-inbox"]),
         ] {
+            let home = folder.join(name);
+            if !home.exists() {
+                fs::create_dir(&home).unwrap();
+                for shared in ["config.toml", "registry"] {
+                    symlink(cargo_home().join(shared), home.join(shared)).unwrap();
+                }
+            }
             run(with_zig(copy.join(arguments[0]))
                 .args(&arguments[1..])
                 .arg("--target-dir")
-                .arg(elsewhere.built())
+                .arg(home.join("built"))
                 .env("CARGO_HOME", &home)
                 .env_remove("CARGO_TARGET_DIR"));
         }
         elsewhere
     }
 
-    fn built(&self) -> PathBuf {
-        self.folder.path().join("built of another")
-    }
-
     #[track_caller]
     fn assert_same(&self, release: &Path) {
         let machine = std::env::consts::ARCH;
-        let programs = format!("{machine}-unknown-linux-musl/release");
+        let programs = format!("{USER}/built/{machine}-unknown-linux-musl/release");
         for (built, released) in [
             (
-                "wasm32-wasip1/release/callback_guard.wasm".to_owned(),
+                "another user/built/wasm32-wasip1/release/callback_guard.wasm".to_owned(),
                 "callback_guard.wasm".to_owned(),
             ),
             (
@@ -187,7 +188,7 @@ impl Elsewhere {
                 format!("callback-guard-inbox-{machine}"),
             ),
         ] {
-            let [there, here] = [self.built().join(built), release.join(&released)]
+            let [there, here] = [self.folder.path().join(built), release.join(&released)]
                 .map(|path| fs::read(path).unwrap());
             // Not `assert_eq`, which would print both.
             assert!(there == here, "{released} and a second build");
