@@ -244,9 +244,13 @@ impl Services {
         Self::alone(folder, Some(copy))
     }
 
-    /// The Compose file of the repository itself, with all that an image is built of.
+    /// The repository's Compose file with all that an image is built of: in the copy that [`image`] is built
+    /// of, so that nothing is built again.
     pub fn of_checkout() -> Self {
-        Self::alone(places::repository(), None)
+        let copy = private_copy_of_the_context();
+        let file = "compose.yaml";
+        fs::copy(places::repository().join(file), copy.path().join(file)).unwrap();
+        Self::alone(copy.path().to_owned(), Some(copy))
     }
 
     fn alone(folder: PathBuf, copy: Option<TempDir>) -> Self {
