@@ -268,7 +268,7 @@ callbacks! {
         id: usize,
         value: *mut EnvoyBuffer,
     ) -> bool;
-    /// As above, for a filter.
+    /// What this thread has of a secret, asked for while a request's hook runs.
     fn envoy_dynamic_module_callback_http_filter_get_generic_secret(
         filter: EnvoyFilter,
         id: usize,

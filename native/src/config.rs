@@ -119,15 +119,10 @@ impl Config {
     }
 
     pub(crate) fn log(&self, line: &LogLine) {
-        if envoy::logs(LogLevel::Info) {
-            envoy::log(
-                LogLevel::Info,
-                &format!("callback-guard: {}", line.to_json()),
-            );
-        }
+        envoy::say(LogLevel::Info, || line.to_json());
     }
 
-    /// Says and counts what became of secrets that Envoy has delivered.
+    /// Logs and counts the secrets that Envoy has delivered: whether each is in use, or why not.
     pub(crate) fn tell(&self, updates: Vec<Update>) {
         self.secrets
             .tell(updates, |metric| self.metrics.add(metric, 1));
@@ -150,9 +145,7 @@ fn say_once_that_it_starts(policy: &Policy, text: &[u8]) {
     } else {
         LogLevel::Warn
     };
-    if envoy::logs(level) {
-        envoy::log(level, &format!("callback-guard: {}", start_line(policy)));
-    }
+    envoy::say(level, || start_line(policy));
 }
 
 /// The metrics of a configuration.

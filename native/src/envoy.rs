@@ -56,6 +56,13 @@ pub(crate) fn log(level: LogLevel, line: &str) {
     unsafe { abi::envoy_dynamic_module_callback_log(level, to_envoy(line.as_bytes())) };
 }
 
+/// Writes a line of the guard's, if lines of this level are written.
+pub(crate) fn say(level: LogLevel, line: impl FnOnce() -> String) {
+    if logs(level) {
+        log(level, &format!("callback-guard: {}", line()));
+    }
+}
+
 /// Number of worker threads.
 ///
 /// # Safety

@@ -41,7 +41,7 @@ pub(crate) struct Snapshot {
     pub(crate) policy: Arc<Policy>,
 }
 
-/// What became of a secret that has been delivered.
+/// A secret that Envoy has delivered, and whether it is in use.
 pub(crate) struct Update {
     index: usize,
     /// What it made worth a warning, or why it is not taken.
@@ -162,7 +162,7 @@ impl Secrets {
         })
     }
 
-    /// Says and counts what became of secrets.
+    /// Logs each update, and counts it.
     pub(crate) fn tell(&self, updates: Vec<Update>, count: impl Fn(Metric)) {
         for Update { index, taken } in updates {
             let Some(one) = self.subscribed.get(index) else {
@@ -174,7 +174,7 @@ impl Secrets {
                 Err(_) => (Metric::SecretUpdateFailures, LogLevel::Error),
             };
             count(metric);
-            say(level, &secret_line(&one.subscription.name, &taken));
+            envoy::say(level, || secret_line(&one.subscription.name, &taken));
         }
     }
 
@@ -187,7 +187,7 @@ impl Secrets {
         let all = self.subscribed.iter().zip(&snapshot.used);
         let missing = all.filter(|(_, used)| used.is_none());
         let names: Vec<&str> = missing.map(|(one, _)| &*one.subscription.name).collect();
-        say(LogLevel::Warn, &missing_secrets_line(&names));
+        envoy::say(LogLevel::Warn, || missing_secrets_line(&names));
     }
 }
 
@@ -216,11 +216,5 @@ fn not_subscribed(one: &Subscription) -> String {
             "{path}: Envoy has no static secret `{name}`, expected one under `static_resources.secrets` of its \
              configuration, or `sds_config` beside `sds`"
         ),
-    }
-}
-
-fn say(level: LogLevel, line: &str) {
-    if envoy::logs(level) {
-        envoy::log(level, &format!("callback-guard: {line}"));
     }
 }
