@@ -32,7 +32,7 @@ pub(crate) struct Pace<'r> {
     pub(crate) untimed: usize,
 }
 
-/// What came of it. Times are in microseconds.
+/// Latencies and answers of one run. Times are in microseconds.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Paced {
     pub(crate) p50: f64,

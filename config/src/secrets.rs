@@ -232,7 +232,8 @@ impl<'s> Given<'s> {
         }
     }
 
-    /// As [`Given::text`], or what Envoy has delivered; nothing if it has not.
+    /// The text of a secret: out of a variable, the configuration itself or Envoy's delivery. There is none where an
+    /// optional variable is not set, or Envoy has not delivered it yet.
     fn secret_text(
         &self,
         path: &Path,

@@ -187,6 +187,7 @@ impl Store {
     async fn repair_clock(&self, connection: &mut AnyConnection) -> Result<()> {
         let now = self.now(connection).await?;
         let mut repaired = 0;
+        // Each begins with the condition of a partial index, or the planner does not take it.
         for of_index in [
             "state < 2 AND due > $2",
             "state >= 2 AND state = 2",

@@ -66,6 +66,11 @@ impl Bench {
         .unwrap()
     }
 
+    /// Whether the store has no event, in whatever state.
+    pub fn is_empty(&self) -> bool {
+        self.inbox.setup.json("list", &[]).unwrap() == serde_json::json!([])
+    }
+
     pub fn stats(&self) -> Value {
         self.inbox.setup.json("stats", &[]).unwrap()
     }

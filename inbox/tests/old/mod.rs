@@ -2,6 +2,8 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use serde_json::Value;
+
 /// What has made each version of the schema of the one before, as it was published.
 pub const STEPS: [&str; 2] = [
     include_str!("../../src/store/schema-1.sql"),
@@ -70,11 +72,16 @@ pub fn statements(version: usize, is_postgres: bool) -> Vec<String> {
     all
 }
 
-/// Whether `bodies` are those that were to be delivered, each once and those of one id in order.
-pub fn is_in_order(bodies: &[String]) -> bool {
+/// Asserts that what was to be delivered was: each event once, those of one id in order, and the others as
+/// they were.
+#[track_caller]
+pub fn assert_delivered(stats: &Value, bodies: &[String]) {
+    assert_eq!(stats["delivered"], 5);
+    assert_eq!(stats["dead"], 1);
     let (a, b): (Vec<&str>, Vec<&str>) = bodies
         .iter()
         .map(String::as_str)
         .partition(|one| *one == "3");
-    a == ["3"] && b == ["4", "5", "6"]
+    assert_eq!(a, ["3"]);
+    assert_eq!(b, ["4", "5", "6"]);
 }

@@ -22,7 +22,7 @@ use crate::{child, places};
 pub struct Block {
     /// Where it begins, counted from 1.
     pub line: usize,
-    /// What stands behind the fence, such as `sh`.
+    /// The word after the opening fence, such as `sh`.
     pub language: String,
     /// The test that runs it.
     pub run_by: Option<String>,

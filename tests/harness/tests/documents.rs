@@ -16,6 +16,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::LazyLock;
 
 use callback_guard_harness::page::{Block, blocks};
 use callback_guard_harness::{page, places, program};
@@ -322,6 +323,9 @@ fn files(end: &str) -> BTreeMap<String, String> {
     page::files(end).unwrap()
 }
 
+/// All sources, by their paths.
+static SOURCES: LazyLock<BTreeMap<String, String>> = LazyLock::new(|| files(".rs"));
+
 fn pages() -> BTreeMap<String, String> {
     let mut pages = page::all().unwrap();
     // What `docs/benchmarks/README.md` is made from.
@@ -334,24 +338,23 @@ fn pages() -> BTreeMap<String, String> {
 struct Test {
     /// As the filter of `cargo test` sees it, with the folders before it.
     path: String,
-    file: String,
-    source: String,
+    file: &'static str,
+    source: &'static str,
 }
 
 /// All tests, by name.
 fn tests() -> BTreeMap<String, Vec<Test>> {
     let mut tests: BTreeMap<String, Vec<Test>> = BTreeMap::new();
-    for (file, source) in files(".rs") {
+    for (file, source) in &*SOURCES {
         let modules = file.trim_end_matches(".rs").replace('/', "::");
         for part in source.split("#[test]\n").skip(1) {
             let name = part.split("fn ").nth(1).unwrap_or_default();
             let name = name.split('(').next().unwrap_or_default().to_owned();
             let path = format!("{}::{name}", modules.replace("::mod", ""));
-            tests.entry(name).or_default().push(Test {
-                path,
-                file: file.clone(),
-                source: source.clone(),
-            });
+            tests
+                .entry(name)
+                .or_default()
+                .push(Test { path, file, source });
         }
     }
     assert!(tests.len() > 400, "{}", tests.len());
@@ -608,7 +611,7 @@ fn assert_cargo(
         ["demo", ..] => return help.assert_accepts("callback-guard", words, place),
         ["callback-guard", rest @ ..] => return help.assert_accepts("callback-guard", rest, place),
         ["bench-guard", rest @ ..] => {
-            let source = files(".rs").remove("bench/src/main.rs").unwrap();
+            let source = &SOURCES["bench/src/main.rs"];
             for flag in rest.iter().filter(|word| word.starts_with("--")) {
                 let name = flag.trim_start_matches('-').replace('-', "_");
                 assert!(
@@ -641,8 +644,7 @@ fn assert_cargo(
                 };
                 let ends = ["{}.rs", "{}/main.rs"]
                     .map(|end| format!("{folder}/{}", end.replace("{}", name)));
-                let found = files(".rs");
-                found
+                SOURCES
                     .keys()
                     .any(|file| ends.iter().any(|end| file.ends_with(end.as_str())))
                     || manifests.values().any(|text| {

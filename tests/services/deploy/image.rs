@@ -140,7 +140,7 @@ fn a_tool_for_images_reads_it() {
     assert_eq!(found["Layers"].as_array().unwrap().len(), 1);
 }
 
-/// A folder stands for the registry.
+/// The image is copied into a folder instead of a registry.
 #[test]
 fn the_commands_of_the_page_make_and_copy_the_image() {
     let block = page::block(
