@@ -8,6 +8,7 @@ mod measure;
 mod pace;
 mod peers;
 mod plan;
+mod port;
 mod process;
 mod report;
 mod setups;
@@ -131,7 +132,7 @@ fn run() -> Result<()> {
     let started = Instant::now();
     let folder = std::env::current_dir()?.join("target/bench");
     fs::create_dir_all(&folder)?;
-    let upstream_port = setups::free_port()?;
+    let upstream_port = port::free_port()?;
     let upstream = setups::start_own("upstream", upstream_port, &folder)?;
     let one = Workshop {
         folder,

@@ -2,16 +2,16 @@
 
 use std::fs;
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::thread::sleep;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 
 use crate::envoy::{self, Ports, Store};
+use crate::port::{free_port, wait_until_open};
 use crate::process::{Process, Usage};
 use crate::traffic::KEY;
 use crate::{peers, stores};
@@ -52,25 +52,6 @@ pub(crate) struct Workshop {
     pub(crate) workers: usize,
     /// The capacity of the guard's store, in events.
     pub(crate) capacity: u32,
-}
-
-/// A port that nobody listens on.
-pub(crate) fn free_port() -> Result<u16> {
-    let listener = TcpListener::bind(("127.0.0.1", 0)).context("looking for a free port")?;
-    Ok(listener.local_addr()?.port())
-}
-
-/// Waits until somebody listens on `port`.
-pub(crate) fn wait_until_open(port: u16) -> Result<()> {
-    let deadline = Instant::now() + Duration::from_secs(20);
-    while TcpStream::connect(("127.0.0.1", port)).is_err() {
-        ensure!(
-            Instant::now() < deadline,
-            "nothing listens on port {port} after 20 s"
-        );
-        sleep(Duration::from_millis(20));
-    }
-    Ok(())
 }
 
 /// Starts this program again, in another role.

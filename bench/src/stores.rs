@@ -8,8 +8,8 @@ use std::process::Command;
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
+use crate::port::{free_port, wait_until_open};
 use crate::process::Process;
-use crate::setups::{free_port, wait_until_open};
 
 /// The variable that the guard reads the credentials of Webdis from, and those.
 pub(crate) const TOKEN: (&str, &str) = ("CALLBACK_GUARD_REDIS_TOKEN", "guard:change-me-webdis");
