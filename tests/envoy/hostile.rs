@@ -11,7 +11,10 @@ use callback_guard_harness::client::RawConnection;
 use callback_guard_harness::{Answer, Body, Piece, Protocol, Request, wait};
 use serde_json::json;
 
-use crate::support::{Change as _, Guarded, event, signed, spellings};
+use callback_guard_support::http2::{
+    CONTINUATION, DATA, GOAWAY, HEADERS, RESET, SETTINGS, frame, hpack, pseudo,
+};
+use callback_guard_support::{Change as _, Guarded, event, signed, spellings};
 
 /// By how much the memory of Envoy's allocator may be above its base right after an attack, whose
 /// connections may still be open.
@@ -165,47 +168,6 @@ fn genuine_bytes(name: &str, lines: &str) -> (String, String) {
         format!("{head}content-length: {length}\r\n{lines}\r\n{body}"),
         body,
     )
-}
-
-pub(super) const DATA: u8 = 0;
-pub(super) const HEADERS: u8 = 1;
-pub(super) const RESET: u8 = 3;
-pub(super) const SETTINGS: u8 = 4;
-const GOAWAY: u8 = 7;
-const CONTINUATION: u8 = 9;
-
-/// An HTTP/2 frame.
-pub(super) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
-    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
-    let mut bytes = length[1..].to_vec();
-    bytes.extend([kind, flags]);
-    bytes.extend(stream.to_be_bytes());
-    bytes.extend(payload);
-    bytes
-}
-
-/// Headers as HPACK literals that are not indexed.
-pub(super) fn hpack<N: AsRef<[u8]>, V: AsRef<[u8]>>(headers: &[(N, V)]) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    for (name, value) in headers {
-        bytes.push(0);
-        for text in [name.as_ref(), value.as_ref()] {
-            assert!(text.len() < 127);
-            bytes.push(u8::try_from(text.len()).unwrap());
-            bytes.extend(text);
-        }
-    }
-    bytes
-}
-
-/// What begins every request in HTTP/2.
-pub(super) fn pseudo(path: &str) -> [(&str, &str); 4] {
-    [
-        (":method", "POST"),
-        (":scheme", "http"),
-        (":authority", "app.example"),
-        (":path", path),
-    ]
 }
 
 /// A connection's first bytes and one request, with the headers as they are given.
@@ -1256,8 +1218,10 @@ fn memory_goes_back_to_its_base() {
         for _ in 0..20 {
             // Whole ones that are refused: a forged signature under a long body.
             let body = event("storm").1.replace("success", &large);
-            let request =
-                signed(&body).replace("x-webhook-timestamp", crate::support::now().to_string());
+            let request = signed(&body).replace(
+                "x-webhook-timestamp",
+                callback_guard_support::now().to_string(),
+            );
             let forged = request.replace("x-webhook-signature", format!("{}=", "A".repeat(43)));
             assert_eq!(siege.guarded.send(&forged).status, 401);
         }

@@ -1,7 +1,8 @@
 //! The filter in a real Envoy, with the repository's own `envoy.yaml`. What reached the upstream is
 //! counted there: a leak does not show at the client.
 //!
-//! Needs Rust and Python alone. What needs root, npm or services is in `tests/services`.
+//! Needs Rust and Python alone. What takes long is in `tests/long`, and what needs root, npm or services in
+//! `tests/services`.
 
 #![allow(
     clippy::unwrap_used,
@@ -15,18 +16,4 @@
 )]
 
 mod e2e;
-mod faults;
 mod hostile;
-mod inbox;
-mod memory;
-#[cfg(target_os = "linux")]
-mod native;
-#[cfg(target_os = "linux")]
-mod pages;
-mod rollout;
-mod soak;
-
-mod supply;
-#[path = "../support/mod.rs"]
-mod support;
-mod waiting;

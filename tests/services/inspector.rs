@@ -11,7 +11,7 @@ use callback_guard_harness::{
 };
 use serde_json::{Value, json};
 
-use crate::support::{Change as _, Guarded, SECRET, event, now, sign_at, signed};
+use callback_guard_support::{Change as _, Guarded, SECRET, event, now, sign_at, signed};
 
 const TOKEN: &str = "correct-horse-battery-staple";
 

@@ -25,9 +25,3 @@ mod inspector;
 mod native;
 mod redis;
 mod senders;
-#[allow(
-    dead_code,
-    reason = "the whole of it is used by the tests in `tests/envoy`"
-)]
-#[path = "../support/mod.rs"]
-mod support;

@@ -5,12 +5,9 @@ use std::process::Command;
 use std::sync::Once;
 
 use callback_guard_harness::places;
+use callback_guard_support::elf;
 
 use super::deploy::release::with_zig;
-
-#[path = "../support/elf.rs"]
-#[allow(dead_code, reason = "the rest is for `tests/envoy`")]
-mod elf;
 
 const ARCHITECTURES: [&str; 2] = ["x86_64", "aarch64"];
 
@@ -62,7 +59,7 @@ fn it_runs_where_the_c_library_is_that_of_debian_11() {
         for library in elf::libraries(&module) {
             assert!(!library.contains("gcc"), "{library}");
         }
-        assert_ne!(elf::flags(&module) & u64::from(object::elf::DF_BIND_NOW), 0);
+        assert!(elf::is_bound_when_loaded(&module));
     }
 }
 

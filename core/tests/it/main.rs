@@ -27,7 +27,7 @@ mod presets;
 mod redis;
 #[path = "../model/redis_server.rs"]
 mod redis_server;
-#[path = "../../../tests/support/spellings.rs"]
+#[path = "../../../tests/support/src/spellings.rs"]
 mod spellings;
 mod store;
 mod support;

@@ -1,12 +1,9 @@
 //! Faults around the inbox: a disk that is full, a clock that is set.
 
-use std::fs::File;
-use std::os::unix::fs::FileExt as _;
-use std::path::Path;
 use std::process::Command;
 
 use callback_guard_harness::wait::wait_for;
-use callback_guard_harness::{Answer, Upstream};
+use callback_guard_harness::{Answer, Clock, Upstream};
 
 use crate::support::{Bench, failing, key, setup};
 
@@ -102,46 +99,14 @@ fn a_disk_that_is_full_at_once_costs_nothing_that_was_answered() {
     assert_eq!(bench.upstream.heads(), stored);
 }
 
-/// A wall clock that a test sets; the library is that of the guard's own tests.
-struct Clock {
-    directory: tempfile::TempDir,
-    ahead: File,
-}
-
-impl Clock {
-    fn new() -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/envoy/faults/clock.c");
-        let built = Command::new("cc")
-            .args(["-O1", "-shared", "-fPIC", "-o"])
-            .arg(directory.path().join("clock.so"))
-            .arg(source)
-            .status();
-        assert!(built.unwrap().success());
-        let ahead = File::create(directory.path().join("ahead")).unwrap();
-        let clock = Self { directory, ahead };
-        clock.set(0);
-        clock
-    }
-
-    fn set(&self, seconds: i64) {
-        self.ahead.write_all_at(&seconds.to_ne_bytes(), 0).unwrap();
-    }
-
-    fn path(&self, name: &str) -> String {
-        self.directory.path().join(name).display().to_string()
-    }
-}
-
 const DAY: i64 = 86_400;
 
 #[test]
 fn a_clock_that_is_set_neither_delays_nor_repeats_an_attempt() {
-    let clock = Clock::new();
+    let clock = Clock::new().unwrap();
     let bench = Bench::with(|setup| {
         setup
-            .env("LD_PRELOAD", &clock.path("clock.so"))
-            .env("CLOCK_AHEAD", &clock.path("ahead"))
+            .clock(&clock)
             .arguments(["--schedule", &["200ms"; 60].join(",")])
     });
     for (number, ahead) in [DAY, -DAY, 0, 365 * DAY].into_iter().enumerate() {
@@ -152,7 +117,7 @@ fn a_clock_that_is_set_neither_delays_nor_repeats_an_attempt() {
             .upstream
             .wait_until("an attempt", |all| !all.is_empty())
             .unwrap();
-        clock.set(ahead);
+        clock.set(ahead).unwrap();
         let before = bench.upstream.heads();
         bench
             .upstream
@@ -173,19 +138,14 @@ fn a_clock_that_is_set_neither_delays_nor_repeats_an_attempt() {
 
 #[test]
 fn a_clock_set_back_between_two_runs_does_not_hold_events_up() {
-    let clock = Clock::new();
-    clock.set(DAY);
-    let mut bench = Bench::with(|setup| {
-        setup
-            .env("LD_PRELOAD", &clock.path("clock.so"))
-            .env("CLOCK_AHEAD", &clock.path("ahead"))
-            .arguments(["--schedule", "1s"])
-    });
+    let clock = Clock::new().unwrap();
+    clock.set(DAY).unwrap();
+    let mut bench = Bench::with(|setup| setup.clock(&clock).arguments(["--schedule", "1s"]));
     bench.upstream.answer(failing());
     bench.inbox.setup.tool("pause", &[]).unwrap();
     let key = bench.accept("one", "task");
     bench.inbox.kill();
-    clock.set(0);
+    clock.set(0).unwrap();
     bench.upstream.answer(Answer::status(200));
     bench.inbox = bench.inbox.setup.start().unwrap();
     bench.inbox.setup.tool("resume", &[]).unwrap();

@@ -8,7 +8,7 @@ use callback_guard_core::time::UnixMillis;
 use callback_guard_harness::{Body, Request};
 use serde_json::{Value, json};
 
-use crate::support::{Guarded, has_vms, now};
+use callback_guard_support::{Guarded, has_vms, now};
 
 const SECRET: &str = "a secret of this test";
 

@@ -7,7 +7,7 @@ use callback_guard_harness::client::RawConnection;
 use callback_guard_harness::{Body, Protocol, Request};
 use serde_json::{Value, json};
 
-use crate::support::{Builder, Change as _, Guarded, SECRET, event, now, signed};
+use callback_guard_support::{Builder, Change as _, Guarded, SECRET, event, now, signed};
 
 /// Not the one of `suno`: whose answers to challenges would be callbacks of `suno`, so that would be
 /// refused.

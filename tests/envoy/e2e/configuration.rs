@@ -3,7 +3,7 @@
 use callback_guard_harness::Answer;
 use serde_json::{Value, json};
 
-use crate::support::{Guarded, event, signed};
+use callback_guard_support::{Guarded, event, signed};
 
 #[track_caller]
 fn refused(change: impl FnOnce(&mut Value), expected: &str) {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use callback_guard_harness::{Answer, Gate, Load, client};
 use serde_json::json;
 
-use crate::support::{Guarded, event, signed};
+use callback_guard_support::{Guarded, event, signed};
 
 #[test]
 fn an_event_is_delivered_once() {
@@ -356,7 +356,7 @@ fn a_full_store_refuses_and_keeps_its_claims() {
 #[test]
 fn delivered_events_can_be_had_again() {
     let mut guarded = Guarded::builder().lds().start();
-    let request = || signed(&crate::support::body_of("lost"));
+    let request = || signed(&callback_guard_support::body_of("lost"));
     let verdict = |guarded: &Guarded| {
         let response = guarded.send(&request());
         response.header("x-callback-guard")

@@ -3,7 +3,7 @@
 use callback_guard_harness::{Answer, Body, Protocol};
 use serde_json::json;
 
-use crate::support::{Change as _, Guarded, event, sample, signed};
+use callback_guard_support::{Change as _, Guarded, event, sample, signed};
 
 #[test]
 fn every_sample_kind_is_delivered_byte_for_byte() {

@@ -9,7 +9,7 @@ use callback_guard_core::time::UnixMillis;
 use callback_guard_harness::{Answer, Request, Response};
 use serde_json::{Value, json};
 
-use crate::support::{Change as _, Guarded, body_of, event, now, sign_at, signed};
+use callback_guard_support::{Change as _, Guarded, body_of, event, now, sign_at, signed};
 
 const SECRET: &str = "a secret of this test";
 

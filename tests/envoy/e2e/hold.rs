@@ -3,7 +3,7 @@
 
 use callback_guard_harness::{Answer, Body, Gate, Load, Protocol, client};
 
-use crate::support::{Change as _, Guarded, event, signed};
+use callback_guard_support::{Change as _, Guarded, event, signed};
 
 #[test]
 fn with_the_buffer_filter_behind_it_nothing_refused_reaches_the_upstream() {

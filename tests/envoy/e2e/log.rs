@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use callback_guard_harness::{Body, wait};
 use serde_json::{Value, json};
 
-use crate::support::{Change as _, Guarded, SECRET, event, signed};
+use callback_guard_support::{Change as _, Guarded, SECRET, event, signed};
 
 /// The lines of the guard with this `event`.
 fn lines(guarded: &Guarded, event: &str) -> Vec<Value> {

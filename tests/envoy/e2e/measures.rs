@@ -2,7 +2,7 @@
 
 use callback_guard_harness::{Load, Setup, wasm};
 
-use crate::support::{Guarded, event, signed};
+use callback_guard_support::{Guarded, event, signed};
 
 #[test]
 fn the_module_is_within_its_budget() {

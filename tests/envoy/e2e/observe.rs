@@ -3,7 +3,7 @@
 use callback_guard_harness::client::RawConnection;
 use serde_json::{Value, json};
 
-use crate::support::{Change as _, Guarded, SECRET, event, signed};
+use callback_guard_support::{Change as _, Guarded, SECRET, event, signed};
 
 #[test]
 fn verdicts_are_counted_with_labels() {

@@ -4,7 +4,7 @@ use callback_guard_harness::client::RawConnection;
 use callback_guard_harness::{Body, Load, Protocol, Request, client, page, wait};
 use serde_json::json;
 
-use crate::support::{Change as _, Guarded, SECRET, event, now, sign_at, signed};
+use callback_guard_support::{Change as _, Guarded, SECRET, event, now, sign_at, signed};
 
 /// One request for each code that a lone request can get, in the order of the contract.
 fn refusals() -> Vec<(Request, u16, &'static str)> {

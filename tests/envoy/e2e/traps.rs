@@ -5,7 +5,7 @@ use std::time::Duration;
 use callback_guard_harness::{Answer, Body, Protocol, client};
 use serde_json::json;
 
-use crate::support::{Change as _, Guarded, event, signed};
+use callback_guard_support::{Change as _, Guarded, event, signed};
 
 #[test]
 fn header_bytes_that_are_no_utf8_kill_nothing() {

@@ -7,7 +7,7 @@ use callback_guard_core::time::UnixMillis;
 use callback_guard_harness::{Body, Protocol, Request};
 use serde_json::{Value, json};
 
-use crate::support::{Guarded, now};
+use callback_guard_support::{Guarded, now};
 
 /// A source, the URL that its sender was given, and what Envoy makes of the request.
 struct Case {

@@ -12,6 +12,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::client::{self, Request};
+use crate::clock::Clock;
 use crate::upstream::unused_address;
 use crate::wait::{try_wait_for, wait_for};
 use crate::{child, places, program};
@@ -100,6 +101,13 @@ impl InboxSetup {
     pub fn env(mut self, name: &str, value: &str) -> Self {
         self.environment.push((name.to_owned(), value.to_owned()));
         self
+    }
+
+    /// Gives the inbox a wall clock of its own.
+    pub fn clock(self, clock: &Clock) -> Self {
+        let variables = clock.environment();
+        let env = |setup: Self, (name, value): &(&str, String)| setup.env(name, value);
+        variables.iter().fold(self, env)
     }
 
     /// A command that runs the program, which follows it.

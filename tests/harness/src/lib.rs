@@ -40,6 +40,7 @@
 //! | script the application's answers, and see what it received | [`upstream`] |
 //! | read logs and statistics, change the listener, kill Envoy | [`Envoy`] |
 //! | run what a page of the documentation prints | [`page`] |
+//! | set the wall clock of Envoy or of an inbox | [`Clock`] |
 //! | wait for something | [`wait`] |
 //!
 //! Nothing here sleeps for a fixed time in the hope that something has happened by then, and no
@@ -49,6 +50,7 @@
 mod body;
 mod child;
 pub mod client;
+pub mod clock;
 pub mod envoy;
 pub mod envoy_binary;
 pub mod filter;
@@ -65,6 +67,7 @@ pub mod wait;
 pub mod wasm;
 
 pub use client::{Body, Gate, Load, Piece, Protocol, RawConnection, Request, Response};
+pub use clock::Clock;
 pub use envoy::{Envoy, Update};
 pub use filter::Filter;
 pub use fleet::{Fleet, FleetSetup, Network, Way};

@@ -8,6 +8,7 @@ use anyhow::Result;
 use serde_json::Value;
 
 use crate::client::{self, InFlight, Load, Request, Response};
+use crate::clock::Clock;
 use crate::envoy::{Envoy, Options, Update};
 use crate::envoy_binary;
 use crate::filter::Filter;
@@ -83,6 +84,13 @@ impl<'a> Setup<'a> {
         let variable = (name.to_owned(), value.to_owned());
         self.options.environment.push(variable);
         self
+    }
+
+    /// Gives Envoy a wall clock of its own.
+    pub fn clock(self, clock: &Clock) -> Self {
+        let variables = clock.environment();
+        let env = |setup: Self, (name, value): &(&str, String)| setup.env(name, value);
+        variables.iter().fold(self, env)
     }
 
     /// Takes a variable out of Envoy's environment.

@@ -10,7 +10,7 @@ use callback_guard_harness::{Request, Response};
 use programs::{Application, Framework};
 use serde_json::{Value, json};
 
-use crate::support::{Change as _, Guarded, event, signed, spellings};
+use callback_guard_support::{Change as _, Guarded, event, signed, spellings};
 
 /// The path that the guard and each application know.
 const PATH: &str = "/callbacks/suno";

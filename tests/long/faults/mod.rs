@@ -6,7 +6,6 @@
 //! the route's timeout or was cut off, or the store went away with its process.
 
 mod application;
-mod clock;
 mod trial;
 mod vm;
 
@@ -15,11 +14,10 @@ use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::Duration;
 
-use callback_guard_harness::{Answer, Body, Gate, Piece, Update, wait};
+use callback_guard_harness::{Answer, Body, Clock, Gate, Piece, Update, wait};
 
-use crate::support::{Builder, Change as _, Guarded, event, has_vms, now, sign_at, signed};
 use application::Application;
-use clock::Clock;
+use callback_guard_support::{Builder, Change as _, Guarded, event, has_vms, now, sign_at, signed};
 use trial::{Did, Ledger, Row, SENDERS, Senders, events, lot};
 use vm::Neighbour;
 
@@ -262,11 +260,12 @@ fn clock_stepped(seed: u64) -> Row {
     // By less than a lease, and past leases, but not past the window.
     const STEPS: [i64; 6] = [15, -10, 3600, -7200, 40_000, 0];
     const LEASE: i64 = 30;
-    let clock = Clock::new();
-    let guarded = clock
-        .of(builder().configuration(|configuration| {
+    let clock = Clock::new().unwrap();
+    let guarded = builder()
+        .map(|setup| setup.clock(&clock))
+        .configuration(|configuration| {
             configuration["sources"][0]["dedupe"]["lease_seconds"] = LEASE.into();
-        }))
+        })
         .start();
     let (ledger, senders) = (Ledger::default(), Senders::new(guarded.address()));
     ledger.keep(&guarded, unhurried);
@@ -280,7 +279,7 @@ fn clock_stepped(seed: u64) -> Row {
         for (number, step) in STEPS.into_iter().enumerate() {
             wait_for_deliveries(&ledger, (number + 1) * 15);
             assert!(!sending.is_finished(), "it steps too late");
-            clock.set(step);
+            clock.set(step).unwrap();
             for senders in [&senders, &twins] {
                 senders.ahead.store(step, Ordering::Relaxed);
             }
@@ -410,13 +409,13 @@ fn a_vm_that_dies_loses_no_event_and_lets_nothing_through() {
 /// One step after the other: what is fresh, what a claim and what a delivered event come to.
 #[test]
 fn a_clock_that_steps_loses_no_event() {
-    let clock = Clock::new();
-    let guarded = clock
-        .of(builder()
-            .route_timeout(Duration::from_secs(20))
-            .configuration(|configuration| {
-                configuration["sources"][0]["dedupe"]["window_seconds"] = 1000.into();
-            }))
+    let clock = Clock::new().unwrap();
+    let guarded = builder()
+        .map(|setup| setup.clock(&clock))
+        .route_timeout(Duration::from_secs(20))
+        .configuration(|configuration| {
+            configuration["sources"][0]["dedupe"]["window_seconds"] = 1000.into();
+        })
         .start();
     let at = |body: &str, ahead: i64| sign_at(body, now().saturating_add_signed(ahead));
     let verdict = |request| guarded.send(&request).header("x-callback-guard");
@@ -430,7 +429,7 @@ fn a_clock_that_steps_loses_no_event() {
 
     // Timestamps are held against the clock as it is.
     for (ahead, refusal) in [(3600, "timestamp_too_old"), (-3600, "timestamp_in_future")] {
-        clock.set(ahead);
+        clock.set(ahead).unwrap();
         let (id, body) = event("fresh");
         assert_eq!(verdict(at(&body, 0)).as_deref(), Some(refusal));
         assert_eq!(verdict(at(&body, ahead)), None);
@@ -440,14 +439,14 @@ fn a_clock_that_steps_loses_no_event() {
     // Ahead past a lease: the claim is free, though its request is still under way. Back: the claim
     // lives for one lease more, not for as long as the step.
     for ahead in [10, -500] {
-        clock.set(0);
+        clock.set(0).unwrap();
         let (id, body) = event("claim");
         let gate = Gate::new();
         let answers = [Answer::status(200).when(&gate), Answer::status(200)];
         guarded.upstream.answer_in_turn(answers);
         let first = guarded.begin(&at(&body, 0));
         wait::wait_for("the claim", || (heads_of(&id) == 1).then_some(())).unwrap();
-        clock.set(ahead);
+        clock.set(ahead).unwrap();
         let second = guarded.send(&at(&body, ahead));
         assert_eq!(
             (second.status, second.header("x-callback-guard")),
@@ -462,18 +461,18 @@ fn a_clock_that_steps_loses_no_event() {
 
     // Ahead past the window: the event is forgotten, and what was captured before is stale. Back
     // again: what was captured is fresh, and known.
-    clock.set(0);
+    clock.set(0).unwrap();
     let (id, body) = event("window");
     let captured = at(&body, 0);
     assert_eq!(verdict(captured.clone()), None);
     assert_eq!(verdict(captured.clone()).as_deref(), Some("duplicate"));
-    clock.set(2000);
+    clock.set(2000).unwrap();
     assert_eq!(
         verdict(captured.clone()).as_deref(),
         Some("timestamp_too_old")
     );
     assert_eq!(verdict(at(&body, 2000)), None);
-    clock.set(0);
+    clock.set(0).unwrap();
     assert_eq!(verdict(captured).as_deref(), Some("duplicate"));
     assert_eq!(heads_of(&id), 2);
     guarded.assert_alive();

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::env;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 
 use callback_guard_harness::{Render, Setup, places, wasm};
@@ -124,7 +124,7 @@ fn the_module_imports_these_functions_and_no_other() {
 
 #[test]
 fn the_border_calls_what_is_listed() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/host.rs");
+    let path = places::repository().join("src/host.rs");
     let text = fs::read_to_string(path).unwrap();
     let declared: BTreeSet<&str> = text
         .lines()

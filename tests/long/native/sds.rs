@@ -9,7 +9,7 @@ use callback_guard_harness::{Filter, Request, native, wait};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::support::{Builder, Guarded, SECRET, event, signed_under};
+use callback_guard_support::{Builder, Guarded, SECRET, event, signed_under};
 
 const OTHER: &str = "the-new-secret-of-the-sender";
 const TAKEN: &str = "wasmcustom.callback_guard.secret_updates_total";

@@ -3,17 +3,6 @@
 //! bodies as the same code does on the host, where it is tested: the module looks at them with other
 //! instructions.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::as_conversions,
-    unreachable_pub,
-    missing_docs,
-    reason = "tests"
-)]
-
 use std::collections::{BTreeSet, HashMap};
 
 use base64::Engine as _;

@@ -12,7 +12,7 @@ use callback_guard_harness::wait::wait_for;
 use callback_guard_harness::{Answer, Gate, Load, Request, client};
 use serde_json::json;
 
-use crate::support::{Builder, Guarded, event, signed};
+use callback_guard_support::{Builder, Guarded, event, signed};
 
 const FLOOD: usize = 5_000;
 /// As many streams at once as requests: each waits, or is told to come again.

@@ -44,14 +44,14 @@ pub fn libraries(bytes: &[u8]) -> BTreeSet<String> {
         .collect()
 }
 
-/// The flags `DT_FLAGS`.
-pub fn flags(bytes: &[u8]) -> u64 {
+/// Whether all functions that the file needs are looked up when it is loaded, not when they are called.
+pub fn is_bound_when_loaded(bytes: &[u8]) -> bool {
     let (endian, sections) = sections(bytes);
     let (entries, _) = sections.dynamic(endian, bytes).unwrap().unwrap();
     let flags = entries
         .iter()
         .find(|entry| entry.d_tag.get(endian) == elf::DT_FLAGS);
-    flags.map_or(0, |entry| entry.d_val.get(endian))
+    flags.is_some_and(|entry| entry.d_val.get(endian) & u64::from(elf::DF_BIND_NOW) != 0)
 }
 
 /// The versions of libraries that the file needs, such as `GLIBC_2.30`.

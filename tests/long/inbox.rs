@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use callback_guard_harness::wait::wait_for;
 use callback_guard_harness::{Answer, BodyState, Gate, Inbox, InboxSetup, Request, inbox, page};
 
-use crate::support::{Guarded, body_of, event, now, sign_at, signed};
+use callback_guard_support::{Guarded, body_of, event, now, sign_at, signed};
 
 /// Envoy with the guard, an inbox, and an application.
 fn start(arguments: &[&str], token: Option<&str>) -> (Guarded, Inbox) {

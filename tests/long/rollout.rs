@@ -6,7 +6,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use callback_guard_harness::{Answer, Gate, Request, client, page, places, upstream, wait};
 use serde_json::json;
 
-use crate::support::{Guarded, event, signed};
+use callback_guard_support::{Guarded, event, signed};
 
 /// Runs the script against an Envoy, with these seconds for what is in flight.
 fn drain(guarded: &Guarded, seconds: u32) -> Child {

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use callback_guard_harness::{Answer, Protocol, Stack, client};
 
-use crate::support::{body_of, now, random, sign_at};
+use callback_guard_support::{body_of, now, random, sign_at};
 
 /// How many events are under way at once.
 pub const SENDERS: usize = 4;

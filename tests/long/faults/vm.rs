@@ -13,7 +13,7 @@ use wasm_encoder::reencode::{Error, Reencode};
 use wasm_encoder::{CodeSection, Function, Module};
 use wasmparser::{ExternalKind, FunctionBody, Parser, Payload, TypeRef};
 
-use crate::support::{Builder, Guarded};
+use callback_guard_support::{Builder, Guarded};
 
 /// The callback that is to end in a trap.
 const POISONED: &str = "proxy_on_request_trailers";
@@ -121,7 +121,10 @@ impl Neighbour {
     pub fn trap(&self) -> u16 {
         let request = Request::post("/callbacks/suno")
             .header("content-type", "application/json")
-            .header("x-webhook-timestamp", crate::support::now().to_string())
+            .header(
+                "x-webhook-timestamp",
+                callback_guard_support::now().to_string(),
+            )
             .header("x-webhook-signature", format!("{}=", "A".repeat(43)))
             .body(Body::chunked(["{}"]).trailer("x-t", "1"))
             .protocol(Protocol::Http2);

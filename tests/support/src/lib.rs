@@ -1,4 +1,15 @@
-//! Envoy, the guard and a recording upstream, in the words of these tests.
+//! Envoy, the guard and a recording upstream, in the words of the tests in `tests/envoy`, `tests/long`
+//! and `tests/services`.
+
+#![allow(
+    clippy::as_conversions,
+    clippy::indexing_slicing,
+    clippy::missing_panics_doc,
+    clippy::panic,
+    clippy::unwrap_used,
+    missing_docs,
+    reason = "a test fails by a panic"
+)]
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -8,12 +19,16 @@ use callback_guard_core::scheme::Encoding;
 use callback_guard_core::scheme::keys::{Algorithm, SigningKey};
 use callback_guard_harness::client::InFlight;
 use callback_guard_harness::{
-    Filter, Request, Response, Setup, Stack, Update, render, upstream, wait,
+    Filter, Request, Response, Setup, Stack, Update, places, render, upstream, wait,
 };
 use serde_json::{Value, json};
 
 pub use callback_guard_harness::SECRET;
 
+#[cfg(feature = "elf")]
+pub mod elf;
+pub mod http2;
+pub mod rotation;
 pub mod spellings;
 
 /// Envoy with the guard, and the upstream behind it.
@@ -41,7 +56,6 @@ impl Guarded {
     }
 
     /// What a test has started in its own way.
-    #[allow(dead_code, reason = "for the tests of the inbox")]
     pub fn of(stack: Stack) -> Self {
         Self(stack)
     }
@@ -52,7 +66,6 @@ impl Guarded {
 
     /// Another Envoy, before the same upstream.
     #[track_caller]
-    #[allow(dead_code, reason = "for the tests of faults")]
     pub fn restart_stack(&mut self) {
         self.0.restart().unwrap();
     }
@@ -264,7 +277,6 @@ pub struct Validated {
 }
 
 /// Whether the guard runs in VMs: not as Envoy's dynamic module.
-#[allow(dead_code, reason = "for the tests of faults")]
 pub fn has_vms() -> bool {
     Filter::chosen().unwrap() == Filter::Wasm
 }
@@ -278,7 +290,6 @@ pub fn now() -> u64 {
 }
 
 /// Marsaglia's xorshift: the same numbers from the same seed, everywhere.
-#[allow(dead_code, reason = "for the tests of faults and the soak")]
 pub fn random(state: u64) -> u64 {
     let mut state = state.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     for _ in 0..3 {
@@ -313,7 +324,6 @@ pub fn sign_at(body: &str, seconds: u64) -> Request {
 }
 
 /// A callback of the event with this id, signed now under `secret`.
-#[allow(dead_code, reason = "for the tests of rotation")]
 pub fn signed_under(secret: &str, id: &str) -> Request {
     sign_under(secret, &body_of(id), now())
 }
@@ -337,8 +347,8 @@ fn sign_under(secret: &str, body: &str, seconds: u64) -> Request {
 
 /// A sample body of the sender.
 pub fn sample(name: &str) -> String {
-    let path = format!("{}/tests/data/samples/{name}", env!("CARGO_MANIFEST_DIR"));
-    std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"))
+    let path = places::repository().join("tests/data/samples").join(name);
+    std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
 /// Small changes to a request.

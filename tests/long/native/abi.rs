@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 
 use callback_guard_harness::{envoy_binary, places};
+use callback_guard_support::elf;
 
 #[path = "../../../native/src/abi.rs"]
 #[allow(dead_code, reason = "the tables alone are looked at")]
@@ -198,7 +199,7 @@ fn a_real_envoy_has_every_function() {
         return;
     };
     let bytes = fs::read(path).unwrap();
-    let exported = super::elf::exported(&bytes);
+    let exported = elf::exported(&bytes);
     for function in bindings::CALLBACKS {
         assert!(exported.contains(function.name), "{}", function.name);
     }

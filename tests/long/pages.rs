@@ -11,7 +11,7 @@ use callback_guard_harness::{
 };
 use serde_json::{Value, json};
 
-use crate::support::{Guarded, SECRET, event, now, sign_at, signed};
+use callback_guard_support::{Guarded, SECRET, event, now, sign_at, signed};
 
 /// The address that pages send to.
 const PRINTED: &str = "127.0.0.1:10000";

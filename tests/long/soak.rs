@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use callback_guard_harness::client::{self, Client};
 use callback_guard_harness::{Answer, Protocol, Request};
 
-use crate::support::{Change as _, Guarded, body_of, now, random, sign_at, signed};
+use callback_guard_support::{Change as _, Guarded, body_of, now, random, sign_at, signed};
 
 /// Events that the store holds: few, so that it is full before anything is measured. The youngest
 /// half of them is always known.

@@ -5,7 +5,7 @@ use std::fs;
 use callback_guard_harness::{Render, native, places};
 use serde_json::Value;
 
-use crate::e2e::docs::assert_rotates;
+use callback_guard_support::rotation::assert_it_rotates;
 
 #[test]
 fn a_secret_is_rotated_by_a_file_that_envoy_watches() {
@@ -20,5 +20,5 @@ fn a_secret_is_rotated_by_a_file_that_envoy_watches() {
     let module = native::module(&|_| {}).unwrap();
     let directory = module.parent().unwrap().to_str().unwrap();
     let environment = [(native::SEARCH_PATH_VARIABLE, directory)];
-    assert_rotates(&filter, "/filter_config/value", &environment);
+    assert_it_rotates(&filter, "/filter_config/value", &environment);
 }

@@ -4,13 +4,6 @@
 //! A block is run by the test that `<!-- run: NAME -->` on the line before it names, which takes it from the
 //! page (`harness::page`). Configurations in JSON need no mark: [`SHOWN_JSON`] takes all of them.
 
-#![allow(
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::unwrap_used
-)] // In the functions that the tests share.
-
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -52,7 +45,7 @@ const UNMARKED: &[(&str, Unmarked)] = &[
         By("envoy_native_yaml_is_made_from_envoy_yaml"),
     ),
     (
-        "CALLBACK_GUARD_SOAK_SECONDS=1800 cargo test --test envoy soak -- --nocapture",
+        "CALLBACK_GUARD_SOAK_SECONDS=1800 cargo test-long soak -- --nocapture",
         Not("takes half an hour; the same test runs for 20 seconds"),
     ),
     (
@@ -161,12 +154,12 @@ const UNMARKED: &[(&str, Unmarked)] = &[
     ),
     ("cargo test", Step),
     (
-        "cargo test --package callback-guard-calls -- --nocapture",
-        Not("a part of `cargo test-services`"),
+        "cargo test-long calls:: -- --nocapture",
+        Not("a part of `cargo test-long`"),
     ),
     (
-        "cargo test --package callback-guard-calls each_kind -- --nocapture",
-        Not("a part of `cargo test-services`"),
+        "cargo test-long each_kind -- --nocapture",
+        Not("a part of `cargo test-long`"),
     ),
     (
         "cargo test --test envoy e2e::refuse",
@@ -184,6 +177,7 @@ const UNMARKED: &[(&str, Unmarked)] = &[
         "cargo test -p callback-guard-core -p callback-guard-scan",
         Not("a part of `cargo test`"),
     ),
+    ("cargo test-long", Step),
     ("cargo test-services", Step),
     (
         "cargo test-services proof",
@@ -653,7 +647,7 @@ fn assert_cargo(
             }
             "--manifest-path" | "--target" | "--config" => filters.next().is_some(),
             "--open" | "--release" => true,
-            filter if ["test", "test-services"].contains(&own[0]) => tests
+            filter if ["test", "test-long", "test-services"].contains(&own[0]) => tests
                 .values()
                 .flatten()
                 .any(|test| test.path.contains(filter)),

@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 use callback_guard_harness::client;
 use serde_json::json;
 
-use crate::hostile::{DATA, HEADERS, RESET, SETTINGS, frame, hpack, pseudo};
-use crate::support::{Guarded, event, now, signed};
+use callback_guard_support::http2::{DATA, HEADERS, RESET, SETTINGS, frame, hpack, pseudo};
+use callback_guard_support::{Guarded, event, now, signed};
 
 /// What the manifests give the container, in MiB.
 const CONTAINER: u64 = 512;
