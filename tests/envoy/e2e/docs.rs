@@ -6,10 +6,10 @@ use callback_guard_harness::client::RawConnection;
 use callback_guard_harness::{Reader, Render, Request, SECRET_VARIABLE, page};
 use serde_json::{Value, json};
 
-use callback_guard_support::rotation::{self, assert_it_rotates};
+use callback_guard_support::rotation::assert_it_rotates;
 use callback_guard_support::{Guarded, SECRET, event, signed};
 
-const PAGE: &str = rotation::PAGE;
+const PAGE: &str = "docs/envoy.md";
 
 /// The block that a test runs, as it is printed.
 #[track_caller]

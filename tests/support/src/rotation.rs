@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::{Guarded, SECRET, event, signed, signed_under};
 
 /// Prints how a secret is rotated.
-pub const PAGE: &str = "docs/envoy.md";
+const PAGE: &str = "docs/envoy.md";
 
 /// `typed_config` is the guard's filter, with its own configuration at `place`.
 #[track_caller]
