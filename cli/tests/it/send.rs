@@ -1,7 +1,7 @@
 //! `send`.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use callback_guard_core::policy::Policy;
 use callback_guard_core::scheme::keys::{Algorithm, SigningKey};
@@ -96,7 +96,8 @@ fn now() -> UnixMillis {
 
 /// What the guard itself says to a request of the preset `suno`.
 fn verdict(request: &Received) -> Code {
-    verdict_of(&policy("suno", SECRET), request)
+    static POLICY: LazyLock<Arc<Policy>> = LazyLock::new(|| policy("suno", SECRET));
+    verdict_of(&POLICY, request)
 }
 
 fn verdict_of(policy: &Arc<Policy>, request: &Received) -> Code {
