@@ -20,8 +20,10 @@
 
 use std::sync::Arc;
 
-use crate::authenticate::{Authentic, Inputs, Pending, authenticate, check_head, limit};
-use crate::challenge::{self, Asked};
+use crate::authenticate::{
+    Authentic, Inputs, Pending, authenticate, challenge_or, check_head, limit,
+};
+use crate::challenge::{Asked, Challenges, MAX_UNVERIFIED_BYTES};
 use crate::event::{EventKey, IdKey};
 use crate::json::Scratch;
 use crate::outcome::Outcome;
@@ -155,19 +157,25 @@ impl Guard {
             let step = guard.end_head(source.mode, rejection.into(), head, ends);
             return Some((guard, step));
         }
-        if let Err(answer) = challenge::at_head(&source, head) {
+        if let Some(challenges) = &source.challenges
+            && let Err(answer) = challenges.at_head(&source.scheme, head)
+        {
             guard.report.check = Check::Challenge;
             let step = guard.end_head(source.mode, answer, head, ends);
             return Some((guard, step));
         }
         let step = match check_head(&source, head, now, &mut guard.report) {
-            Err(rejection) => match challenge::ask_refused(&source, head).filter(|_| !ends) {
-                Some(asked) => {
-                    guard.state = State::Asked(source, asked, rejection);
-                    Step::Hold
+            Err(rejection) => {
+                let challenges = source.challenges.as_ref().filter(|_| !ends);
+                let asks = |rules: &Challenges| rules.ask_refused(&source.media_types, head);
+                match challenges.and_then(|challenges| asks(challenges)) {
+                    Some(asked) => {
+                        guard.state = State::Asked(source, asked, rejection);
+                        Step::Hold
+                    }
+                    None => guard.end_head(source.mode, rejection.into(), head, ends),
                 }
-                None => guard.end_head(source.mode, rejection.into(), head, ends),
-            },
+            }
             Ok(_) if ends => {
                 guard.report.check = Check::Body;
                 guard.refuse(source.mode, Rejection::new(Code::BodyEmpty))
@@ -273,7 +281,7 @@ impl Guard {
         let source = match &self.state {
             State::Draining(_) => return Step::Hold,
             State::Receiving(callback) => &callback.source,
-            State::Asked(..) if received <= challenge::MAX_UNVERIFIED_BYTES => return Step::Hold,
+            State::Asked(..) if received <= MAX_UNVERIFIED_BYTES => return Step::Hold,
             State::Asked(source, _, rejection) => {
                 let (mode, rejection) = (source.mode, rejection.clone());
                 return self.refuse(mode, rejection);
@@ -301,7 +309,7 @@ impl Guard {
             State::Draining(answer) => self.end(Mode::Enforce, answer),
             State::Asked(source, asked, rejection) => {
                 self.report.body_bytes = Some(body.len());
-                let answer = challenge::instead_of(rejection, &source, Some(&asked), body, scratch);
+                let answer = challenge_or(rejection, &source, Some(&asked), body, scratch);
                 if answer.is_of_challenge() {
                     self.report.check = Check::Challenge;
                 }

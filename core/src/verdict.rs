@@ -206,6 +206,17 @@ impl Rejection {
         }
     }
 
+    /// A source whose secrets have yet to come, from where the host gets them: nothing can be verified,
+    /// and nothing called a forgery. The sender is to try again.
+    #[cold]
+    #[must_use]
+    pub(crate) const fn no_secret() -> Self {
+        Self::because(
+            Code::InternalError,
+            "no secret of the source has been delivered",
+        )
+    }
+
     /// A refusal of the JSON text at `offset`, in bytes from the start of the body.
     #[must_use]
     pub const fn json(code: Code, offset: usize, expected: &'static str) -> Self {

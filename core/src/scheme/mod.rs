@@ -138,19 +138,12 @@ impl Scheme {
     pub fn read_head(&self, head: &RequestHead<'_>) -> Result<Credentials, Rejection> {
         match &self.proof {
             Proof::Signature(rule) => rule.read_head(head).map(Credentials::Signed),
-            Proof::Token(rule) => rule.check(head),
+            Proof::Token(rule) => Ok(match rule.check(head)? {
+                Some(token) => Credentials::Token(token),
+                None => Credentials::TokenInBody,
+            }),
         }
     }
-}
-
-/// A source whose secrets have yet to come, from where the host gets them: nothing can be verified, and
-/// nothing called a forgery. The sender is to try again.
-#[cold]
-fn no_secret() -> Rejection {
-    Rejection::because(
-        Code::InternalError,
-        "no secret of the source has been delivered",
-    )
 }
 
 impl SignatureRule {
@@ -287,7 +280,7 @@ impl SignatureRule {
                 Code::InternalError,
                 "the proxy has no function that verifies this algorithm",
             )),
-            Err(Mismatch::NoKey) => Err(no_secret()),
+            Err(Mismatch::NoKey) => Err(Rejection::no_secret()),
         }
     }
 

@@ -11,7 +11,6 @@ use base64::engine::general_purpose::STANDARD;
 
 use crate::request::{Occurrence, RequestHead};
 use crate::scheme::keys::Token;
-use crate::scheme::{Credentials, no_secret};
 use crate::verdict::{Code, Rejection};
 
 /// Which tokens, and where.
@@ -46,16 +45,17 @@ pub enum TokenAt {
 pub struct TokenProof(());
 
 impl TokenRule {
-    /// Compares the token of a request with every one that is accepted, each in constant time.
+    /// Compares the token of a request with every one that is accepted, each in constant time; `None` if
+    /// it is inside of the body.
     ///
     /// # Errors
     ///
     /// [`Code::SignatureMissing`], [`Code::SignatureAmbiguous`] if there are several,
     /// [`Code::SignatureMalformed`] if it is empty or its percent-encoding is broken,
     /// [`Code::SignatureMismatch`]; [`Code::InternalError`] if there is no token to compare it with.
-    pub fn check(&self, head: &RequestHead<'_>) -> Result<Credentials, Rejection> {
+    pub fn check(&self, head: &RequestHead<'_>) -> Result<Option<TokenProof>, Rejection> {
         if matches!(self.at, TokenAt::Pointer(_)) {
-            return Ok(Credentials::TokenInBody);
+            return Ok(None);
         }
         let token = match self.at.find(head) {
             Occurrence::Missing => return Err(Rejection::new(Code::SignatureMissing)),
@@ -69,7 +69,7 @@ impl TokenRule {
             TokenAt::Pointer(_) => None,
         };
         let token = token.ok_or(Rejection::new(Code::SignatureMalformed))?;
-        self.compare(&token).map(Credentials::Token)
+        self.compare(&token).map(Some)
     }
 
     /// Compares the token in a body; `text` gives the value in a slot.
@@ -116,7 +116,7 @@ impl TokenRule {
             return Err(Rejection::new(Code::SignatureMalformed));
         }
         if self.tokens.is_empty() {
-            return Err(no_secret());
+            return Err(Rejection::no_secret());
         }
         // All are compared, so that the time does not reveal which one matches.
         let matches = self.tokens.iter().filter(|known| known.matches(token));
