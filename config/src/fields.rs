@@ -1,6 +1,6 @@
 //! What a source's rules read of a request, collected while they are compiled.
 
-use super::{ConfigError, Path};
+use crate::error::{ConfigError, Path};
 use callback_guard_core::json::{Pointer, Root};
 use callback_guard_core::payload::Alone;
 use callback_guard_core::policy::{CapturedHeader, HeaderRole};
