@@ -10,12 +10,12 @@ use callback_guard_core::scheme::keys::{KeyIndex, Mismatch, verify};
 use callback_guard_core::scheme::token::TokenAt;
 use callback_guard_core::scheme::{
     IdAt, MessageInput, Part, Proof, SignaturePlace, SignatureRule, Signed, Timestamp,
-    TimestampPlace, Tolerance,
+    TimestampPlace, Tolerance, Unit,
 };
 use callback_guard_core::time::UnixMillis;
 use callback_guard_core::verdict::Code;
 
-use super::{Case, Judgement, place_name, rule, signed, unit_name};
+use super::case::{Case, Judgement, NamedSecret, rule, signed};
 use crate::time;
 
 /// A step, in the words of the contract.
@@ -343,10 +343,7 @@ fn mac(case: &Case<'_>, source: &Source) -> String {
 }
 
 /// The named secrets of `source`.
-pub(super) fn judgement_secrets<'c>(
-    case: &'c Case<'_>,
-    source: &Source,
-) -> &'c [super::NamedSecret] {
+pub(super) fn judgement_secrets<'c>(case: &'c Case<'_>, source: &Source) -> &'c [NamedSecret] {
     let index = case
         .policy
         .sources
@@ -529,4 +526,22 @@ fn given(value: Occurrence<'_>) -> String {
 
 fn quoted(bytes: &[u8]) -> String {
     format!("\"{}\"", String::from_utf8_lossy(bytes).escape_debug())
+}
+
+/// What a timestamp looks like in this scheme.
+fn unit_name(unit: Unit) -> &'static str {
+    match unit {
+        Unit::Seconds => "seconds, 10 digits",
+        Unit::Milliseconds => "milliseconds, 13 digits",
+        Unit::Rfc3339 => "RFC 3339",
+    }
+}
+
+/// Where a timestamp is, for people.
+fn place_name(place: &TimestampPlace, header: &str) -> String {
+    match place {
+        TimestampPlace::Header(name) => name.to_string(),
+        TimestampPlace::Field(key) => format!("{key} in {header}"),
+        TimestampPlace::Pointer(_) => "in the body".to_owned(),
+    }
 }

@@ -19,7 +19,7 @@ use hyper::body::Bytes;
 use hyper::{Method, Uri};
 use serde_json::{Map, Value};
 
-use super::SendArgs;
+use super::args::SendArgs;
 use crate::http::Client;
 use crate::{body, source, time};
 
