@@ -5,7 +5,9 @@
 
 pub mod bucket;
 pub mod circuit;
+pub(crate) mod fleet;
 pub mod local;
+pub(crate) mod owners;
 pub mod queue;
 pub mod redis;
 pub mod retries;
