@@ -2,8 +2,7 @@
 
 use crate::error::{ConfigError, Path};
 use callback_guard_core::json::{Pointer, Root};
-use callback_guard_core::payload::Alone;
-use callback_guard_core::policy::{CapturedHeader, HeaderRole};
+use callback_guard_core::policy::{Alone, CapturedHeader, HeaderRole};
 
 /// The pointers and headers that a source needs, each once, by slot.
 #[derive(Default)]

@@ -14,8 +14,9 @@ use crate::signature;
 use crate::warnings::{self, Warnings};
 use crate::{challenge, dedupe};
 use callback_guard_core::json::{Root, Selector};
-use callback_guard_core::payload::{HostPattern, Requirement, UrlRule, is_host};
-use callback_guard_core::policy::{Dedupe, KeyPart, Mode, PathRule, Route, Source};
+use callback_guard_core::policy::{
+    Dedupe, HostPattern, KeyPart, Mode, PathRule, Requirement, Route, Source, UrlRule, is_host,
+};
 use callback_guard_core::request::{JSON, is_json, is_media_type_part};
 use callback_guard_core::scheme::{IdAt, Part, Proof, Scheme, TimestampPlace, Tolerance};
 

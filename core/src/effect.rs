@@ -3,9 +3,9 @@
 
 use core::cell::Cell;
 
+use crate::log::LogLine;
 use crate::metrics::{Metric, SourceMetric};
 use crate::reply::Reply;
-use crate::report::LogLine;
 use crate::store::bucket::Change;
 use crate::store::circuit::Transition;
 use crate::store::redis::Ask;

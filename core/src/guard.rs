@@ -20,9 +20,8 @@
 
 use std::sync::Arc;
 
-use crate::authenticate::{
-    Authentic, Inputs, Pending, authenticate, challenge_or, check_head, limit,
-};
+pub use crate::authenticate::Inputs;
+use crate::authenticate::{Authentic, Pending, authenticate, challenge_or, check_head, limit};
 use crate::challenge::{Asked, Challenges, MAX_UNVERIFIED_BYTES};
 use crate::event::{EventKey, IdKey};
 use crate::json::Scratch;

@@ -3,15 +3,20 @@
 //! Lines are JSON, one object each, with `event` first. None holds a secret, a signature, a header or
 //! payload data.
 
+use std::sync::Arc;
+
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
+use crate::message_id::MessageId;
 #[cfg(feature = "native")]
 use crate::policy::Warning;
-use crate::policy::{Mode, PathRule, Policy, Unmatched};
+use crate::policy::{Mode, PathRule, Policy, Source, Unmatched};
+use crate::report::Report;
 use crate::store::redis::{Access, Place, Protocol};
 use crate::store::{ABSENT, SharedData, Swap};
 use crate::time::UnixMillis;
+use crate::verdict::Rejection;
 
 /// Whether a refusal is logged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,6 +78,67 @@ impl Limiter {
     #[must_use]
     pub fn has_left_out(&self) -> bool {
         self.left_out > 0
+    }
+}
+
+/// A line for the log.
+#[derive(Clone, Debug)]
+pub enum LogLine {
+    /// So many refusals of the seconds before have no line of their own.
+    LeftOut(u64),
+    /// One refusal.
+    Refused(Refused),
+}
+
+/// One refusal, for the log.
+#[derive(Clone, Debug)]
+pub struct Refused {
+    source: Option<Arc<Source>>,
+    rejection: Rejection,
+    id: Option<MessageId>,
+}
+
+impl LogLine {
+    /// The line for a report; `None` if it is not of a refusal.
+    #[must_use]
+    pub fn of(report: &Report) -> Option<Self> {
+        Some(Self::Refused(Refused {
+            source: report.source.clone(),
+            rejection: report.rejection.clone()?,
+            id: report.id.clone(),
+        }))
+    }
+
+    /// The line as JSON.
+    #[must_use]
+    pub fn to_json(&self) -> String {
+        match self {
+            Self::LeftOut(count) => format!(r#"{{"event":"left_out","count":{count}}}"#),
+            Self::Refused(refused) => refused.to_json(),
+        }
+    }
+}
+
+impl Refused {
+    fn to_json(&self) -> String {
+        #[derive(Serialize)]
+        struct Line<'l> {
+            event: &'static str,
+            source: Option<&'l str>,
+            code: &'static str,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            id: Option<&'l str>,
+            detail: String,
+        }
+        let line = Line {
+            event: "refused",
+            source: self.source.as_ref().map(|source| &*source.name),
+            code: self.rejection.code().as_str(),
+            id: self.id.as_ref().map(MessageId::as_str),
+            detail: self.rejection.to_string(),
+        };
+        // Strings as JSON: this cannot fail.
+        serde_json::to_string(&line).unwrap_or_default()
     }
 }
 

@@ -5,7 +5,7 @@ use core::fmt;
 use crate::verdict::{Code, Rejection};
 
 /// The longest message id, in bytes.
-pub const MAX_ID_BYTES: usize = 256;
+const MAX_ID_BYTES: usize = 256;
 
 /// A message id: 1 to 256 bytes, without control character and white space.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -11,9 +11,9 @@ use crate::event::KeyBuilder;
 use crate::inspector::Inspector;
 use crate::json::{Pointer, Selector};
 pub use crate::path_rule::PathRule;
+pub use crate::payload::{Alone, FieldType, HostPattern, Requirement, UrlRule, is_host};
 
 use crate::near_miss::{Guarded, Readings};
-use crate::payload::{Alone, Requirement, UrlRule};
 use crate::request::RequestHead;
 use crate::scheme::keys::{HostVerify, SigningKeys};
 use crate::scheme::token::TokenAt;

@@ -6,8 +6,6 @@
 
 use std::sync::Arc;
 
-use serde::Serialize;
-
 use crate::event::EventKey;
 use crate::inspector::{Entry, Slot};
 use crate::message_id::MessageId;
@@ -196,66 +194,5 @@ impl Stage {
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
-    }
-}
-
-/// A line for the log.
-#[derive(Clone, Debug)]
-pub enum LogLine {
-    /// So many refusals of the seconds before have no line of their own.
-    LeftOut(u64),
-    /// One refusal.
-    Refused(Refused),
-}
-
-/// One refusal, for the log.
-#[derive(Clone, Debug)]
-pub struct Refused {
-    source: Option<Arc<Source>>,
-    rejection: Rejection,
-    id: Option<MessageId>,
-}
-
-impl LogLine {
-    /// The line for a report; `None` if it is not of a refusal.
-    #[must_use]
-    pub fn of(report: &Report) -> Option<Self> {
-        Some(Self::Refused(Refused {
-            source: report.source.clone(),
-            rejection: report.rejection.clone()?,
-            id: report.id.clone(),
-        }))
-    }
-
-    /// The line as JSON.
-    #[must_use]
-    pub fn to_json(&self) -> String {
-        match self {
-            Self::LeftOut(count) => format!(r#"{{"event":"left_out","count":{count}}}"#),
-            Self::Refused(refused) => refused.to_json(),
-        }
-    }
-}
-
-impl Refused {
-    fn to_json(&self) -> String {
-        #[derive(Serialize)]
-        struct Line<'l> {
-            event: &'static str,
-            source: Option<&'l str>,
-            code: &'static str,
-            #[serde(skip_serializing_if = "Option::is_none")]
-            id: Option<&'l str>,
-            detail: String,
-        }
-        let line = Line {
-            event: "refused",
-            source: self.source.as_ref().map(|source| &*source.name),
-            code: self.rejection.code().as_str(),
-            id: self.id.as_ref().map(MessageId::as_str),
-            detail: self.rejection.to_string(),
-        };
-        // Strings as JSON: this cannot fail.
-        serde_json::to_string(&line).unwrap_or_default()
     }
 }

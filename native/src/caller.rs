@@ -1,7 +1,7 @@
 //! Who is told of the end of a call to the shared store.
 
-use callback_guard_core::effect::CallId;
 use callback_guard_core::store::redis::{Answer, StoreError};
+use callback_guard_core::worker::CallId;
 
 /// The workers of a configuration, as those know them who make their calls.
 pub(crate) trait Caller {

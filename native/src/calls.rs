@@ -9,9 +9,9 @@ use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use callback_guard_core::effect::CallId;
 use callback_guard_core::policy::Policy;
 use callback_guard_core::store::redis::{self, Access, Answer, Ask, MAX_REPLY_BYTES, StoreError};
+use callback_guard_core::worker::CallId;
 
 use crate::caller::Caller;
 use crate::connection::Connection;

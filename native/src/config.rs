@@ -5,12 +5,11 @@ use std::hash::{BuildHasher as _, Hasher as _};
 use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use callback_guard_core::effect::{CallId, Io};
 use callback_guard_core::log::{is_first, start_line};
 use callback_guard_core::metrics;
 use callback_guard_core::policy::Policy;
 use callback_guard_core::store::redis::{Answer, StoreError};
-use callback_guard_core::worker::Seed;
+use callback_guard_core::worker::{CallId, Io, Seed};
 
 use crate::abi::LogLevel;
 use crate::caller::Caller;

@@ -12,8 +12,8 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 use std::{fmt, io};
 
-use callback_guard_core::effect::CallId;
 use callback_guard_core::store::redis::{Answer, Eval, Reply, Script, Server, StoreError};
+use callback_guard_core::worker::CallId;
 use futures_util::future::select;
 use redis::{Cmd, Value};
 use tokio::runtime::{Builder, Runtime};

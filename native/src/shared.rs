@@ -1,7 +1,7 @@
 //! What all workers of a configuration share.
 
+use callback_guard_core::log::LogLine;
 use callback_guard_core::metrics::{Metric, SourceMetric};
-use callback_guard_core::report::LogLine;
 use callback_guard_core::verdict::Code;
 
 use crate::abi::LogLevel;

@@ -8,11 +8,8 @@ use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::{Arc, MutexGuard};
 
-use callback_guard_core::effect::{Io, StreamId};
-use callback_guard_core::outcome::Outcome;
-use callback_guard_core::reply::Reply;
 use callback_guard_core::request::{RequestHead, is_reserved};
-use callback_guard_core::worker::Verdict;
+use callback_guard_core::worker::{Io, Outcome, Reply, StreamId, Verdict};
 
 use crate::abi::{
     Attribute, BodyType, HeaderType, LogLevel, RequestBodyStatus, RequestHeadersStatus,

@@ -3,11 +3,9 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use callback_guard_core::effect::{Effect, StreamId};
 use callback_guard_core::metrics::Metric;
-use callback_guard_core::reply::Reply;
 use callback_guard_core::verdict::Code;
-use callback_guard_core::worker::{Seed, Worker};
+use callback_guard_core::worker::{Effect, Reply, Seed, StreamId, Worker};
 
 use crate::envoy::{Filter, Waker};
 use crate::secrets::Snapshot;

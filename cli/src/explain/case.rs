@@ -2,14 +2,13 @@
 
 use std::sync::Arc;
 
-use callback_guard_core::effect::{Io, StreamId};
 use callback_guard_core::policy::{Policy, Source};
 use callback_guard_core::report::Report;
 use callback_guard_core::request::RequestHead;
 use callback_guard_core::scheme::{Proof, SignatureRule, Signed};
 use callback_guard_core::store::{SharedData, Swap, Unavailable};
 use callback_guard_core::time::UnixMillis;
-use callback_guard_core::worker::{Seed, Verdict, Worker};
+use callback_guard_core::worker::{Io, Seed, StreamId, Verdict, Worker};
 
 /// A secret and what it is called.
 pub(crate) struct NamedSecret {

@@ -1,7 +1,7 @@
 //! The words of `sources[].payload`.
 
 use callback_guard_core::json::Root;
-use callback_guard_core::payload::FieldType;
+use callback_guard_core::policy::FieldType;
 use serde::Deserialize;
 
 /// Rules for the payload.

@@ -28,6 +28,7 @@ use crate::scheme::keys::Token;
 use crate::scheme::{Proof, Scheme};
 use crate::verdict::{Code, Rejection};
 
+pub use crate::reply::ChallengeReply;
 pub(crate) use asked::Asked;
 use asked::{Field, Values, twice};
 pub use asked::{FieldAt, MAX_ECHOED_BYTES, ValueAt};

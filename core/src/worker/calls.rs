@@ -7,7 +7,7 @@ use super::waiting::{Group, MOST_ANSWERS};
 use crate::effect::{CallId, Effect, Io, StreamId};
 use crate::event::EventKey;
 use crate::guard::Step;
-use crate::report::LogLine;
+use crate::log::LogLine;
 use crate::store::redis::{self, StoreError};
 use crate::store::stores::Ended;
 use crate::store::{ClaimAnswer, SharedData};

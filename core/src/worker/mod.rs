@@ -30,7 +30,7 @@ mod waiting;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::effect::{Effect, Effects, StreamId};
+use crate::effect::Effects;
 use crate::guard::Guard;
 use crate::json::Scratch;
 use crate::log::Limiter;
@@ -43,6 +43,9 @@ use exchange::{Exchange, Request};
 use held::Held;
 use waiting::Waiting;
 
+pub use crate::effect::{CallId, Effect, Io, StreamId};
+pub use crate::outcome::Outcome;
+pub use crate::reply::{Answer, Reply};
 pub use verdict::{Response, Verdict};
 pub use waiting::{MOST_ANSWERS, MOST_FOR_ONE_EVENT, MOST_IN_ALL};
 

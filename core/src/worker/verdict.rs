@@ -19,7 +19,7 @@ pub enum Verdict {
 /// What to do with the response whose callback runs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Response {
-    /// Whether it is held, body and trailers included, until [`Effect::ResumeResponse`](crate::effect::Effect::ResumeResponse).
+    /// Whether it is held, body and trailers included, until [`Effect::ResumeResponse`](super::Effect::ResumeResponse).
     pub is_held: bool,
     /// The status that takes the place of its own.
     pub status: Option<u16>,
