@@ -81,5 +81,6 @@ mod outcome;
 mod path_rule;
 mod payload;
 mod reply;
+mod words;
 
 pub use callback_guard_scan::json;

@@ -6,24 +6,22 @@
 
 use core::fmt;
 
+use crate::words::words;
+
 macro_rules! codes {
     ($($(#[$doc:meta])* $variant:ident = $text:literal, $status:literal;)+) => {
-        /// The stable word for a verdict, one per row of the contract.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-        pub enum Code {
-            $($(#[$doc])* #[doc = concat!("\n\nStatus ", stringify!($status), ", code `", $text, "`.")] $variant,)+
+        words! {
+            /// The stable word for a verdict, one per row of the contract.
+            pub enum Code {
+                $(
+                    $(#[$doc])*
+                    #[doc = concat!("\n\nStatus ", stringify!($status), ", code `", $text, "`.")]
+                    $variant = $text,
+                )+
+            }
         }
 
         impl Code {
-            /// Every code, in the order of [`Code::index`].
-            pub const ALL: &'static [Code] = &[$(Code::$variant,)+];
-
-            /// The word itself, as in `x-callback-guard` and in the metrics.
-            #[must_use]
-            pub const fn as_str(self) -> &'static str {
-                match self { $(Code::$variant => $text,)+ }
-            }
-
             /// The HTTP status of the guard's own answer; 200 for verdicts that are no refusal.
             #[must_use]
             pub const fn status(self) -> u16 {
@@ -108,16 +106,6 @@ codes! {
 }
 
 impl Code {
-    /// The position in [`Code::ALL`]: the index of this code's counter.
-    #[must_use]
-    #[allow(
-        clippy::as_conversions,
-        reason = "the discriminant of a field-less enum"
-    )]
-    pub const fn index(self) -> usize {
-        self as usize
-    }
-
     /// Whether the sender does well to come again soon: the reply carries `retry-after`.
     #[must_use]
     pub const fn is_retryable(self) -> bool {
