@@ -42,18 +42,25 @@ pub(super) struct Call {
     pub(super) purpose: Purpose,
 }
 
+/// A claim that the shared store is asked for.
+#[derive(Clone, Debug)]
+pub(super) struct PendingClaim {
+    pub(super) stream: StreamId,
+    pub(super) source: Arc<Source>,
+    pub(super) request: ClaimRequest,
+    /// Whether the local store has granted it.
+    pub(super) holds_locally: bool,
+}
+
 /// What a call is for.
 #[derive(Clone, Debug)]
 pub(super) enum Purpose {
-    Claim {
-        stream: StreamId,
-        source: Arc<Source>,
-        request: ClaimRequest,
-        holds_locally: bool,
-    },
+    Claim(PendingClaim),
     /// Its request has ended: nobody will see the answer. It counts until it comes, and no longer than it
     /// may take.
-    Nothing { until: UnixMillis },
+    Nothing {
+        until: UnixMillis,
+    },
     /// In the background.
     Retry(PendingSettlement),
     Settle {
@@ -65,7 +72,7 @@ pub(super) enum Purpose {
 impl Purpose {
     pub(super) fn stream(&self) -> Option<StreamId> {
         match self {
-            Self::Claim { stream, .. } | Self::Settle { stream, .. } => Some(*stream),
+            Self::Claim(PendingClaim { stream, .. }) | Self::Settle { stream, .. } => Some(*stream),
             Self::Nothing { .. } | Self::Retry(_) => None,
         }
     }
@@ -144,9 +151,7 @@ impl Fleet {
             return Err(purpose);
         };
         let ask = match &purpose {
-            Purpose::Claim {
-                source, request, ..
-            } => self.remote.claim(&source.name, request),
+            Purpose::Claim(claim) => self.remote.claim(&claim.source.name, &claim.request),
             Purpose::Retry(pending) | Purpose::Settle { pending, .. } => self
                 .remote
                 .settle(&pending.source.name, &pending.settlement),

@@ -19,7 +19,7 @@ use crate::effect::{CallId, Effects, Io, StreamId};
 use crate::metrics::{Metric, SourceMetric};
 use crate::policy::{Policy, Source};
 use crate::store::circuit::{Circuit, Transition};
-use crate::store::fleet::{Call, Fleet, Purpose};
+use crate::store::fleet::{Call, Fleet, PendingClaim, Purpose};
 use crate::store::local::{self, LocalStore};
 use crate::store::redis::{Answer, StoreError};
 use crate::store::retries::PendingSettlement;
@@ -103,18 +103,19 @@ impl Stores {
             ClaimAnswer::Full | ClaimAnswer::Unavailable => false,
             answer => return Some(answer),
         };
-        let purpose = Purpose::Claim {
+        let claim = PendingClaim {
             stream,
             source: Arc::clone(source),
             request: *request,
             holds_locally,
         };
+        let purpose = Purpose::Claim(claim);
         match fleet.ask(request.id.shared, stream, purpose, io.now(), effects) {
-            Ok(()) => None,
-            Err(_) => {
+            Err(Purpose::Claim(claim)) => {
                 let refused = Err(StoreError::CircuitOpen);
-                Some(self.resolve(io, source, request, holds_locally, refused, effects))
+                Some(self.resolve(io, &claim, refused, effects))
             }
+            Ok(()) | Err(_) => None,
         }
     }
 
@@ -186,12 +187,11 @@ impl Stores {
     fn resolve<S: SharedData>(
         &mut self,
         io: &mut Io<'_, S>,
-        source: &Arc<Source>,
-        request: &ClaimRequest,
-        holds_locally: bool,
+        claim: &PendingClaim,
         result: Result<ClaimAnswer, StoreError>,
         effects: &mut Effects,
     ) -> ClaimAnswer {
+        let (source, request, holds_locally) = (&claim.source, &claim.request, claim.holds_locally);
         let Some(fleet) = &self.fleet else {
             return ClaimAnswer::Unavailable;
         };
@@ -258,21 +258,11 @@ impl Stores {
         let remote = Arc::clone(&fleet.remote);
         match purpose {
             Purpose::Nothing { .. } => Ended::Nobody,
-            Purpose::Claim {
-                stream,
-                source,
-                request,
-                holds_locally,
-            } => {
-                let result = answer.and_then(|answer| remote.read_claim(answer, request.owner));
+            Purpose::Claim(claim) => {
+                let owner = claim.request.owner;
+                let result = answer.and_then(|answer| remote.read_claim(answer, owner));
                 fleet.record(permit, result.err(), io.now(), effects);
-                let answer = self.resolve(io, &source, &request, holds_locally, result, effects);
-                Ended::Claim {
-                    stream,
-                    source,
-                    request,
-                    answer,
-                }
+                self.claim_ended(io, claim, result, effects)
             }
             Purpose::Settle { stream, pending } => {
                 let result = answer.and_then(|answer| remote.read_settle(answer));
@@ -287,6 +277,21 @@ impl Stores {
                 fleet.settled(pending, result, io.now(), effects);
                 Ended::Nobody
             }
+        }
+    }
+
+    fn claim_ended<S: SharedData>(
+        &mut self,
+        io: &mut Io<'_, S>,
+        claim: PendingClaim,
+        result: Result<ClaimAnswer, StoreError>,
+        effects: &mut Effects,
+    ) -> Ended {
+        Ended::Claim {
+            answer: self.resolve(io, &claim, result, effects),
+            stream: claim.stream,
+            source: claim.source,
+            request: claim.request,
         }
     }
 
@@ -310,20 +315,8 @@ impl Stores {
         let purpose = fleet.queue.pop()?;
         effects.count(Metric::StoreErrors(StoreError::CircuitOpen));
         Some(match purpose {
-            Purpose::Claim {
-                stream,
-                source,
-                request,
-                holds_locally,
-            } => {
-                let refused = Err(StoreError::CircuitOpen);
-                let answer = self.resolve(io, &source, &request, holds_locally, refused, effects);
-                Ended::Claim {
-                    stream,
-                    source,
-                    request,
-                    answer,
-                }
+            Purpose::Claim(claim) => {
+                self.claim_ended(io, claim, Err(StoreError::CircuitOpen), effects)
             }
             Purpose::Settle { stream, pending } => {
                 fleet.schedule(pending.again(io.now()), effects);
@@ -361,12 +354,12 @@ impl Stores {
             (purpose, Some(due))
         };
         match purpose {
-            Purpose::Claim {
+            Purpose::Claim(PendingClaim {
                 source,
                 request,
                 holds_locally,
                 ..
-            } => {
+            }) => {
                 if holds_locally {
                     self.release_locally(io, &request, effects);
                 }
