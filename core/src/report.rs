@@ -12,48 +12,51 @@ use crate::message_id::MessageId;
 use crate::policy::{Mode, Source};
 use crate::time::UnixMillis;
 use crate::verdict::{Code, Rejection};
+use crate::words::words;
 
 /// Most bytes of [`Stage`].
 const STAGE_BYTES: usize = 60;
 /// Most bytes of one word of it.
 const WORD_BYTES: usize = 24;
 
-/// A check of the guard, in the order in which most requests meet them.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Check {
-    /// A source matches host and path, and nothing nearly.
-    #[default]
-    Source,
-    /// Whether it is a challenge that nobody has to sign; of most requests none.
-    Challenge,
-    /// The method.
-    Method,
-    /// The content type.
-    MediaType,
-    /// The content encoding.
-    Encoding,
-    /// The declared length.
-    Length,
-    /// Signature and timestamp, or the token, in the head.
-    Credentials,
-    /// The age of the timestamp.
-    Freshness,
-    /// The other headers that are needed.
-    OtherHeaders,
-    /// The body's length.
-    Body,
-    /// The JSON.
-    Json,
-    /// The message id.
-    Id,
-    /// The signature, or a token in the body.
-    Mac,
-    /// Whether it is a challenge that has to be authentic; of most requests none.
-    AuthenticChallenge,
-    /// The payload's own rules.
-    Payload,
-    /// The event's key.
-    Event,
+words! {
+    /// A check of the guard, in the order in which most requests meet them.
+    #[derive(Default)]
+    pub enum Check {
+        /// A source matches host and path, and nothing nearly.
+        #[default]
+        Source = "source",
+        /// Whether it is a challenge that nobody has to sign; of most requests none.
+        Challenge = "challenge",
+        /// The method.
+        Method = "method",
+        /// The content type.
+        MediaType = "content type",
+        /// The content encoding.
+        Encoding = "content encoding",
+        /// The declared length.
+        Length = "declared length",
+        /// Signature and timestamp, or the token, in the head.
+        Credentials = "signature, timestamp",
+        /// The age of the timestamp.
+        Freshness = "freshness",
+        /// The other headers that are needed.
+        OtherHeaders = "other headers",
+        /// The body's length.
+        Body = "body size",
+        /// The JSON.
+        Json = "JSON",
+        /// The message id.
+        Id = "message id",
+        /// The signature, or a token in the body.
+        Mac = "MAC",
+        /// Whether it is a challenge that has to be authentic; of most requests none.
+        AuthenticChallenge = "challenge",
+        /// The payload's own rules.
+        Payload = "payload rules",
+        /// The event's key.
+        Event = "event",
+    }
 }
 
 /// What is known of a request so far.

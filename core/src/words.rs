@@ -1,4 +1,4 @@
-//! Enums whose variants are stable words, of the replies, the metrics and the log.
+//! Enums whose variants are words: of the replies, the metrics, the log and `explain`.
 
 /// An enum with the word for each variant, from one list.
 macro_rules! words {
@@ -13,7 +13,7 @@ macro_rules! words {
             /// Every one, in their order.
             pub const ALL: &'static [Self] = &[$(Self::$variant,)+];
 
-            /// The stable word for it, as in the metrics.
+            /// The word for it, which does not change.
             #[must_use]
             pub const fn as_str(self) -> &'static str {
                 match self { $(Self::$variant => $text,)+ }
