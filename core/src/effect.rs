@@ -132,7 +132,7 @@ impl<'i, S> Io<'i, S> {
     }
 
     /// The time of the event.
-    pub fn now(&self) -> UnixMillis {
+    pub(crate) fn now(&self) -> UnixMillis {
         let now = self.now.get().unwrap_or_else(self.clock);
         self.now.set(Some(now));
         now

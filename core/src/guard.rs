@@ -16,7 +16,7 @@
 //! | decided | the outcome | a [`Settlement`], or none |
 //!
 //! The claim is kept outside the state, so that no change of state can lose it: it stays until
-//! [`Guard::settle`] takes it.
+//! `Guard::settle` takes it.
 
 use std::sync::Arc;
 
@@ -45,11 +45,11 @@ pub enum Step {
     Answer(Answer),
     /// Ask the store for this claim, and bring its answer to [`Guard::answered`].
     Claim(ClaimRequest),
-    /// Put [`Report::upstream_headers`] into it, and forward it.
+    /// Put [`Worker::upstream_headers`](crate::worker::Worker::upstream_headers) into it, and forward it.
     Forward,
     /// Hold it: there is more to come.
     Hold,
-    /// Hold it, and call [`Guard::woken`] from time to time, until this moment at the latest: another
+    /// Hold it, and call `Guard::woken` from time to time, until this moment at the latest: another
     /// request has claimed the event.
     Wait {
         /// When the wait ends.
@@ -193,7 +193,7 @@ impl Guard {
 
     /// A request whose head cannot be read: nothing can be done with it but to [fail](Guard::fail).
     #[must_use]
-    pub fn of_no_head(policy: &Arc<Policy>) -> Self {
+    pub(crate) fn of_no_head(policy: &Arc<Policy>) -> Self {
         Self {
             policy: Arc::clone(policy),
             state: State::Decided,
@@ -215,25 +215,25 @@ impl Guard {
 
     /// Whether there is nothing left to decide: the request has been answered or forwarded.
     #[must_use]
-    pub fn is_decided(&self) -> bool {
+    pub(crate) fn is_decided(&self) -> bool {
         matches!(self.state, State::Decided)
     }
 
     /// Whether the body has to be read: that of a request that is refused already need not be.
     #[must_use]
-    pub fn reads_body(&self) -> bool {
+    pub(crate) fn reads_body(&self) -> bool {
         matches!(self.state, State::Receiving(_) | State::Asked(..))
     }
 
     /// The claim that this request has to settle.
     #[must_use]
-    pub fn claim(&self) -> Option<&Claim> {
+    pub(crate) fn claim(&self) -> Option<&Claim> {
         self.claim.as_ref()
     }
 
     /// The event that another request has claimed, and how long this one waits for it.
     #[must_use]
-    pub fn waits_for(&self) -> Option<(EventKey, UnixMillis)> {
+    pub(crate) fn waits_for(&self) -> Option<(EventKey, UnixMillis)> {
         match &self.state {
             State::Waiting(verified, until) => Some((verified.authentic.key, *until)),
             _ => None,
@@ -276,7 +276,7 @@ impl Guard {
     }
 
     /// `received` bytes of the body are there, in all, and more will come.
-    pub fn body_grew(&mut self, received: usize) -> Step {
+    pub(crate) fn body_grew(&mut self, received: usize) -> Step {
         let source = match &self.state {
             State::Draining(_) => return Step::Hold,
             State::Receiving(callback) => &callback.source,
@@ -297,12 +297,12 @@ impl Guard {
     }
 
     /// The worker holds as much as it may, and this body grows: the request is refused.
-    pub fn overloaded(&mut self) -> Step {
+    pub(crate) fn overloaded(&mut self) -> Step {
         let mode = self.report.mode();
         self.refuse(mode, Rejection::new(Code::Overloaded))
     }
 
-    /// The whole body is there; an empty one will do where [`Guard::reads_body`] says no.
+    /// The whole body is there; an empty one will do where `Guard::reads_body` says no.
     pub fn body_ended(&mut self, body: &[u8], inputs: &Inputs, scratch: &mut Scratch) -> Step {
         match self.take_state() {
             State::Draining(answer) => self.end(Mode::Enforce, answer),
@@ -349,7 +349,7 @@ impl Guard {
 
     /// The sender has left before its body ended. The verdict that it would have had, if there was
     /// one: it counts, and nobody is answered.
-    pub fn left(&mut self) -> Option<Code> {
+    pub(crate) fn left(&mut self) -> Option<Code> {
         let State::Draining(_) = self.state else {
             return None;
         };
@@ -433,7 +433,7 @@ impl Guard {
     /// Time has passed for a request that waits: it asks for its claim again.
     ///
     /// At the deadline it asks for the last time; [`Guard::answered`] then refuses it.
-    pub fn woken(&mut self) -> Step {
+    pub(crate) fn woken(&mut self) -> Step {
         match self.take_state() {
             State::Waiting(verified, until) => self.ask(verified, Some(until)),
             _ => self.fail(),
@@ -441,7 +441,7 @@ impl Guard {
     }
 
     /// Too many wait already: the request is refused instead.
-    pub fn cannot_wait(&mut self) -> Step {
+    pub(crate) fn cannot_wait(&mut self) -> Step {
         match self.take_state() {
             State::Waiting(verified, _) => self.decide(verified.source.mode, Code::InFlight),
             _ => self.fail(),
@@ -450,7 +450,7 @@ impl Guard {
 
     /// The outcome is known. How to settle the claim; `None` if there is none to settle, or if it is
     /// left to its lease.
-    pub fn settle(&mut self, outcome: Outcome) -> Option<Settlement> {
+    pub(crate) fn settle(&mut self, outcome: Outcome) -> Option<Settlement> {
         let Claim {
             source,
             key,
@@ -477,7 +477,7 @@ impl Guard {
     /// What the request needs cannot be read or done, or this was called in the wrong state: it is
     /// refused, whatever the mode, because it was not verified or cannot be marked as such. Its claim,
     /// if it has one, stays to be settled.
-    pub fn fail(&mut self) -> Step {
+    pub(crate) fn fail(&mut self) -> Step {
         self.state = State::Decided;
         self.report.is_forwarded = false;
         let rejection = Rejection::because(Code::InternalError, "the request could not be read");

@@ -20,7 +20,7 @@ use crate::verdict::Rejection;
 
 /// Whether a refusal is logged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refusal {
+pub(crate) enum Refusal {
     /// Its line is written.
     Logged,
     /// It is only counted: this second has had its lines.
@@ -32,7 +32,7 @@ pub enum Refusal {
 /// A second is one of the clock, so that no timer is needed while nothing is refused. If the clock
 /// is set back, a new second begins.
 #[derive(Clone, Debug)]
-pub struct Limiter {
+pub(crate) struct Limiter {
     per_second: u32,
     second: u64,
     logged: u32,
@@ -42,7 +42,7 @@ pub struct Limiter {
 impl Limiter {
     /// A limiter for so many lines a second; with 0 every one is left out.
     #[must_use]
-    pub fn new(per_second: u32) -> Self {
+    pub(crate) fn new(per_second: u32) -> Self {
         Self {
             per_second,
             second: 0,
@@ -52,7 +52,7 @@ impl Limiter {
     }
 
     /// Counts a refusal. Ask [`Limiter::left_out`] first.
-    pub fn refused(&mut self, now: UnixMillis) -> Refusal {
+    pub(crate) fn refused(&mut self, now: UnixMillis) -> Refusal {
         let second = now.as_seconds();
         if second != self.second {
             self.second = second;
@@ -67,7 +67,7 @@ impl Limiter {
     }
 
     /// How many were left out in the seconds before this one, if any were; each is reported once.
-    pub fn left_out(&mut self, now: UnixMillis) -> Option<u64> {
+    pub(crate) fn left_out(&mut self, now: UnixMillis) -> Option<u64> {
         if self.left_out == 0 || now.as_seconds() == self.second {
             return None;
         }
@@ -76,7 +76,7 @@ impl Limiter {
 
     /// Whether there is something to tell once this second is over.
     #[must_use]
-    pub fn has_left_out(&self) -> bool {
+    pub(crate) fn has_left_out(&self) -> bool {
         self.left_out > 0
     }
 }
@@ -101,7 +101,7 @@ pub struct Refused {
 impl LogLine {
     /// The line for a report; `None` if it is not of a refusal.
     #[must_use]
-    pub fn of(report: &Report) -> Option<Self> {
+    pub(crate) fn of(report: &Report) -> Option<Self> {
         Some(Self::Refused(Refused {
             source: report.source.clone(),
             rejection: report.rejection.clone()?,

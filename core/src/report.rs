@@ -96,7 +96,7 @@ pub struct Report {
 impl Report {
     /// Whether verdicts are carried out. What matches no source is never monitored.
     #[must_use]
-    pub fn mode(&self) -> Mode {
+    pub(crate) fn mode(&self) -> Mode {
         self.source
             .as_ref()
             .map_or(Mode::Enforce, |source| source.mode)
@@ -113,7 +113,7 @@ impl Report {
     /// # Errors
     ///
     /// The first one of `add`.
-    pub fn upstream_headers<E>(
+    pub(crate) fn upstream_headers<E>(
         &self,
         mut add: impl FnMut(&'static str, &[u8]) -> Result<(), E>,
     ) -> Result<(), E> {

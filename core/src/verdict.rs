@@ -108,13 +108,13 @@ codes! {
 impl Code {
     /// Whether the sender does well to come again soon: the reply carries `retry-after`.
     #[must_use]
-    pub const fn is_retryable(self) -> bool {
+    pub(crate) const fn is_retryable(self) -> bool {
         matches!(self.status(), 409 | 503)
     }
 
     /// The reason phrase of [`Code::status`], the `title` of the reply. Source: RFC 9110, 15.
     #[must_use]
-    pub const fn title(self) -> &'static str {
+    pub(crate) const fn title(self) -> &'static str {
         match self.status() {
             200 => "OK",
             400 => "Bad Request",
@@ -178,7 +178,7 @@ impl Rejection {
 
     /// A refusal with a fixed explanation.
     #[must_use]
-    pub const fn because(code: Code, why: &'static str) -> Self {
+    pub(crate) const fn because(code: Code, why: &'static str) -> Self {
         Self {
             code,
             detail: Detail::Text(why),
@@ -187,7 +187,7 @@ impl Rejection {
 
     /// [`Code::BodyTooLarge`] against a limit in bytes.
     #[must_use]
-    pub const fn too_large(limit: u64) -> Self {
+    pub(crate) const fn too_large(limit: u64) -> Self {
         Self {
             code: Code::BodyTooLarge,
             detail: Detail::Limit { limit },
@@ -207,7 +207,7 @@ impl Rejection {
 
     /// A refusal of the JSON text at `offset`, in bytes from the start of the body.
     #[must_use]
-    pub const fn json(code: Code, offset: usize, expected: &'static str) -> Self {
+    pub(crate) const fn json(code: Code, offset: usize, expected: &'static str) -> Self {
         Self {
             code,
             detail: Detail::Json { offset, expected },
@@ -216,7 +216,7 @@ impl Rejection {
 
     /// A refusal by the rule that the configuration keeps at `pointer`.
     #[must_use]
-    pub fn at(code: Code, pointer: &str, expected: &'static str) -> Self {
+    pub(crate) fn at(code: Code, pointer: &str, expected: &'static str) -> Self {
         Self {
             code,
             detail: Detail::Pointer {
@@ -228,7 +228,7 @@ impl Rejection {
 
     /// A timestamp that is `off_by` seconds away where `accepted` are.
     #[must_use]
-    pub const fn stale(code: Code, off_by: u64, accepted: u64) -> Self {
+    pub(crate) const fn stale(code: Code, off_by: u64, accepted: u64) -> Self {
         Self {
             code,
             detail: Detail::Seconds { off_by, accepted },

@@ -40,7 +40,7 @@ pub enum TokenAt {
     Pointer(usize),
 }
 
-/// That a request came with a token of its source. Only [`TokenRule::check`] makes one.
+/// That a request came with a token of its source. Only `TokenRule::check` makes one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TokenProof(());
 
@@ -53,7 +53,7 @@ impl TokenRule {
     /// [`Code::SignatureMissing`], [`Code::SignatureAmbiguous`] if there are several,
     /// [`Code::SignatureMalformed`] if it is empty or its percent-encoding is broken,
     /// [`Code::SignatureMismatch`]; [`Code::InternalError`] if there is no token to compare it with.
-    pub fn check(&self, head: &RequestHead<'_>) -> Result<Option<TokenProof>, Rejection> {
+    pub(crate) fn check(&self, head: &RequestHead<'_>) -> Result<Option<TokenProof>, Rejection> {
         if matches!(self.at, TokenAt::Pointer(_)) {
             return Ok(None);
         }
@@ -77,7 +77,7 @@ impl TokenRule {
     /// # Errors
     ///
     /// As [`TokenRule::check`]; [`Code::InternalError`] if the token is elsewhere.
-    pub fn check_body<T: AsRef<[u8]>>(
+    pub(crate) fn check_body<T: AsRef<[u8]>>(
         &self,
         text: impl Fn(usize) -> Option<T>,
     ) -> Result<TokenProof, Rejection> {
@@ -94,7 +94,7 @@ impl TokenRule {
     /// Where the token belongs at the end of the path, and something else is there, the token may be
     /// anywhere: then nothing is left but `path`.
     #[must_use]
-    pub fn clean(&self, head: &RequestHead<'_>, path: &str) -> Option<Vec<u8>> {
+    pub(crate) fn clean(&self, head: &RequestHead<'_>, path: &str) -> Option<Vec<u8>> {
         let clean = self.at.clean(head.target());
         if !matches!(self.at, TokenAt::PathSegment { .. }) || head.target() == path.as_bytes() {
             return clean;

@@ -41,7 +41,7 @@ impl Token {
     /// The HMAC-SHA256 of the concatenation of `parts` under the token, for an answer to the
     /// sender's challenge.
     #[must_use]
-    pub fn mac(&self, parts: &[&[u8]]) -> Option<SignatureBytes> {
+    pub(crate) fn mac(&self, parts: &[&[u8]]) -> Option<SignatureBytes> {
         SignatureBytes::new(Algorithm::HmacSha256, &compute(&self.keyed, parts))
     }
 }
