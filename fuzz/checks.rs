@@ -27,7 +27,6 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use callback_guard_config as config;
 use callback_guard_core::event::{EventKey, IdKey};
-use callback_guard_core::outcome::Outcome;
 use callback_guard_core::policy::{Destination, Mode, Policy};
 use callback_guard_core::request::RequestHead;
 use callback_guard_core::scheme::Proof;
@@ -39,6 +38,7 @@ use callback_guard_core::store::redis::{
 use callback_guard_core::testkit::{Host, MapShared, NOW, Request, Seen};
 use callback_guard_core::time::UnixMillis;
 use callback_guard_core::verdict::Code;
+use callback_guard_core::worker::Outcome;
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 
@@ -559,7 +559,7 @@ pub(crate) fn request(data: &[u8]) {
             report
                 .id
                 .as_ref()
-                .map(callback_guard_core::message_id::MessageId::as_str),
+                .map(callback_guard_core::event::MessageId::as_str),
             Some(id)
         );
         assert_eq!(signed, id);

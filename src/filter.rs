@@ -26,16 +26,15 @@ use proxy_wasm::traits::{Context, HttpContext, RootContext};
 use proxy_wasm::types::{Action, ContextType};
 
 use callback_guard_config as config;
-use callback_guard_core::effect::{CallId, Effect, Io, StreamId};
 use callback_guard_core::log::{is_first, start_line};
-use callback_guard_core::outcome::Outcome;
 use callback_guard_core::policy::Policy;
-use callback_guard_core::reply::{Answer, Reply};
 use callback_guard_core::request::{RequestHead, is_reserved};
 use callback_guard_core::store::redis::{self, Access, Ask, MAX_REPLY_BYTES, StoreError};
 use callback_guard_core::time::UnixMillis;
 use callback_guard_core::verdict::{Code, Rejection};
-use callback_guard_core::worker::{Response, Seed, Verdict, Worker};
+use callback_guard_core::worker::{
+    Answer, CallId, Effect, Io, Outcome, Reply, Response, Seed, StreamId, Verdict, Worker,
+};
 
 use crate::header_map;
 use crate::host::{self, Shared};

@@ -9,13 +9,11 @@ use std::thread;
 use std::time::SystemTime;
 
 use anyhow::{Context, Result};
-use callback_guard_core::effect::{Io, StreamId};
-use callback_guard_core::outcome::Outcome;
 use callback_guard_core::request::RequestHead;
 use callback_guard_core::store::{SharedData, Swap, Unavailable};
 use callback_guard_core::testkit::MapShared;
 use callback_guard_core::time::UnixMillis;
-use callback_guard_core::worker::{Seed, Verdict, Worker};
+use callback_guard_core::worker::{Io, Outcome, Seed, StreamId, Verdict, Worker};
 
 use crate::envoy::{self, Store};
 

@@ -13,8 +13,9 @@ use clap::Args;
 use serde_json::Value;
 
 use crate::envoy::{self, File, Found, Shape};
+use crate::exit::SAID_NO;
 use crate::source;
-use crate::{SAID_NO, output, warnings};
+use crate::{output, warnings};
 
 /// Check a configuration: JSON, or an Envoy configuration or Kubernetes manifest that holds one.
 #[derive(Debug, Args)]

@@ -1,27 +1,28 @@
 //! `demo`: the guard in a real Envoy, in front of an application that records what it sees.
 
+mod envoy;
 mod fleet;
 mod inbox;
+mod interrupt;
 mod screen;
 mod story;
+mod words;
 
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use anyhow::{Context, bail};
-use callback_guard_harness::{Answer, Filter, SECRET, Setup, Stack, envoy_binary, native, wasm};
+use anyhow::Context;
+use callback_guard_harness::{Answer, Filter, SECRET, Setup, Stack, native, wasm};
 use clap::Args;
 
 use crate::{curl, time};
+use envoy::find_envoy;
+use interrupt::{INTERRUPTED, stop_if};
 use screen::{Row, Screen};
 use story::Step;
-
-/// The exit code after Ctrl-C.
-///
-/// Source: POSIX shells report 128 and the number of the signal, 2.
-const INTERRUPTED: u8 = 130;
+use words::{answers, callbacks, words};
 
 /// What to do after the demo.
 const NEXT: &[(&str, &str)] = &[
@@ -130,17 +131,6 @@ fn start(screen: &Screen, filter: Filter) -> anyhow::Result<Stack> {
     Ok(stack)
 }
 
-/// Finds the Envoy that will be started, and says which it is.
-fn find_envoy(screen: &Screen) -> anyhow::Result<()> {
-    screen.working("looking for Envoy");
-    let binary = envoy_binary::find(&|line| screen.detail(line))?;
-    screen.fact(
-        "Envoy",
-        &format!("{} ({})", binary.version(), binary.found_by()),
-    );
-    Ok(())
-}
-
 /// The chapter of the genuine kinds: one row, or with `verbose` a row each.
 fn genuine(
     screen: &mut Screen,
@@ -173,13 +163,6 @@ fn genuine(
     Ok(())
 }
 
-fn stop_if(interrupted: &AtomicBool) -> anyhow::Result<()> {
-    if interrupted.load(Ordering::Relaxed) {
-        bail!("interrupted");
-    }
-    Ok(())
-}
-
 fn show(stack: &Stack, step: &Step) -> anyhow::Result<Row> {
     stack.upstream.clear();
     if step.upstream.is_empty() {
@@ -207,42 +190,6 @@ fn show(stack: &Stack, step: &Step) -> anyhow::Result<Row> {
         application: callbacks(bodies.len()),
         is_as_promised: got.iter().cloned().eq(expected) && bodies == step.delivered,
     })
-}
-
-/// A status, and the guard's own word if it has answered.
-fn words(status: u16, code: Option<&str>) -> String {
-    match code {
-        Some(code) => format!("{status} {code}"),
-        None => status.to_string(),
-    }
-}
-
-/// Answers in their order, equal neighbours counted.
-fn answers(all: impl Iterator<Item = String>) -> String {
-    let mut runs: Vec<(String, usize)> = Vec::new();
-    for answer in all {
-        match runs.last_mut() {
-            Some((last, count)) if *last == answer => *count = count.saturating_add(1),
-            _ => runs.push((answer, 1)),
-        }
-    }
-    let runs: Vec<String> = runs
-        .into_iter()
-        .map(|(answer, count)| match count {
-            1 => answer,
-            count => format!("{count}x {answer}"),
-        })
-        .collect();
-    runs.join(", ")
-}
-
-/// So many callbacks, in words.
-fn callbacks(count: usize) -> String {
-    match count {
-        0 => "nothing".to_owned(),
-        1 => "1 callback".to_owned(),
-        count => format!("{count} callbacks"),
-    }
 }
 
 fn keep(stack: &Stack, interrupted: &AtomicBool) -> anyhow::Result<()> {

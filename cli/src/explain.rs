@@ -1,8 +1,9 @@
 //! `explain`: a captured request against a configuration, step by step.
 //!
-//! The verdict is the filter's own: its [`Worker`] is driven with the captured request. The
+//! The verdict is the filter's own: its [`Worker`](callback_guard_core::worker::Worker) is driven with the captured request. The
 //! details of each step come from the same functions that the guard uses.
 
+mod case;
 mod mistakes;
 mod steps;
 
@@ -12,23 +13,19 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, anyhow, bail};
 use callback_guard_config::{self as config, Build};
-use callback_guard_core::effect::{Io, StreamId};
-use callback_guard_core::policy::{Mode, Policy, Source};
-use callback_guard_core::report::Report;
+use callback_guard_core::policy::{Mode, Policy};
 use callback_guard_core::request::RequestHead;
 use callback_guard_core::scheme::keys::native;
-use callback_guard_core::scheme::{Proof, SignatureRule, Signed, TimestampPlace, Unit};
-use callback_guard_core::store::{SharedData, Swap, Unavailable};
 use callback_guard_core::time::UnixMillis;
 use callback_guard_core::verdict::Code;
-use callback_guard_core::worker::{Seed, Verdict, Worker};
 use clap::Args;
 use serde_json::{Value, json};
 
 use crate::capture::Capture;
+use crate::exit::SAID_NO;
 use crate::source::{self, SecretArgs};
-use crate::{SAID_NO, body, envoy, output, time};
-use mistakes::NamedSecret;
+use crate::{body, envoy, output, time};
+use case::{Case, Judgement, NamedSecret, judge, rule};
 
 /// Explain what the guard does with a captured request, step by step, and why.
 ///
@@ -86,30 +83,6 @@ fn parse_now(text: &str) -> Result<UnixMillis, String> {
         "now" => Ok(time::now()),
         _ => time::parse(text),
     }
-}
-
-/// Everything that the explanation is made of.
-pub(crate) struct Case<'c> {
-    pub(crate) policy: &'c Arc<Policy>,
-    pub(crate) head: &'c RequestHead<'c>,
-    pub(crate) body: &'c [u8],
-    /// When the request is taken to have been received.
-    pub(crate) received: UnixMillis,
-    /// The clock of this machine.
-    pub(crate) now: UnixMillis,
-    /// The secrets of each source that are set, in their order.
-    pub(crate) secrets: &'c [Vec<NamedSecret>],
-    /// Secrets that are not configured, to be tried.
-    pub(crate) others: &'c [NamedSecret],
-}
-
-/// What the guard itself says.
-pub(crate) struct Judgement {
-    pub(crate) report: Report,
-    /// Whether it was said of the head alone.
-    pub(crate) at_head: bool,
-    /// Whether the inspector answers it.
-    is_inspectors: bool,
 }
 
 /// Explains.
@@ -191,45 +164,6 @@ pub(crate) fn run(args: &ExplainArgs) -> anyhow::Result<ExitCode> {
     })
 }
 
-/// A store that knows no event, so that what is authentic is claimed.
-struct Empty;
-
-impl SharedData for Empty {
-    fn get(&mut self, _: &str) -> Result<(Option<Vec<u8>>, Option<u32>), Unavailable> {
-        Ok((None, None))
-    }
-
-    fn set(&mut self, _: &str, _: &[u8], _: u32) -> Result<Swap, Unavailable> {
-        Ok(Swap::Done)
-    }
-}
-
-/// Drives the filter's own worker with the request, up to its claim.
-pub(crate) fn judge(case: &Case<'_>) -> Judgement {
-    const STREAM: StreamId = StreamId(1);
-    let seed = Seed {
-        owner: 1,
-        salt: [0; 16],
-    };
-    let mut worker = Worker::new(Arc::clone(case.policy), seed);
-    let mut store = Empty;
-    let mut io = Io::new(&mut store, case.received);
-    let length = case.body.len();
-    let verdict = worker.request_head(&mut io, STREAM, case.head, length == 0);
-    // With the buffer filter behind the guard the head goes on, and the buffer filter holds it.
-    let waits = matches!(verdict, Verdict::Hold | Verdict::Continue);
-    let at_head = !waits || worker.report(STREAM).is_none();
-    if !at_head {
-        let body = |_| Some(case.body.into());
-        worker.request_body(&mut io, STREAM, length, true, &body);
-    }
-    Judgement {
-        at_head,
-        report: worker.report(STREAM).cloned().unwrap_or_default(),
-        is_inspectors: matches!(verdict, Verdict::Reply(_)) && worker.report(STREAM).is_none(),
-    }
-}
-
 fn conclusion(case: &Case<'_>, judgement: &Judgement) -> String {
     let source = judgement.report.source.as_deref();
     let Some(rejection) = &judgement.report.rejection else {
@@ -281,19 +215,6 @@ fn signed_at(policy: &Policy, head: &RequestHead<'_>) -> Option<UnixMillis> {
     let source = policy.source_of(head)?;
     let signed = rule(source)?.read_head(head).ok()?;
     Some(UnixMillis::from_seconds(signed.timestamp()?.seconds()))
-}
-
-/// What is signed, where the sender signs; `None` where it sends a token.
-pub(crate) fn rule(source: &Source) -> Option<&SignatureRule> {
-    match &source.scheme.proof {
-        Proof::Signature(rule) => Some(rule),
-        Proof::Token(_) => None,
-    }
-}
-
-/// Signatures and timestamp of the captured head, if they can be read.
-pub(crate) fn signed(case: &Case<'_>, source: &Source) -> Option<Signed> {
-    rule(source)?.read_head(case.head).ok()
 }
 
 /// The policy, and for each source the secrets that are set.
@@ -375,23 +296,5 @@ fn named(
             let name = format!("{list}[{index}].value");
             Some(NamedSecret::new(&name, value.into()))
         }
-    }
-}
-
-/// What a timestamp looks like in this scheme.
-pub(crate) fn unit_name(unit: Unit) -> &'static str {
-    match unit {
-        Unit::Seconds => "seconds, 10 digits",
-        Unit::Milliseconds => "milliseconds, 13 digits",
-        Unit::Rfc3339 => "RFC 3339",
-    }
-}
-
-/// Where a timestamp is, for people.
-pub(crate) fn place_name(place: &TimestampPlace, header: &str) -> String {
-    match place {
-        TimestampPlace::Header(name) => name.to_string(),
-        TimestampPlace::Field(key) => format!("{key} in {header}"),
-        TimestampPlace::Pointer(_) => "in the body".to_owned(),
     }
 }

@@ -4,6 +4,7 @@
 //! no second copy to keep in step.
 
 mod block;
+mod files;
 mod limits;
 mod source;
 
@@ -13,12 +14,8 @@ use anyhow::Context as _;
 use clap::Args;
 
 use crate::output;
+use files::{ENVOY, GATEWAY, GATEWAY_GUARD, ISTIO};
 use source::{Match, Wanted};
-
-const ENVOY: &str = include_str!("../../envoy.yaml");
-const ISTIO: &str = include_str!("../../deploy/istio/envoyfilter.yaml");
-const GATEWAY: &str = include_str!("../../deploy/envoy-gateway/gateway.yaml");
-const GATEWAY_GUARD: &str = include_str!("../../deploy/envoy-gateway/guard.yaml");
 
 /// Print a complete filter block for a sender, to be put into an existing configuration
 #[derive(Debug, Args)]

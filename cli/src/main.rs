@@ -9,6 +9,7 @@ mod check;
 mod curl;
 mod demo;
 mod envoy;
+mod exit;
 mod explain;
 mod http;
 mod init;
@@ -24,11 +25,6 @@ mod warnings;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-
-/// The exit code for an answer that is no: a refused callback, a configuration that is wrong.
-const SAID_NO: u8 = 1;
-/// The exit code for a question that could not be asked: wrong arguments, a file that is not there.
-const USAGE: u8 = 2;
 
 /// Signs, sends and explains callbacks, and checks configurations of the callback-guard filter.
 #[derive(Debug, Parser)]
@@ -65,6 +61,6 @@ fn main() -> ExitCode {
     };
     result.unwrap_or_else(|error| {
         eprintln!("error: {error:#}");
-        ExitCode::from(USAGE)
+        ExitCode::from(exit::USAGE)
     })
 }

@@ -1,8 +1,7 @@
 //! The bodies that the senders print in their documentation, one per kind of callback.
 
 use anyhow::{Context, anyhow};
-use callback_guard_core::payload::FieldType;
-use callback_guard_core::policy::Source;
+use callback_guard_core::policy::{FieldType, Source};
 use callback_guard_core::scheme::{IdAt, TimestampPlace, Unit, written};
 use callback_guard_core::time::UnixMillis;
 use include_dir::{Dir, include_dir};

@@ -1,8 +1,9 @@
 //! Deduplication as it is configured.
 
-use super::fields::Fields;
-use super::raw::{Preset, RawDedupe, RawDedupeOrOff, RawInFlight, RawKeyPart};
-use super::{ConfigError, Path, within};
+use crate::error::{ConfigError, Path, within};
+use crate::fields::Fields;
+use crate::raw::dedupe::{RawDedupe, RawDedupeOrOff, RawInFlight, RawKeyPart};
+use crate::raw::preset::Preset;
 use callback_guard_core::event::KeyBuilder;
 use callback_guard_core::policy::{Dedupe, HeaderRole, InFlight, KeyPart, PathRule, Route};
 use callback_guard_core::scheme::Tolerance;

@@ -1,9 +1,8 @@
 //! What a source's rules read of a request, collected while they are compiled.
 
-use super::{ConfigError, Path};
+use crate::error::{ConfigError, Path};
 use callback_guard_core::json::{Pointer, Root};
-use callback_guard_core::payload::Alone;
-use callback_guard_core::policy::{CapturedHeader, HeaderRole};
+use callback_guard_core::policy::{Alone, CapturedHeader, HeaderRole};
 
 /// The pointers and headers that a source needs, each once, by slot.
 #[derive(Default)]

@@ -1,9 +1,10 @@
 //! The inspector as it is configured.
 
-use super::raw::RawInspector;
-use super::source::is_path;
-use super::variable::variable;
-use super::{ConfigError, Environment, Path, within};
+use crate::error::{ConfigError, Path, within};
+use crate::outside::Environment;
+use crate::raw::inspector::RawInspector;
+use crate::source::is_path;
+use crate::variable::variable;
 use callback_guard_core::inspector::{Inspector, LEAST_EVENTS, MOST_EVENTS, Place};
 use callback_guard_core::policy::Source;
 use callback_guard_core::scheme::keys::Token;

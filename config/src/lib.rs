@@ -17,6 +17,9 @@ mod fields;
 mod inspector;
 mod locate;
 mod message;
+mod outside;
+mod parameters;
+mod presets;
 mod raw;
 mod reading;
 #[cfg(feature = "schema")]
@@ -35,47 +38,26 @@ use std::sync::Arc;
 
 pub use callback_guard_core::policy::Warning;
 pub use error::ConfigError;
-pub use raw::{RawConfig, RawSource};
+#[cfg(feature = "native")]
+pub use outside::Delivered;
+pub use outside::{Build, Environment};
+pub use presets::PRESETS;
+pub use raw::RawConfig;
+pub use raw::source::RawSource;
 #[cfg(feature = "schema")]
 pub use schema::schema;
 
-#[cfg(feature = "native")]
-use callback_guard_core::policy::Subscription;
 use callback_guard_core::policy::{Policy, Source};
 use callback_guard_core::scheme::keys::no_verifier;
 use error::{Path, within};
-use raw::{Preset, RawInspector, RawLog};
+use outside::Outside;
+use raw::RawLog;
+use raw::inspector::RawInspector;
 use reading::read;
 use warnings::Warnings;
 
 /// The most refusals that a worker may log in a second.
 const MOST_REFUSALS_PER_SECOND: u64 = 1000;
-
-/// Looks up a variable of the environment that the proxy lets the filter see.
-pub type Environment<'e> = &'e dyn Fn(&str) -> Option<Vec<u8>>;
-
-/// Looks up a secret that Envoy has delivered; `None` if it has not.
-#[cfg(feature = "native")]
-pub type Delivered<'d> = &'d dyn Fn(&Subscription) -> Option<Vec<u8>>;
-
-/// What a configuration is read with.
-#[derive(Clone, Copy)]
-struct Outside<'o> {
-    build: Build,
-    environment: Environment<'o>,
-    #[cfg(feature = "native")]
-    delivered: Delivered<'o>,
-}
-
-/// The build of the filter that a configuration is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Build {
-    /// The WebAssembly module, which has no connections of its own.
-    Module,
-    /// Envoy's dynamic module, which has.
-    #[cfg(feature = "native")]
-    Native,
-}
 
 /// Reads and validates a configuration of the WebAssembly module.
 ///
@@ -236,21 +218,4 @@ fn policy(outside: Outside<'_>, raw: RawConfig) -> Result<Policy, ConfigError> {
         subscriptions,
         warnings: warnings.list,
     })
-}
-
-/// The table of presets, as JSON: for programs that list them or fill in their parameters.
-pub const PRESETS: &[u8] = include_bytes!("presets.json");
-
-/// The table of presets: without what is for people alone, which would be a tenth of the module. A
-/// test makes it of [`PRESETS`].
-fn presets() -> Result<Vec<Preset>, ConfigError> {
-    read(include_bytes!("presets.compact.json"))
-}
-
-#[cfg(test)]
-mod tests {
-    #[test]
-    fn the_table_of_presets_can_be_read() {
-        assert!(!super::presets().unwrap().is_empty());
-    }
 }

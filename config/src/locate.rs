@@ -1,7 +1,7 @@
 //! The place where the parser gave up a text that is not JSON: the path of the field, as
 //! `sources[0].secrets[1].env`, where the parser says line and column.
 
-use super::Path;
+use crate::error::Path;
 
 /// A position, as serde_json counts: the line from 1, the column in bytes up to the last one read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,10 +1,10 @@
 //! The signed message as it is configured: its parts, with everything refused that would not protect,
 //! and what shows where each part ends.
 
-use super::fields::Fields;
-use super::raw::{RawDigest, RawEncoding, RawForm, RawPart, RawSignature};
-use super::signature::Parameters;
-use super::{ConfigError, Path};
+use crate::error::{ConfigError, Path};
+use crate::fields::Fields;
+use crate::parameters::Parameters;
+use crate::raw::signature::{RawDigest, RawEncoding, RawForm, RawPart, RawSignature};
 use callback_guard_core::policy::{HeaderRole, PathRule};
 use callback_guard_core::scheme::{
     Bound, DigestText, IdAt, MAX_PARTS, Part, Piece, Shape, SignatureAt, SignaturePlace,

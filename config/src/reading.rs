@@ -6,9 +6,9 @@
 
 use serde::de::DeserializeOwned;
 
-use super::error::{ConfigError, Path};
-use super::locate;
-use super::tree::{Fault, NO_WORD, Node};
+use crate::error::{ConfigError, Path};
+use crate::locate;
+use crate::tree::{Fault, NO_WORD, Node};
 
 /// Reads JSON text into `T`; errors carry the path.
 pub(super) fn read<T: DeserializeOwned>(text: &[u8]) -> Result<T, ConfigError> {

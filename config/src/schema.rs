@@ -2,12 +2,14 @@
 
 use serde_json::{Value, json};
 
-use super::{ConfigError, RawConfig, presets};
+use crate::error::ConfigError;
+use crate::presets::presets;
+use crate::raw::RawConfig;
 
 /// The schema, made of the types that read the configuration.
 ///
 /// It knows fields, types, choices and ranges. Rules between fields, as one of two, are left to
-/// [`parse`](super::parse).
+/// [`parse`](crate::parse).
 ///
 /// # Errors
 ///

@@ -5,12 +5,14 @@ use base64::Engine as _;
 use base64::alphabet;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 
-use super::raw::{
-    RawPublicFormat, RawPublicKey, RawSecret, RawSecretEncoding, RawSecretFormat, RawSource,
+use crate::error::{ConfigError, Path};
+use crate::outside::{Build, Outside};
+use crate::raw::secrets::{
+    RawPublicFormat, RawPublicKey, RawSecret, RawSecretEncoding, RawSecretFormat,
 };
-use super::variable::variable;
-use super::warnings::{LEAST_SECRET, Warnings};
-use super::{Build, ConfigError, Outside, Path};
+use crate::raw::source::RawSource;
+use crate::variable::variable;
+use crate::warnings::{LEAST_SECRET, Warnings};
 #[cfg(feature = "native")]
 use callback_guard_core::policy::Subscription;
 use callback_guard_core::scheme::keys::{Algorithm, Key, PublicEncoding, SigningKeys, Token};

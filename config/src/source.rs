@@ -1,16 +1,22 @@
 //! A source as it is configured.
 
-use super::fields::Fields;
-use super::raw::{
-    Preset, RawMatch, RawPayload, RawPublicFormat, RawRequirement, RawSecretFormat, RawSource,
-};
-use super::secrets::Given;
-use super::signature::{self, Parameters};
-use super::warnings::{self, Warnings};
-use super::{ConfigError, Outside, Path, challenge, dedupe, presets, within};
+use crate::error::{ConfigError, Path, within};
+use crate::fields::Fields;
+use crate::outside::Outside;
+use crate::parameters::Parameters;
+use crate::presets::presets;
+use crate::raw::payload::{RawPayload, RawRequirement};
+use crate::raw::preset::Preset;
+use crate::raw::secrets::{RawPublicFormat, RawSecretFormat};
+use crate::raw::source::{RawMatch, RawSource};
+use crate::secrets::Given;
+use crate::signature;
+use crate::warnings::{self, Warnings};
+use crate::{challenge, dedupe};
 use callback_guard_core::json::{Root, Selector};
-use callback_guard_core::payload::{HostPattern, Requirement, UrlRule, is_host};
-use callback_guard_core::policy::{Dedupe, KeyPart, Mode, PathRule, Route, Source};
+use callback_guard_core::policy::{
+    Dedupe, HostPattern, KeyPart, Mode, PathRule, Requirement, Route, Source, UrlRule, is_host,
+};
 use callback_guard_core::request::{JSON, is_json, is_media_type_part};
 use callback_guard_core::scheme::{IdAt, Part, Proof, Scheme, TimestampPlace, Tolerance};
 

@@ -1,8 +1,9 @@
 //! The store as it is configured: the process's own, or one that many proxies share.
 
-use super::raw::{RawStore, RawStoreKind};
-use super::variable::variable;
-use super::{Build, ConfigError, Environment, Path, within};
+use crate::error::{ConfigError, Path, within};
+use crate::outside::{Build, Environment};
+use crate::raw::store::{RawStore, RawStoreKind};
+use crate::variable::variable;
 use callback_guard_core::store::local::{LEAST_CAPACITY, MOST_CAPACITY};
 use callback_guard_core::store::redis::{
     Access, Front, LONGEST_TIMEOUT_MILLIS, OnError, Protocol, Remote, Replies,

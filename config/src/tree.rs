@@ -12,7 +12,7 @@ use serde::de::{
 };
 use serde::forward_to_deserialize_any;
 
-use super::Path;
+use crate::error::Path;
 
 /// What is said of a value that is no string where one of several words belongs.
 pub(super) const NO_WORD: &str = "is not a string";

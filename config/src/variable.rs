@@ -1,6 +1,7 @@
 //! Values out of the environment.
 
-use super::{ConfigError, Environment, Path};
+use crate::error::{ConfigError, Path};
+use crate::outside::Environment;
 
 /// The value of the variable called `name`.
 ///

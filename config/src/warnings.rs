@@ -1,7 +1,7 @@
 //! What a configuration may say and hardly means to. `check` shows it, and the filter logs it once
 //! when it starts.
 
-use super::error::Path;
+use crate::error::Path;
 use callback_guard_core::policy::{Dedupe, KeyPart, PathRule, Source, Unmatched, Warning};
 use callback_guard_core::scheme::IdAt;
 

@@ -5,7 +5,7 @@ use std::cell::OnceCell;
 
 use sha2::{Digest, Sha256};
 
-use crate::challenge::{self, Asked, Step};
+use crate::challenge::{Asked, MAX_UNVERIFIED_BYTES, Step};
 use crate::event::{EventKey, IdKey};
 use crate::json::{self, Document, JsonError, Kind, Scratch};
 use crate::message_id::MessageId;
@@ -127,7 +127,7 @@ pub(crate) fn check_head(
         credentials,
         headers,
         media_type,
-        asked: challenge::ask(source, head),
+        asked: source.challenges.as_ref().and_then(|rules| rules.ask(head)),
         place: Place::of(source, head),
     })
 }
@@ -200,7 +200,7 @@ pub(crate) fn authenticate(
         input.timestamp = signed.timestamp().map(Timestamp::as_bytes);
         let checked = rule.verify(&input, signed.signatures(), policy.host_verify);
         if let Err(rejection) = checked {
-            let answer = challenge::instead_of(rejection, source, asked, body, scratch);
+            let answer = challenge_or(rejection, source, asked, body, scratch);
             if answer.is_of_challenge() {
                 report.check = Check::Challenge;
             }
@@ -217,7 +217,7 @@ pub(crate) fn authenticate(
     };
     let document = document.as_ref();
     report.check = Check::Challenge;
-    challenge::at_body(source, Step::Body, asked, document)?;
+    end_challenge(source, Step::Body, asked, document)?;
     if let (Proof::Token(rule), Credentials::TokenInBody) =
         (&source.scheme.proof, &pending.credentials)
     {
@@ -226,7 +226,7 @@ pub(crate) fn authenticate(
     }
     if signature.is_none_or(|(rule, _)| rule.signs_body()) {
         report.check = Check::AuthenticChallenge;
-        challenge::at_body(source, Step::Verified, asked, document)?;
+        end_challenge(source, Step::Verified, asked, document)?;
     }
     report.check = Check::Id;
     let digest = Digested::of(body);
@@ -241,7 +241,7 @@ pub(crate) fn authenticate(
         input.id = Some(id.as_str().as_bytes());
         verify_values(policy, source, rule, signed, input, document)?;
         report.check = Check::AuthenticChallenge;
-        challenge::at_body(source, Step::Verified, asked, document)?;
+        end_challenge(source, Step::Verified, asked, document)?;
     }
     let id = report.id.insert(id);
     if policy
@@ -275,6 +275,39 @@ pub(crate) fn authenticate(
         owner: inputs.owner,
         digest: digest.digest.into_inner(),
     })
+}
+
+/// Ends the request if its body makes it a challenge of `step`.
+fn end_challenge(
+    source: &Source,
+    step: Step,
+    asked: Option<&Asked<'_>>,
+    document: Option<&Document<'_, '_>>,
+) -> Result<(), Answer> {
+    match (&source.challenges, asked) {
+        (Some(rules), Some(asked)) => rules.at_body(step, &source.scheme, asked, document),
+        _ => Ok(()),
+    }
+}
+
+/// The end of a request that is refused, or the answer if its body is a challenge that requires
+/// nothing of what it was refused for; one of more than [`MAX_UNVERIFIED_BYTES`] is none.
+pub(crate) fn challenge_or(
+    rejection: Rejection,
+    source: &Source,
+    asked: Option<&Asked<'_>>,
+    body: &[u8],
+    scratch: &mut Scratch,
+) -> Answer {
+    if let (Some(rules), Some(asked)) = (&source.challenges, asked)
+        && rules.may_be_unverified(asked)
+        && body.len() <= MAX_UNVERIFIED_BYTES
+        && let Ok(document) = json::scan(body, &source.selector, scratch)
+        && let Err(answer) = rules.at_body(Step::Body, &source.scheme, asked, Some(&document))
+    {
+        return answer;
+    }
+    Answer::Refuse(rejection)
 }
 
 /// The time at which the message was signed, in the sender's own bytes.

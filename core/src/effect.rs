@@ -3,9 +3,9 @@
 
 use core::cell::Cell;
 
+use crate::log::LogLine;
 use crate::metrics::{Metric, SourceMetric};
 use crate::reply::Reply;
-use crate::report::LogLine;
 use crate::store::bucket::Change;
 use crate::store::circuit::Transition;
 use crate::store::redis::Ask;
@@ -132,7 +132,7 @@ impl<'i, S> Io<'i, S> {
     }
 
     /// The time of the event.
-    pub fn now(&self) -> UnixMillis {
+    pub(crate) fn now(&self) -> UnixMillis {
         let now = self.now.get().unwrap_or_else(self.clock);
         self.now.set(Some(now));
         now

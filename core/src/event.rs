@@ -4,6 +4,8 @@ use core::fmt;
 
 use sha2::{Digest, Sha256};
 
+pub use crate::message_id::MessageId;
+
 /// What makes two callbacks the same event: a SHA-256 over the source and the key parts.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct EventKey([u8; 32]);
@@ -17,14 +19,14 @@ impl EventKey {
 
     /// The key as 64 lower-case hexadecimal digits, as the upstream gets it.
     #[must_use]
-    pub fn hex(self) -> [u8; 64] {
+    pub(crate) fn hex(self) -> [u8; 64] {
         let mut digits = [b'0'; 64];
         // Fails for a buffer of another length only.
         let _ = hex::encode_to_slice(self.0, &mut digits);
         digits
     }
 
-    /// As [`EventKey::hex`], as text.
+    /// The key as 64 lower-case hexadecimal digits, as text.
     #[must_use]
     pub fn to_hex(self) -> String {
         self.hex().iter().copied().map(char::from).collect()
@@ -43,13 +45,13 @@ impl EventKey {
     /// The event of a message that says something new under the key of one that was delivered: made of
     /// both, so that its retries are duplicates.
     #[must_use]
-    pub fn changed(self, body_sha256: &[u8; 32]) -> Self {
+    pub(crate) fn changed(self, body_sha256: &[u8; 32]) -> Self {
         self.derived(b"changed", body_sha256)
     }
 
     /// The event of one request alone, where none is remembered.
     #[must_use]
-    pub fn once(self, owner: u64) -> Self {
+    pub(crate) fn once(self, owner: u64) -> Self {
         self.derived(b"once", &owner.to_le_bytes())
     }
 
@@ -121,7 +123,7 @@ impl KeyBuilder {
     }
 
     /// Adds a part; `kind` distinguishes a string from a number with the same text.
-    pub fn present(&mut self, kind: u8, part: &[u8]) {
+    pub(crate) fn present(&mut self, kind: u8, part: &[u8]) {
         self.0.update([kind]);
         self.add_length(part.len());
         self.0.update(part);
@@ -139,13 +141,13 @@ impl KeyBuilder {
     }
 
     /// Adds a part that the callback does not have.
-    pub fn absent(&mut self) {
+    pub(crate) fn absent(&mut self) {
         self.0.update([0]);
     }
 
     /// The key.
     #[must_use]
-    pub fn finish(self) -> EventKey {
+    pub(crate) fn finish(self) -> EventKey {
         EventKey(self.0.finalize().into())
     }
 }

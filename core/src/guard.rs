@@ -16,12 +16,13 @@
 //! | decided | the outcome | a [`Settlement`], or none |
 //!
 //! The claim is kept outside the state, so that no change of state can lose it: it stays until
-//! [`Guard::settle`] takes it.
+//! `Guard::settle` takes it.
 
 use std::sync::Arc;
 
-use crate::authenticate::{Authentic, Inputs, Pending, authenticate, check_head, limit};
-use crate::challenge::{self, Asked};
+pub use crate::authenticate::Inputs;
+use crate::authenticate::{Authentic, Pending, authenticate, challenge_or, check_head, limit};
+use crate::challenge::{Asked, Challenges, MAX_UNVERIFIED_BYTES};
 use crate::event::{EventKey, IdKey};
 use crate::json::Scratch;
 use crate::outcome::Outcome;
@@ -44,11 +45,11 @@ pub enum Step {
     Answer(Answer),
     /// Ask the store for this claim, and bring its answer to [`Guard::answered`].
     Claim(ClaimRequest),
-    /// Put [`Report::upstream_headers`] into it, and forward it.
+    /// Put [`Worker::upstream_headers`](crate::worker::Worker::upstream_headers) into it, and forward it.
     Forward,
     /// Hold it: there is more to come.
     Hold,
-    /// Hold it, and call [`Guard::woken`] from time to time, until this moment at the latest: another
+    /// Hold it, and call `Guard::woken` from time to time, until this moment at the latest: another
     /// request has claimed the event.
     Wait {
         /// When the wait ends.
@@ -155,19 +156,25 @@ impl Guard {
             let step = guard.end_head(source.mode, rejection.into(), head, ends);
             return Some((guard, step));
         }
-        if let Err(answer) = challenge::at_head(&source, head) {
+        if let Some(challenges) = &source.challenges
+            && let Err(answer) = challenges.at_head(&source.scheme, head)
+        {
             guard.report.check = Check::Challenge;
             let step = guard.end_head(source.mode, answer, head, ends);
             return Some((guard, step));
         }
         let step = match check_head(&source, head, now, &mut guard.report) {
-            Err(rejection) => match challenge::ask_refused(&source, head).filter(|_| !ends) {
-                Some(asked) => {
-                    guard.state = State::Asked(source, asked, rejection);
-                    Step::Hold
+            Err(rejection) => {
+                let challenges = source.challenges.as_ref().filter(|_| !ends);
+                let asks = |rules: &Challenges| rules.ask_refused(&source.media_types, head);
+                match challenges.and_then(|challenges| asks(challenges)) {
+                    Some(asked) => {
+                        guard.state = State::Asked(source, asked, rejection);
+                        Step::Hold
+                    }
+                    None => guard.end_head(source.mode, rejection.into(), head, ends),
                 }
-                None => guard.end_head(source.mode, rejection.into(), head, ends),
-            },
+            }
             Ok(_) if ends => {
                 guard.report.check = Check::Body;
                 guard.refuse(source.mode, Rejection::new(Code::BodyEmpty))
@@ -186,7 +193,7 @@ impl Guard {
 
     /// A request whose head cannot be read: nothing can be done with it but to [fail](Guard::fail).
     #[must_use]
-    pub fn of_no_head(policy: &Arc<Policy>) -> Self {
+    pub(crate) fn of_no_head(policy: &Arc<Policy>) -> Self {
         Self {
             policy: Arc::clone(policy),
             state: State::Decided,
@@ -208,25 +215,25 @@ impl Guard {
 
     /// Whether there is nothing left to decide: the request has been answered or forwarded.
     #[must_use]
-    pub fn is_decided(&self) -> bool {
+    pub(crate) fn is_decided(&self) -> bool {
         matches!(self.state, State::Decided)
     }
 
     /// Whether the body has to be read: that of a request that is refused already need not be.
     #[must_use]
-    pub fn reads_body(&self) -> bool {
+    pub(crate) fn reads_body(&self) -> bool {
         matches!(self.state, State::Receiving(_) | State::Asked(..))
     }
 
     /// The claim that this request has to settle.
     #[must_use]
-    pub fn claim(&self) -> Option<&Claim> {
+    pub(crate) fn claim(&self) -> Option<&Claim> {
         self.claim.as_ref()
     }
 
     /// The event that another request has claimed, and how long this one waits for it.
     #[must_use]
-    pub fn waits_for(&self) -> Option<(EventKey, UnixMillis)> {
+    pub(crate) fn waits_for(&self) -> Option<(EventKey, UnixMillis)> {
         match &self.state {
             State::Waiting(verified, until) => Some((verified.authentic.key, *until)),
             _ => None,
@@ -269,11 +276,11 @@ impl Guard {
     }
 
     /// `received` bytes of the body are there, in all, and more will come.
-    pub fn body_grew(&mut self, received: usize) -> Step {
+    pub(crate) fn body_grew(&mut self, received: usize) -> Step {
         let source = match &self.state {
             State::Draining(_) => return Step::Hold,
             State::Receiving(callback) => &callback.source,
-            State::Asked(..) if received <= challenge::MAX_UNVERIFIED_BYTES => return Step::Hold,
+            State::Asked(..) if received <= MAX_UNVERIFIED_BYTES => return Step::Hold,
             State::Asked(source, _, rejection) => {
                 let (mode, rejection) = (source.mode, rejection.clone());
                 return self.refuse(mode, rejection);
@@ -290,18 +297,18 @@ impl Guard {
     }
 
     /// The worker holds as much as it may, and this body grows: the request is refused.
-    pub fn overloaded(&mut self) -> Step {
+    pub(crate) fn overloaded(&mut self) -> Step {
         let mode = self.report.mode();
         self.refuse(mode, Rejection::new(Code::Overloaded))
     }
 
-    /// The whole body is there; an empty one will do where [`Guard::reads_body`] says no.
+    /// The whole body is there; an empty one will do where `Guard::reads_body` says no.
     pub fn body_ended(&mut self, body: &[u8], inputs: &Inputs, scratch: &mut Scratch) -> Step {
         match self.take_state() {
             State::Draining(answer) => self.end(Mode::Enforce, answer),
             State::Asked(source, asked, rejection) => {
                 self.report.body_bytes = Some(body.len());
-                let answer = challenge::instead_of(rejection, &source, Some(&asked), body, scratch);
+                let answer = challenge_or(rejection, &source, Some(&asked), body, scratch);
                 if answer.is_of_challenge() {
                     self.report.check = Check::Challenge;
                 }
@@ -342,7 +349,7 @@ impl Guard {
 
     /// The sender has left before its body ended. The verdict that it would have had, if there was
     /// one: it counts, and nobody is answered.
-    pub fn left(&mut self) -> Option<Code> {
+    pub(crate) fn left(&mut self) -> Option<Code> {
         let State::Draining(_) = self.state else {
             return None;
         };
@@ -426,7 +433,7 @@ impl Guard {
     /// Time has passed for a request that waits: it asks for its claim again.
     ///
     /// At the deadline it asks for the last time; [`Guard::answered`] then refuses it.
-    pub fn woken(&mut self) -> Step {
+    pub(crate) fn woken(&mut self) -> Step {
         match self.take_state() {
             State::Waiting(verified, until) => self.ask(verified, Some(until)),
             _ => self.fail(),
@@ -434,7 +441,7 @@ impl Guard {
     }
 
     /// Too many wait already: the request is refused instead.
-    pub fn cannot_wait(&mut self) -> Step {
+    pub(crate) fn cannot_wait(&mut self) -> Step {
         match self.take_state() {
             State::Waiting(verified, _) => self.decide(verified.source.mode, Code::InFlight),
             _ => self.fail(),
@@ -443,7 +450,7 @@ impl Guard {
 
     /// The outcome is known. How to settle the claim; `None` if there is none to settle, or if it is
     /// left to its lease.
-    pub fn settle(&mut self, outcome: Outcome) -> Option<Settlement> {
+    pub(crate) fn settle(&mut self, outcome: Outcome) -> Option<Settlement> {
         let Claim {
             source,
             key,
@@ -470,7 +477,7 @@ impl Guard {
     /// What the request needs cannot be read or done, or this was called in the wrong state: it is
     /// refused, whatever the mode, because it was not verified or cannot be marked as such. Its claim,
     /// if it has one, stays to be settled.
-    pub fn fail(&mut self) -> Step {
+    pub(crate) fn fail(&mut self) -> Step {
         self.state = State::Decided;
         self.report.is_forwarded = false;
         let rejection = Rejection::because(Code::InternalError, "the request could not be read");

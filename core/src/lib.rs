@@ -17,14 +17,14 @@
 //!    declared bodies up to 16 KiB the refusal is sent after the body, because Envoy would otherwise
 //!    close the connection.
 //! 2. **The body** comes while the head is held. Nothing has reached the upstream yet.
-//! 3. **The checks.** [`json`] scans the whole body once, strictly; [`message_id`] checks the id;
-//!    [`scheme::keys`] verifies the signature (first of all, if the sender signs the body); [`payload`]
-//!    checks the source's rules. The result is a type that nothing else can make: see [`authenticate`].
-//!    A [`challenge`] of the sender is answered instead.
+//! 3. **The checks.** [`json`] scans the whole body once, strictly; [`event::MessageId`] checks the id;
+//!    [`scheme::keys`] verifies the signature (first of all, if the sender signs the body); then the
+//!    source's own rules for the payload. The result is a type that nothing else can make: see
+//!    `authenticate.rs`. A [`challenge`] of the sender is answered instead.
 //! 4. **The claim.** Only an authentic request can claim its [`event`] in the [`store`]. Granted: it is
 //!    forwarded, with headers that only the guard can set. Delivered before: `duplicate`, with 200.
 //!    Claimed by another request: it waits.
-//! 5. **The outcome.** [`outcome`] decides whether the answer was the upstream's own, and the claim is
+//! 5. **The outcome.** [`worker::Outcome`] says whether the answer was the upstream's own, and the claim is
 //!    settled: delivered on its 2xx, otherwise released. What was not delivered is never remembered.
 //!
 //! ## Invariants
@@ -45,32 +45,42 @@
 /// The version of the guard.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
-pub mod authenticate;
-pub mod challenge;
-mod content_type;
-pub mod effect;
-pub mod event;
-pub mod guard;
-pub mod inspector;
+// What a host sees: events and effects, its stores, and what it is to log and count.
 pub mod log;
-pub mod message_id;
 pub mod metrics;
-mod near_miss;
-pub mod outcome;
-mod path_rule;
-pub mod payload;
-pub mod policy;
-pub mod reply;
-pub mod report;
 pub mod request;
-pub mod scheme;
-#[cfg(feature = "sign")]
-pub mod sign;
 pub mod store;
-#[cfg(feature = "testkit")]
-pub mod testkit;
 pub mod time;
 pub mod verdict;
 pub mod worker;
+
+// What a configuration is made of.
+pub mod challenge;
+pub mod inspector;
+pub mod policy;
+pub mod scheme;
+
+// One request, for those who explain and measure it.
+pub mod event;
+pub mod guard;
+pub mod report;
+
+// For those who sign and test.
+#[cfg(feature = "sign")]
+pub mod sign;
+#[cfg(feature = "testkit")]
+pub mod testkit;
+
+// The steps of a request, and their parts.
+mod authenticate;
+mod content_type;
+mod effect;
+mod message_id;
+mod near_miss;
+mod outcome;
+mod path_rule;
+mod payload;
+mod reply;
+mod words;
 
 pub use callback_guard_scan::json;

@@ -3,19 +3,24 @@
 //! Lines are JSON, one object each, with `event` first. None holds a secret, a signature, a header or
 //! payload data.
 
+use std::sync::Arc;
+
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
+use crate::message_id::MessageId;
 #[cfg(feature = "native")]
 use crate::policy::Warning;
-use crate::policy::{Mode, PathRule, Policy, Unmatched};
+use crate::policy::{Mode, PathRule, Policy, Source, Unmatched};
+use crate::report::Report;
 use crate::store::redis::{Access, Place, Protocol};
 use crate::store::{ABSENT, SharedData, Swap};
 use crate::time::UnixMillis;
+use crate::verdict::Rejection;
 
 /// Whether a refusal is logged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refusal {
+pub(crate) enum Refusal {
     /// Its line is written.
     Logged,
     /// It is only counted: this second has had its lines.
@@ -27,7 +32,7 @@ pub enum Refusal {
 /// A second is one of the clock, so that no timer is needed while nothing is refused. If the clock
 /// is set back, a new second begins.
 #[derive(Clone, Debug)]
-pub struct Limiter {
+pub(crate) struct Limiter {
     per_second: u32,
     second: u64,
     logged: u32,
@@ -37,7 +42,7 @@ pub struct Limiter {
 impl Limiter {
     /// A limiter for so many lines a second; with 0 every one is left out.
     #[must_use]
-    pub fn new(per_second: u32) -> Self {
+    pub(crate) fn new(per_second: u32) -> Self {
         Self {
             per_second,
             second: 0,
@@ -47,7 +52,7 @@ impl Limiter {
     }
 
     /// Counts a refusal. Ask [`Limiter::left_out`] first.
-    pub fn refused(&mut self, now: UnixMillis) -> Refusal {
+    pub(crate) fn refused(&mut self, now: UnixMillis) -> Refusal {
         let second = now.as_seconds();
         if second != self.second {
             self.second = second;
@@ -62,7 +67,7 @@ impl Limiter {
     }
 
     /// How many were left out in the seconds before this one, if any were; each is reported once.
-    pub fn left_out(&mut self, now: UnixMillis) -> Option<u64> {
+    pub(crate) fn left_out(&mut self, now: UnixMillis) -> Option<u64> {
         if self.left_out == 0 || now.as_seconds() == self.second {
             return None;
         }
@@ -71,8 +76,69 @@ impl Limiter {
 
     /// Whether there is something to tell once this second is over.
     #[must_use]
-    pub fn has_left_out(&self) -> bool {
+    pub(crate) fn has_left_out(&self) -> bool {
         self.left_out > 0
+    }
+}
+
+/// A line for the log.
+#[derive(Clone, Debug)]
+pub enum LogLine {
+    /// So many refusals of the seconds before have no line of their own.
+    LeftOut(u64),
+    /// One refusal.
+    Refused(Refused),
+}
+
+/// One refusal, for the log.
+#[derive(Clone, Debug)]
+pub struct Refused {
+    source: Option<Arc<Source>>,
+    rejection: Rejection,
+    id: Option<MessageId>,
+}
+
+impl LogLine {
+    /// The line for a report; `None` if it is not of a refusal.
+    #[must_use]
+    pub(crate) fn of(report: &Report) -> Option<Self> {
+        Some(Self::Refused(Refused {
+            source: report.source.clone(),
+            rejection: report.rejection.clone()?,
+            id: report.id.clone(),
+        }))
+    }
+
+    /// The line as JSON.
+    #[must_use]
+    pub fn to_json(&self) -> String {
+        match self {
+            Self::LeftOut(count) => format!(r#"{{"event":"left_out","count":{count}}}"#),
+            Self::Refused(refused) => refused.to_json(),
+        }
+    }
+}
+
+impl Refused {
+    fn to_json(&self) -> String {
+        #[derive(Serialize)]
+        struct Line<'l> {
+            event: &'static str,
+            source: Option<&'l str>,
+            code: &'static str,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            id: Option<&'l str>,
+            detail: String,
+        }
+        let line = Line {
+            event: "refused",
+            source: self.source.as_ref().map(|source| &*source.name),
+            code: self.rejection.code().as_str(),
+            id: self.id.as_ref().map(MessageId::as_str),
+            detail: self.rejection.to_string(),
+        };
+        // Strings as JSON: this cannot fail.
+        serde_json::to_string(&line).unwrap_or_default()
     }
 }
 

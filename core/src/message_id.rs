@@ -5,7 +5,7 @@ use core::fmt;
 use crate::verdict::{Code, Rejection};
 
 /// The longest message id, in bytes.
-pub const MAX_ID_BYTES: usize = 256;
+const MAX_ID_BYTES: usize = 256;
 
 /// A message id: 1 to 256 bytes, without control character and white space.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,7 +19,7 @@ impl MessageId {
     /// [`Code::IdMalformed`] if it is empty, too long, or holds a control character or
     /// white space. What separates it from the rest of a signed message is checked where that is put
     /// together: [`crate::scheme::SignatureRule::with_message`].
-    pub fn parse(text: &str) -> Result<Self, Rejection> {
+    pub(crate) fn parse(text: &str) -> Result<Self, Rejection> {
         let refused = |why| Err(Rejection::because(Code::IdMalformed, why));
         if text.is_empty() {
             return refused("it is empty");
@@ -43,7 +43,7 @@ impl MessageId {
     /// # Errors
     ///
     /// As [`MessageId::parse`]; also if it is not UTF-8.
-    pub fn parse_bytes(bytes: &[u8]) -> Result<Self, Rejection> {
+    pub(crate) fn parse_bytes(bytes: &[u8]) -> Result<Self, Rejection> {
         match core::str::from_utf8(bytes) {
             Ok(text) => Self::parse(text),
             Err(_) => Err(Rejection::because(Code::IdMalformed, "it is not UTF-8")),
@@ -52,7 +52,7 @@ impl MessageId {
 
     /// The id of a callback that has none: the digest of its body, in hexadecimal digits.
     #[must_use]
-    pub fn digest(digest: &[u8; 32]) -> Self {
+    pub(crate) fn digest(digest: &[u8; 32]) -> Self {
         Self(hex::encode(digest).into())
     }
 

@@ -186,7 +186,7 @@ pub fn definitions(policy: &Policy) -> Vec<Definition> {
     if let Some(remote) = &policy.remote {
         for error in StoreError::ALL {
             let name = format!("store_errors_total.error.{}", error.as_str());
-            define(Metric::StoreErrors(error), Kind::Counter, name, None);
+            define(Metric::StoreErrors(*error), Kind::Counter, name, None);
         }
         let fallbacks = format!("store_fallbacks_total.action.{}", remote.on_error.as_str());
         for (metric, kind, name) in [
@@ -238,7 +238,7 @@ pub fn definitions(policy: &Policy) -> Vec<Definition> {
         let name = &source.name;
         for outcome in Outcome::ALL {
             define(
-                Metric::Source(Some(source.index), SourceMetric::Outcomes(outcome)),
+                Metric::Source(Some(source.index), SourceMetric::Outcomes(*outcome)),
                 Kind::Counter,
                 format!("outcomes_total.source.{name}.outcome.{}", outcome.as_str()),
                 None,

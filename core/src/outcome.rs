@@ -1,17 +1,20 @@
 //! The outcome of a forwarded request, read off what Envoy says of its response.
 
-/// The outcome of a forwarded request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// The upstream itself answered 2xx.
-    Accepted,
-    /// The upstream itself answered something else.
-    Refused,
-    /// Envoy answered before any upstream was reached.
-    NotReached,
-    /// It cannot be known: the client left, time ran out, the connection broke after the request
-    /// was sent.
-    Unknown,
+use crate::words::words;
+
+words! {
+    /// The outcome of a forwarded request.
+    pub enum Outcome {
+        /// The upstream itself answered 2xx.
+        Accepted = "accepted",
+        /// The upstream itself answered something else.
+        Refused = "refused",
+        /// Envoy answered before any upstream was reached.
+        NotReached = "not_reached",
+        /// It cannot be known: the client left, time ran out, the connection broke after the request
+        /// was sent.
+        Unknown = "unknown",
+    }
 }
 
 /// Envoy's word for a response that the upstream itself gave.
@@ -36,35 +39,6 @@ const NOT_REACHED: &[&[u8]] = &[
 ];
 
 impl Outcome {
-    /// Every outcome.
-    pub const ALL: [Self; 4] = [
-        Self::Accepted,
-        Self::Refused,
-        Self::NotReached,
-        Self::Unknown,
-    ];
-
-    /// The word for it, as in the metrics.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Accepted => "accepted",
-            Self::Refused => "refused",
-            Self::NotReached => "not_reached",
-            Self::Unknown => "unknown",
-        }
-    }
-
-    /// The position in [`Outcome::ALL`].
-    #[must_use]
-    #[allow(
-        clippy::as_conversions,
-        reason = "the discriminant of a field-less enum"
-    )]
-    pub const fn index(self) -> usize {
-        self as usize
-    }
-
     /// From `response.code_details`, `response.code` and the number of tries of the router, which is asked
     /// for only where it matters.
     ///

@@ -66,7 +66,7 @@ impl Requirement {
     /// # Errors
     ///
     /// [`Code::PayloadInvalid`] with the configured pointer, never with the value.
-    pub fn check(&self, document: &Document<'_, '_>) -> Result<(), Rejection> {
+    pub(crate) fn check(&self, document: &Document<'_, '_>) -> Result<(), Rejection> {
         let kind = document.get(self.slot).map(|value| value.kind());
         let fine = match kind {
             None | Some(Kind::Null) => self.optional,
@@ -98,7 +98,7 @@ impl Alone {
     /// # Errors
     ///
     /// [`Code::PayloadInvalid`].
-    pub fn check(&self, document: &Document<'_, '_>) -> Result<(), Rejection> {
+    pub(crate) fn check(&self, document: &Document<'_, '_>) -> Result<(), Rejection> {
         match document.get(self.slot) {
             None => Ok(()),
             Some(_) => Err(Rejection::at(
@@ -126,7 +126,7 @@ impl UrlRule {
     /// # Errors
     ///
     /// [`Code::UrlNotAllowed`].
-    pub fn check(&self, document: &Document<'_, '_>) -> Result<(), Rejection> {
+    pub(crate) fn check(&self, document: &Document<'_, '_>) -> Result<(), Rejection> {
         let allowed = |url: &str| host_of(url).is_some_and(|host| self.allows(host));
         if document.urls().all(|(_, url)| allowed(&url)) {
             return Ok(());

@@ -11,9 +11,9 @@ use crate::event::KeyBuilder;
 use crate::inspector::Inspector;
 use crate::json::{Pointer, Selector};
 pub use crate::path_rule::PathRule;
+pub use crate::payload::{Alone, FieldType, HostPattern, Requirement, UrlRule, is_host};
 
 use crate::near_miss::{Guarded, Readings};
-use crate::payload::{Alone, Requirement, UrlRule};
 use crate::request::RequestHead;
 use crate::scheme::keys::{HostVerify, SigningKeys};
 use crate::scheme::token::TokenAt;
@@ -281,7 +281,7 @@ pub enum Destination {
 impl Source {
     /// What a duplicate with another body is, where that is [`OnBodyChange::Auto`].
     #[must_use]
-    pub fn body_change(&self) -> BodyChange {
+    pub(crate) fn body_change(&self) -> BodyChange {
         match &self.scheme.proof {
             // A token has no time: a replay cannot be distinguished from a new message.
             Proof::Token(_) => BodyChange::NewMessage,
@@ -293,7 +293,7 @@ impl Source {
 
 /// What a duplicate with another body is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum BodyChange {
+pub(crate) enum BodyChange {
     /// A duplicate.
     Duplicate,
     /// A new message if both were signed, and at different times.
@@ -345,7 +345,7 @@ impl Source {
     /// Path and query that may go on from here, if they are not those of `head`: they held a token,
     /// which neither the upstream nor the access log may see, whatever happens to the request.
     #[must_use]
-    pub fn clean_target(&self, head: &RequestHead<'_>) -> Option<Vec<u8>> {
+    pub(crate) fn clean_target(&self, head: &RequestHead<'_>) -> Option<Vec<u8>> {
         match &self.scheme.proof {
             Proof::Token(rule) => rule.clean(head, self.route.path.text()),
             Proof::Signature(_) => None,
@@ -378,7 +378,7 @@ impl Policy {
 
     /// How many events one message id of any source may make.
     #[must_use]
-    pub fn events_per_id(&self) -> u16 {
+    pub(crate) fn events_per_id(&self) -> u16 {
         let each = self
             .sources
             .iter()
@@ -388,7 +388,7 @@ impl Policy {
 
     /// Whether a request is forwarded unclaimed when the store does not answer.
     #[must_use]
-    pub fn passes_unclaimed(&self) -> bool {
+    pub(crate) fn passes_unclaimed(&self) -> bool {
         self.remote
             .as_ref()
             .is_some_and(|remote| remote.on_error == OnError::Pass)

@@ -1,11 +1,11 @@
 //! The guard's own answers. They hold what the configuration and the contract say, never request
 //! data; but for what the answer to a challenge echoes ([`challenge`](crate::challenge)).
 
+use core::fmt;
 use std::borrow::Cow;
 
 use serde::Serialize;
 
-use crate::challenge::ChallengeReply;
 use crate::verdict::{Code, Rejection};
 
 /// What the guard answers.
@@ -33,6 +33,29 @@ impl Answer {
 impl From<Rejection> for Answer {
     fn from(rejection: Rejection) -> Self {
         Self::Refuse(rejection)
+    }
+}
+
+/// The answer to a challenge, ready to be sent.
+#[derive(Clone, PartialEq, Eq)]
+pub struct ChallengeReply {
+    /// The place of its rule in the source's list.
+    pub rule: usize,
+    /// The HTTP status.
+    pub status: u16,
+    /// Names and values.
+    pub headers: Vec<(Cow<'static, str>, String)>,
+    /// The body.
+    pub body: String,
+}
+
+/// Redacted: it holds values of the request.
+impl fmt::Debug for ChallengeReply {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ChallengeReply")
+            .field("rule", &self.rule)
+            .field("status", &self.status)
+            .finish_non_exhaustive()
     }
 }
 

@@ -6,56 +6,57 @@
 
 use std::sync::Arc;
 
-use serde::Serialize;
-
 use crate::event::EventKey;
 use crate::inspector::{Entry, Slot};
 use crate::message_id::MessageId;
 use crate::policy::{Mode, Source};
 use crate::time::UnixMillis;
 use crate::verdict::{Code, Rejection};
+use crate::words::words;
 
 /// Most bytes of [`Stage`].
 const STAGE_BYTES: usize = 60;
 /// Most bytes of one word of it.
 const WORD_BYTES: usize = 24;
 
-/// A check of the guard, in the order in which most requests meet them.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Check {
-    /// A source matches host and path, and nothing nearly.
-    #[default]
-    Source,
-    /// Whether it is a challenge that nobody has to sign; of most requests none.
-    Challenge,
-    /// The method.
-    Method,
-    /// The content type.
-    MediaType,
-    /// The content encoding.
-    Encoding,
-    /// The declared length.
-    Length,
-    /// Signature and timestamp, or the token, in the head.
-    Credentials,
-    /// The age of the timestamp.
-    Freshness,
-    /// The other headers that are needed.
-    OtherHeaders,
-    /// The body's length.
-    Body,
-    /// The JSON.
-    Json,
-    /// The message id.
-    Id,
-    /// The signature, or a token in the body.
-    Mac,
-    /// Whether it is a challenge that has to be authentic; of most requests none.
-    AuthenticChallenge,
-    /// The payload's own rules.
-    Payload,
-    /// The event's key.
-    Event,
+words! {
+    /// A check of the guard, in the order in which most requests meet them.
+    #[derive(Default)]
+    pub enum Check {
+        /// A source matches host and path, and nothing nearly.
+        #[default]
+        Source = "source",
+        /// Whether it is a challenge that nobody has to sign; of most requests none.
+        Challenge = "challenge",
+        /// The method.
+        Method = "method",
+        /// The content type.
+        MediaType = "content type",
+        /// The content encoding.
+        Encoding = "content encoding",
+        /// The declared length.
+        Length = "declared length",
+        /// Signature and timestamp, or the token, in the head.
+        Credentials = "signature, timestamp",
+        /// The age of the timestamp.
+        Freshness = "freshness",
+        /// The other headers that are needed.
+        OtherHeaders = "other headers",
+        /// The body's length.
+        Body = "body size",
+        /// The JSON.
+        Json = "JSON",
+        /// The message id.
+        Id = "message id",
+        /// The signature, or a token in the body.
+        Mac = "MAC",
+        /// Whether it is a challenge that has to be authentic; of most requests none.
+        AuthenticChallenge = "challenge",
+        /// The payload's own rules.
+        Payload = "payload rules",
+        /// The event's key.
+        Event = "event",
+    }
 }
 
 /// What is known of a request so far.
@@ -95,7 +96,7 @@ pub struct Report {
 impl Report {
     /// Whether verdicts are carried out. What matches no source is never monitored.
     #[must_use]
-    pub fn mode(&self) -> Mode {
+    pub(crate) fn mode(&self) -> Mode {
         self.source
             .as_ref()
             .map_or(Mode::Enforce, |source| source.mode)
@@ -112,7 +113,7 @@ impl Report {
     /// # Errors
     ///
     /// The first one of `add`.
-    pub fn upstream_headers<E>(
+    pub(crate) fn upstream_headers<E>(
         &self,
         mut add: impl FnMut(&'static str, &[u8]) -> Result<(), E>,
     ) -> Result<(), E> {
@@ -196,66 +197,5 @@ impl Stage {
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
-    }
-}
-
-/// A line for the log.
-#[derive(Clone, Debug)]
-pub enum LogLine {
-    /// So many refusals of the seconds before have no line of their own.
-    LeftOut(u64),
-    /// One refusal.
-    Refused(Refused),
-}
-
-/// One refusal, for the log.
-#[derive(Clone, Debug)]
-pub struct Refused {
-    source: Option<Arc<Source>>,
-    rejection: Rejection,
-    id: Option<MessageId>,
-}
-
-impl LogLine {
-    /// The line for a report; `None` if it is not of a refusal.
-    #[must_use]
-    pub fn of(report: &Report) -> Option<Self> {
-        Some(Self::Refused(Refused {
-            source: report.source.clone(),
-            rejection: report.rejection.clone()?,
-            id: report.id.clone(),
-        }))
-    }
-
-    /// The line as JSON.
-    #[must_use]
-    pub fn to_json(&self) -> String {
-        match self {
-            Self::LeftOut(count) => format!(r#"{{"event":"left_out","count":{count}}}"#),
-            Self::Refused(refused) => refused.to_json(),
-        }
-    }
-}
-
-impl Refused {
-    fn to_json(&self) -> String {
-        #[derive(Serialize)]
-        struct Line<'l> {
-            event: &'static str,
-            source: Option<&'l str>,
-            code: &'static str,
-            #[serde(skip_serializing_if = "Option::is_none")]
-            id: Option<&'l str>,
-            detail: String,
-        }
-        let line = Line {
-            event: "refused",
-            source: self.source.as_ref().map(|source| &*source.name),
-            code: self.rejection.code().as_str(),
-            id: self.id.as_ref().map(MessageId::as_str),
-            detail: self.rejection.to_string(),
-        };
-        // Strings as JSON: this cannot fail.
-        serde_json::to_string(&line).unwrap_or_default()
     }
 }

@@ -89,7 +89,7 @@ impl<'a> RequestHead<'a> {
 
     /// The method.
     #[must_use]
-    pub fn method(&self) -> &'a [u8] {
+    pub(crate) fn method(&self) -> &'a [u8] {
         self.method
     }
 
@@ -110,7 +110,7 @@ impl<'a> RequestHead<'a> {
 
     /// The query as it came, without its `?`; none if there is no `?`.
     #[must_use]
-    pub fn query(&self) -> Option<&'a [u8]> {
+    pub(crate) fn query(&self) -> Option<&'a [u8]> {
         let question = self.target.iter().position(|byte| *byte == b'?')?;
         self.target.get(question.saturating_add(1)..)
     }
@@ -151,7 +151,7 @@ impl<'a> RequestHead<'a> {
     }
 
     /// Names in lower case and values, in order.
-    pub fn pairs(&self) -> impl Iterator<Item = (&'a [u8], &'a [u8])> {
+    pub(crate) fn pairs(&self) -> impl Iterator<Item = (&'a [u8], &'a [u8])> {
         self.pairs.iter().copied()
     }
 
@@ -187,7 +187,7 @@ impl<'a> RequestHead<'a> {
     /// # Errors
     ///
     /// [`Code::MethodNotAllowed`] for anything but POST.
-    pub fn check_method(&self) -> Result<(), Rejection> {
+    pub(crate) fn check_method(&self) -> Result<(), Rejection> {
         match self.method {
             b"POST" => Ok(()),
             _ => Err(Rejection::new(Code::MethodNotAllowed)),
@@ -242,7 +242,7 @@ impl<'a> RequestHead<'a> {
     /// # Errors
     ///
     /// [`Code::UnsupportedContentEncoding`] for anything but `identity`.
-    pub fn check_content_encoding(&self) -> Result<(), Rejection> {
+    pub(crate) fn check_content_encoding(&self) -> Result<(), Rejection> {
         if self.encoded {
             return Err(Rejection::new(Code::UnsupportedContentEncoding));
         }
@@ -255,7 +255,7 @@ impl<'a> RequestHead<'a> {
     /// # Errors
     ///
     /// [`Code::BodyTooLarge`], also for a number that does not fit.
-    pub fn check_declared_length(&self, limit: u64) -> Result<(), Rejection> {
+    pub(crate) fn check_declared_length(&self, limit: u64) -> Result<(), Rejection> {
         match self.declared_length() {
             Some(length) if length > limit => Err(Rejection::too_large(limit)),
             _ => Ok(()),
@@ -265,7 +265,7 @@ impl<'a> RequestHead<'a> {
     /// The length of the body as the head declares it, in bytes; the largest number for one that
     /// cannot be read.
     #[must_use]
-    pub fn declared_length(&self) -> Option<u64> {
+    pub(crate) fn declared_length(&self) -> Option<u64> {
         let digits = core::str::from_utf8(self.content_length?);
         Some(
             digits

@@ -49,7 +49,7 @@ impl UnixMillis {
 
     /// Milliseconds from `earlier` to this moment; 0 if the clock went backwards in between.
     #[must_use]
-    pub const fn millis_since(self, earlier: Self) -> u64 {
+    pub(crate) const fn millis_since(self, earlier: Self) -> u64 {
         self.0.saturating_sub(earlier.0)
     }
 }

@@ -6,24 +6,22 @@
 
 use core::fmt;
 
+use crate::words::words;
+
 macro_rules! codes {
     ($($(#[$doc:meta])* $variant:ident = $text:literal, $status:literal;)+) => {
-        /// The stable word for a verdict, one per row of the contract.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-        pub enum Code {
-            $($(#[$doc])* #[doc = concat!("\n\nStatus ", stringify!($status), ", code `", $text, "`.")] $variant,)+
+        words! {
+            /// The stable word for a verdict, one per row of the contract.
+            pub enum Code {
+                $(
+                    $(#[$doc])*
+                    #[doc = concat!("\n\nStatus ", stringify!($status), ", code `", $text, "`.")]
+                    $variant = $text,
+                )+
+            }
         }
 
         impl Code {
-            /// Every code, in the order of [`Code::index`].
-            pub const ALL: &'static [Code] = &[$(Code::$variant,)+];
-
-            /// The word itself, as in `x-callback-guard` and in the metrics.
-            #[must_use]
-            pub const fn as_str(self) -> &'static str {
-                match self { $(Code::$variant => $text,)+ }
-            }
-
             /// The HTTP status of the guard's own answer; 200 for verdicts that are no refusal.
             #[must_use]
             pub const fn status(self) -> u16 {
@@ -108,25 +106,15 @@ codes! {
 }
 
 impl Code {
-    /// The position in [`Code::ALL`]: the index of this code's counter.
-    #[must_use]
-    #[allow(
-        clippy::as_conversions,
-        reason = "the discriminant of a field-less enum"
-    )]
-    pub const fn index(self) -> usize {
-        self as usize
-    }
-
     /// Whether the sender does well to come again soon: the reply carries `retry-after`.
     #[must_use]
-    pub const fn is_retryable(self) -> bool {
+    pub(crate) const fn is_retryable(self) -> bool {
         matches!(self.status(), 409 | 503)
     }
 
     /// The reason phrase of [`Code::status`], the `title` of the reply. Source: RFC 9110, 15.
     #[must_use]
-    pub const fn title(self) -> &'static str {
+    pub(crate) const fn title(self) -> &'static str {
         match self.status() {
             200 => "OK",
             400 => "Bad Request",
@@ -190,7 +178,7 @@ impl Rejection {
 
     /// A refusal with a fixed explanation.
     #[must_use]
-    pub const fn because(code: Code, why: &'static str) -> Self {
+    pub(crate) const fn because(code: Code, why: &'static str) -> Self {
         Self {
             code,
             detail: Detail::Text(why),
@@ -199,16 +187,27 @@ impl Rejection {
 
     /// [`Code::BodyTooLarge`] against a limit in bytes.
     #[must_use]
-    pub const fn too_large(limit: u64) -> Self {
+    pub(crate) const fn too_large(limit: u64) -> Self {
         Self {
             code: Code::BodyTooLarge,
             detail: Detail::Limit { limit },
         }
     }
 
+    /// A source whose secrets have yet to come, from where the host gets them: nothing can be verified,
+    /// and nothing called a forgery. The sender is to try again.
+    #[cold]
+    #[must_use]
+    pub(crate) const fn no_secret() -> Self {
+        Self::because(
+            Code::InternalError,
+            "no secret of the source has been delivered",
+        )
+    }
+
     /// A refusal of the JSON text at `offset`, in bytes from the start of the body.
     #[must_use]
-    pub const fn json(code: Code, offset: usize, expected: &'static str) -> Self {
+    pub(crate) const fn json(code: Code, offset: usize, expected: &'static str) -> Self {
         Self {
             code,
             detail: Detail::Json { offset, expected },
@@ -217,7 +216,7 @@ impl Rejection {
 
     /// A refusal by the rule that the configuration keeps at `pointer`.
     #[must_use]
-    pub fn at(code: Code, pointer: &str, expected: &'static str) -> Self {
+    pub(crate) fn at(code: Code, pointer: &str, expected: &'static str) -> Self {
         Self {
             code,
             detail: Detail::Pointer {
@@ -229,7 +228,7 @@ impl Rejection {
 
     /// A timestamp that is `off_by` seconds away where `accepted` are.
     #[must_use]
-    pub const fn stale(code: Code, off_by: u64, accepted: u64) -> Self {
+    pub(crate) const fn stale(code: Code, off_by: u64, accepted: u64) -> Self {
         Self {
             code,
             detail: Detail::Seconds { off_by, accepted },

@@ -174,6 +174,11 @@ async fn count(store: &Store, backlog: &Backlog, metrics: &Metrics) -> Duration 
             tracing::error!(%error, "the store does not answer");
         }
     }
+    show_amount(backlog, metrics);
+    began.elapsed()
+}
+
+fn show_amount(backlog: &Backlog, metrics: &Metrics) {
     let (events, bytes) = backlog.amount();
     metrics
         .backlog
@@ -181,7 +186,6 @@ async fn count(store: &Store, backlog: &Backlog, metrics: &Metrics) -> Duration 
     metrics
         .backlog_bytes
         .set(i64::try_from(bytes).unwrap_or(i64::MAX));
-    began.elapsed()
 }
 
 async fn watch_store(store: Store, backlog: Arc<Backlog>, metrics: Arc<Metrics>) {
@@ -191,13 +195,7 @@ async fn watch_store(store: Store, backlog: Arc<Backlog>, metrics: Arc<Metrics>)
             let took = count(&store, &backlog, &metrics).await;
             next = Instant::now() + COUNT_EVERY.max(took * 20);
         }
-        let (events, bytes) = backlog.amount();
-        metrics
-            .backlog
-            .set(i64::try_from(events).unwrap_or(i64::MAX));
-        metrics
-            .backlog_bytes
-            .set(i64::try_from(bytes).unwrap_or(i64::MAX));
+        show_amount(&backlog, &metrics);
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
 }

@@ -9,14 +9,13 @@ use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use callback_guard_core::effect::{CallId, Io};
 use callback_guard_core::policy::Policy;
 use callback_guard_core::store::redis::{self, Access, Answer, Ask, MAX_REPLY_BYTES, StoreError};
+use callback_guard_core::worker::CallId;
 
-use crate::config::{Config, now};
+use crate::caller::Caller;
 use crate::connection::Connection;
 use crate::envoy::{self, ConfigWaker};
-use crate::store::ProcessData;
 
 /// The calls of a configuration.
 #[derive(Default)]
@@ -77,9 +76,12 @@ impl Calls {
     }
 
     /// Starts what they need.
-    pub(crate) fn start(&self, config: &Arc<Config>) -> io::Result<()> {
+    pub(crate) fn start<C: Caller + Send + Sync + 'static>(
+        &self,
+        caller: &Arc<C>,
+    ) -> io::Result<()> {
         match &self.connection {
-            Some(connection) => connection.start(config),
+            Some(connection) => connection.start(caller),
             None => Ok(()),
         }
     }
@@ -100,7 +102,7 @@ impl Calls {
     }
 
     /// Makes the calls that are left in the queue. On the main thread.
-    pub(crate) fn run(&self, config: &Config) {
+    pub(crate) fn run(&self, caller: &impl Caller) {
         let Some(front) = &self.front else { return };
         let headers = front.front.headers();
         loop {
@@ -114,7 +116,7 @@ impl Calls {
                 Some(number) => {
                     lock(&front.in_flight).insert(number, (call.worker, call.id));
                 }
-                None => ended(config, call.worker, call.id, Err(StoreError::Unreachable)),
+                None => caller.ended(call.worker, call.id, Err(StoreError::Unreachable)),
             }
         }
     }
@@ -122,7 +124,7 @@ impl Calls {
     /// A call has ended: with headers and the pieces of a body, or not at all.
     pub(crate) fn done<'b>(
         &self,
-        config: &Config,
+        caller: &impl Caller,
         number: u64,
         headers: &[(&[u8], &[u8])],
         pieces: impl Iterator<Item = &'b [u8]>,
@@ -132,14 +134,14 @@ impl Calls {
         let Some((worker, id)) = known else { return };
         // A connection that broke has no headers at all.
         if headers.is_empty() {
-            return ended(config, worker, id, Err(StoreError::Unreachable));
+            return caller.ended(worker, id, Err(StoreError::Unreachable));
         }
         let status = headers
             .iter()
             .find(|(name, _)| *name == b":status")
             .and_then(|(_, value)| core::str::from_utf8(value).ok()?.parse().ok());
         let Some(status) = status else {
-            return ended(config, worker, id, Err(StoreError::Malformed));
+            return caller.ended(worker, id, Err(StoreError::Malformed));
         };
         // One byte more than is allowed shows that there is more.
         let mut body = Vec::new();
@@ -151,7 +153,7 @@ impl Calls {
             status,
             body: &body,
         };
-        ended(config, worker, id, Ok(answer));
+        caller.ended(worker, id, Ok(answer));
     }
 
     /// The configuration ends: no more calls.
@@ -163,26 +165,5 @@ impl Calls {
             lock(&front.waker).take();
             lock(&front.queue).clear();
         }
-    }
-}
-
-/// A call has ended. On any thread that holds no worker.
-pub(crate) fn ended(
-    config: &Config,
-    worker: usize,
-    id: CallId,
-    answer: Result<Answer<'_>, StoreError>,
-) {
-    let Some(mut state) = config.worker(worker) else {
-        return;
-    };
-    let mut data = ProcessData::default();
-    state
-        .worker
-        .call_ended(&mut Io::new(&mut data, now()), id, answer);
-    state.carry_out(config, worker, None);
-    drop(state);
-    if data.is_changed {
-        config.clock.settled();
     }
 }

@@ -4,14 +4,14 @@
 //! A settlement wakes those who wait at once; the clock's own pace is for what other processes, other
 //! configurations and the end of a lease change.
 
+use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use callback_guard_core::time::UnixMillis;
 use callback_guard_core::worker::TICK_MILLIS;
-
-use crate::config::Config;
 
 /// The clock of one configuration.
 #[derive(Default)]
@@ -62,12 +62,15 @@ impl Clock {
         self.shared.changed.notify_one();
     }
 
-    /// Starts the thread.
-    pub(crate) fn start(&self, config: &Arc<Config>) -> std::io::Result<()> {
-        let (shared, config) = (Arc::clone(&self.shared), Arc::downgrade(config));
+    /// Starts the thread, which calls `time` when it is time for the workers that listen, until it breaks.
+    pub(crate) fn start(
+        &self,
+        time: impl FnMut() -> ControlFlow<()> + Send + 'static,
+    ) -> std::io::Result<()> {
+        let shared = Arc::clone(&self.shared);
         let thread = thread::Builder::new()
             .name("callback-guard".into())
-            .spawn(move || run(&shared, &config))?;
+            .spawn(move || run(&shared, time))?;
         *self.thread.lock().unwrap_or_else(PoisonError::into_inner) = Some(thread);
         Ok(())
     }
@@ -87,7 +90,7 @@ impl Clock {
     }
 }
 
-fn run(shared: &Shared, config: &Weak<Config>) {
+fn run(shared: &Shared, mut time: impl FnMut() -> ControlFlow<()>) {
     let pace = Duration::from_millis(TICK_MILLIS.into());
     loop {
         let mut state = shared.state.lock().unwrap_or_else(PoisonError::into_inner);
@@ -113,9 +116,17 @@ fn run(shared: &Shared, config: &Weak<Config>) {
         }
         state.is_settled = false;
         drop(state);
-        let Some(config) = config.upgrade() else {
+        if time().is_break() {
             return;
-        };
-        config.time();
+        }
     }
+}
+
+/// The time.
+pub(crate) fn now() -> UnixMillis {
+    // Before 1970 everything is stale: refused, not let through.
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    UnixMillis::new(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }

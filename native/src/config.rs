@@ -2,23 +2,23 @@
 
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher as _, Hasher as _};
+use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
 
-use callback_guard_core::effect::Io;
 use callback_guard_core::log::{is_first, start_line};
-use callback_guard_core::metrics::{self, Kind, Metric, SourceMetric};
+use callback_guard_core::metrics;
 use callback_guard_core::policy::Policy;
-use callback_guard_core::report::LogLine;
-use callback_guard_core::time::UnixMillis;
-use callback_guard_core::verdict::Code;
-use callback_guard_core::worker::Seed;
+use callback_guard_core::store::redis::{Answer, StoreError};
+use callback_guard_core::worker::{CallId, Io, Seed};
 
 use crate::abi::LogLevel;
+use crate::caller::Caller;
 use crate::calls::Calls;
-use crate::clock::Clock;
+use crate::clock::{Clock, now};
 use crate::envoy;
-use crate::secrets::{Secrets, Update};
+use crate::metrics::Metrics;
+use crate::secrets::Secrets;
+use crate::shared::Shared;
 use crate::store::ProcessData;
 use crate::worker::State;
 
@@ -27,10 +27,7 @@ const FILTER_NAME: &[u8] = b"callback-guard";
 
 /// A configuration that serves.
 pub(crate) struct Config {
-    pub(crate) metrics: Metrics,
-    pub(crate) clock: Clock,
-    pub(crate) calls: Calls,
-    pub(crate) secrets: Secrets,
+    pub(crate) shared: Shared,
     /// One for each of Envoy's worker threads, and one for the main thread.
     workers: Box<[Mutex<State>]>,
 }
@@ -59,13 +56,15 @@ impl Config {
             .map(|_| Mutex::new(State::new(Arc::clone(&first), seed())))
             .collect();
         let config = Arc::new(Self {
-            metrics: Metrics::define(envoy, &metrics::definitions(policy)),
-            clock: Clock::default(),
-            calls,
-            secrets,
+            shared: Shared {
+                metrics: Metrics::define(envoy, &metrics::definitions(policy)),
+                clock: Clock::default(),
+                calls,
+                secrets,
+            },
             workers,
         });
-        config.tell(updates);
+        config.shared.tell(updates);
         Ok(config)
     }
 
@@ -89,7 +88,7 @@ impl Config {
             };
             let mut data = ProcessData::default();
             state.worker.time(&mut Io::new(&mut data, now()));
-            state.carry_out(self, index, None);
+            state.carry_out(&self.shared, index, None);
         }
     }
 
@@ -99,7 +98,16 @@ impl Config {
     ///
     /// If one cannot be started; then none runs.
     pub(crate) fn start(self: &Arc<Self>) -> std::io::Result<()> {
-        let started = self.calls.start(self).and_then(|()| self.clock.start(self));
+        let config = Arc::downgrade(self);
+        let time = move || match config.upgrade() {
+            Some(config) => {
+                config.time();
+                ControlFlow::Continue(())
+            }
+            None => ControlFlow::Break(()),
+        };
+        let Shared { calls, clock, .. } = &self.shared;
+        let started = calls.start(self).and_then(|()| clock.start(time));
         if started.is_err() {
             self.close();
         }
@@ -108,30 +116,31 @@ impl Config {
 
     /// Ends everything that this configuration has started.
     pub(crate) fn close(&self) {
-        self.clock.close();
-        self.calls.close();
+        self.shared.clock.close();
+        self.shared.calls.close();
         for index in 0..self.threads() {
             if let Some(mut state) = self.worker(index) {
                 state.worker.close();
-                state.carry_out(self, index, None);
+                state.carry_out(&self.shared, index, None);
             }
         }
     }
+}
 
-    pub(crate) fn log(&self, line: &LogLine) {
-        envoy::say(LogLevel::Info, || line.to_json());
-    }
-
-    /// Logs and counts the secrets that Envoy has delivered: whether each is in use, or why not.
-    pub(crate) fn tell(&self, updates: Vec<Update>) {
-        self.secrets
-            .tell(updates, |metric| self.metrics.add(metric, 1));
-    }
-
-    /// Counts a request that was refused because this module failed.
-    pub(crate) fn count_failure(&self) {
-        let verdict = SourceMetric::Verdicts(Code::InternalError);
-        self.metrics.add(Metric::Source(None, verdict), 1);
+impl Caller for Config {
+    fn ended(&self, worker: usize, id: CallId, answer: Result<Answer<'_>, StoreError>) {
+        let Some(mut state) = self.worker(worker) else {
+            return;
+        };
+        let mut data = ProcessData::default();
+        state
+            .worker
+            .call_ended(&mut Io::new(&mut data, now()), id, answer);
+        state.carry_out(&self.shared, worker, None);
+        drop(state);
+        if data.is_changed {
+            self.shared.clock.settled();
+        }
     }
 }
 
@@ -146,55 +155,6 @@ fn say_once_that_it_starts(policy: &Policy, text: &[u8]) {
         LogLevel::Warn
     };
     envoy::say(level, || start_line(policy));
-}
-
-/// The metrics of a configuration.
-pub(crate) struct Metrics {
-    envoy: envoy::Config,
-    /// By [`Metric::index`]. One that Envoy does not give is left out: that is no reason to refuse.
-    known: Vec<Option<(Kind, usize)>>,
-}
-
-impl Metrics {
-    fn define(envoy: envoy::Config, definitions: &[metrics::Definition]) -> Self {
-        let mut known = Vec::new();
-        for definition in definitions {
-            let index = definition.metric.index();
-            if known.len() <= index {
-                known.resize(index.saturating_add(1), None);
-            }
-            let id = envoy.define(definition.kind, &definition.name);
-            if let (Some(id), Some(value)) = (id, definition.value) {
-                envoy.set(id, value);
-            }
-            if let Some(place) = known.get_mut(index) {
-                *place = id.map(|id| (definition.kind, id));
-            }
-        }
-        Self { envoy, known }
-    }
-
-    pub(crate) fn add(&self, metric: Metric, by: i64) {
-        if let Some((kind, id)) = self.known.get(metric.index()).copied().flatten() {
-            self.envoy.add(kind, id, by);
-        }
-    }
-
-    /// Only on a thread of Envoy's: its histograms are kept by thread.
-    pub(crate) fn record(&self, metric: Metric, value: u64) {
-        if let Some((_, id)) = self.known.get(metric.index()).copied().flatten() {
-            self.envoy.record(id, value);
-        }
-    }
-}
-
-/// The time.
-pub(crate) fn now() -> UnixMillis {
-    // Before 1970 everything is stale: refused, not let through.
-    let since = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
-    UnixMillis::new(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }
 
 fn seed() -> Seed {

@@ -12,17 +12,16 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 use std::{fmt, io};
 
-use callback_guard_core::effect::CallId;
 use callback_guard_core::store::redis::{Answer, Eval, Reply, Script, Server, StoreError};
+use callback_guard_core::worker::CallId;
 use futures_util::future::select;
 use redis::{Cmd, Value};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::{Instant, timeout_at};
 
-use crate::calls::ended;
-use crate::config::Config;
-use crate::dial::Dial;
+use crate::caller::Caller;
+use crate::dial::{Dial, meaning};
 use crate::link::{Link, Open};
 
 /// How long the thread rests after a panic, so that one that comes again and again costs little.
@@ -73,7 +72,10 @@ impl Connection {
     }
 
     /// Starts the thread, which connects.
-    pub(crate) fn start(&self, config: &Arc<Config>) -> io::Result<()> {
+    pub(crate) fn start<C: Caller + Send + Sync + 'static>(
+        &self,
+        caller: &Arc<C>,
+    ) -> io::Result<()> {
         let runtime = Builder::new_current_thread()
             .enable_io()
             .enable_time()
@@ -81,10 +83,10 @@ impl Connection {
             .thread_name("callback-lookup")
             .build()?;
         let (calls, received) = unbounded_channel();
-        let (shared, config) = (Arc::clone(&self.shared), Arc::downgrade(config));
+        let (shared, caller) = (Arc::clone(&self.shared), Arc::downgrade(caller));
         let thread = thread::Builder::new()
             .name("callback-redis".into())
-            .spawn(move || run(runtime, received, &shared, &config))?;
+            .spawn(move || run(runtime, received, &shared, &caller))?;
         *lock(&self.calls) = Some(calls);
         *lock(&self.thread) = Some(thread);
         Ok(())
@@ -122,13 +124,13 @@ impl fmt::Debug for Connection {
     }
 }
 
-fn run(
+fn run<C: Caller + Send + Sync + 'static>(
     runtime: Runtime,
     mut calls: UnboundedReceiver<Call>,
     shared: &Arc<Shared>,
-    config: &Weak<Config>,
+    caller: &Weak<C>,
 ) {
-    let mut serve = || runtime.block_on(serve(&mut calls, shared, config));
+    let mut serve = || runtime.block_on(serve(&mut calls, shared, caller));
     while catch_unwind(AssertUnwindSafe(&mut serve)).is_err() {
         thread::sleep(REST_AFTER_PANIC);
     }
@@ -137,14 +139,18 @@ fn run(
 }
 
 /// Serves until no more calls can come.
-async fn serve(calls: &mut UnboundedReceiver<Call>, shared: &Arc<Shared>, config: &Weak<Config>) {
+async fn serve<C: Caller + Send + Sync + 'static>(
+    calls: &mut UnboundedReceiver<Call>,
+    shared: &Arc<Shared>,
+    caller: &Weak<C>,
+) {
     let link = Link::default();
     let scripts = Arc::new(Scripts::new());
     let receive = async {
         while let Some(call) = calls.recv().await {
             let pending = Pending {
                 shared: Arc::clone(shared),
-                config: Weak::clone(config),
+                caller: Weak::clone(caller),
                 worker: call.worker,
                 id: Some(call.id),
             };
@@ -157,28 +163,28 @@ async fn serve(calls: &mut UnboundedReceiver<Call>, shared: &Arc<Shared>, config
 }
 
 /// A call whose worker has still to learn of its end.
-struct Pending {
+struct Pending<C: Caller> {
     shared: Arc<Shared>,
-    config: Weak<Config>,
+    caller: Weak<C>,
     worker: usize,
     id: Option<CallId>,
 }
 
-impl Pending {
+impl<C: Caller> Pending<C> {
     fn end(mut self, answer: Result<Answer<'_>, StoreError>) {
         self.tell(answer);
     }
 
     fn tell(&mut self, answer: Result<Answer<'_>, StoreError>) {
         if let Some(id) = self.id.take()
-            && let Some(config) = self.config.upgrade()
+            && let Some(caller) = self.caller.upgrade()
         {
-            ended(&config, self.worker, id, answer);
+            caller.ended(self.worker, id, answer);
         }
     }
 }
 
-impl Drop for Pending {
+impl<C: Caller> Drop for Pending<C> {
     /// Its task has panicked. Where the configuration ends there is nobody left to tell.
     fn drop(&mut self) {
         if !self.shared.is_closing.load(Ordering::Relaxed) {
@@ -189,7 +195,7 @@ impl Drop for Pending {
     }
 }
 
-async fn carry(pending: Pending, call: Call, link: Link, scripts: Arc<Scripts>) {
+async fn carry<C: Caller>(pending: Pending<C>, call: Call, link: Link, scripts: Arc<Scripts>) {
     let Call { eval, deadline, .. } = call;
     let open = match timeout_at(deadline, link.open()).await {
         Ok(Ok(open)) => open,
@@ -207,7 +213,7 @@ async fn carry(pending: Pending, call: Call, link: Link, scripts: Arc<Scripts>) 
             }
             pending.end(Ok(Answer::Redis(reply(&value))));
         }
-        Ok(Err(error)) => pending.end(Err(Open::error(&error))),
+        Ok(Err(error)) => pending.end(Err(meaning(&error))),
         Err(_) => {
             // Not slow but silent: nothing at all has come back since. The network may have lost the connection.
             if open.heard() == heard {

@@ -10,7 +10,9 @@ use std::time::Duration;
 use callback_guard_core::store::redis::{Address, Login, Place, Server, StoreError};
 use futures_util::future::{Either, select};
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Cmd, ProtocolVersion, RedisConnectionInfo, Value};
+use redis::{
+    AsyncConnectionConfig, Cmd, ErrorKind, ProtocolVersion, RedisConnectionInfo, RedisError, Value,
+};
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, RootCertStore};
 use socket2::{SockRef, TcpKeepalive};
@@ -18,8 +20,6 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
-
-use crate::link::Open;
 
 /// The least time that a connection may take to open: more than a call, for TLS takes a few round trips.
 const LEAST_TIMEOUT: Duration = Duration::from_secs(1);
@@ -62,6 +62,18 @@ impl Failure {
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.error.as_str(), self.detail)
+    }
+}
+
+/// What it means that a call failed.
+pub(crate) fn meaning(error: &RedisError) -> StoreError {
+    match error.kind() {
+        ErrorKind::AuthenticationFailed => StoreError::Denied,
+        ErrorKind::Parse => StoreError::Malformed,
+        ErrorKind::Server(_) | ErrorKind::Extension => {
+            StoreError::of_redis(error.code().unwrap_or_default())
+        }
+        _ => StoreError::Unreachable,
     }
 }
 
@@ -236,7 +248,7 @@ async fn call(
             Err(Failure::new(kind, error.code()))
         }
         Ok(value) => Ok(value),
-        Err(error) => Err(Failure::new(Open::error(&error), &error)),
+        Err(error) => Err(Failure::new(meaning(&error), &error)),
     }
 }
 
@@ -261,7 +273,7 @@ async fn log_in(
     // A call has its time-out from its own task.
     let config = AsyncConnectionConfig::new().set_response_timeout(None);
     let opened = MultiplexedConnection::new_with_config(login, stream, config).await;
-    let (connection, driver) = opened.map_err(|error| Failure::new(Open::error(&error), &error))?;
+    let (connection, driver) = opened.map_err(|error| Failure::new(meaning(&error), &error))?;
     Ok((connection, Box::pin(driver)))
 }
 

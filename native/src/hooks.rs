@@ -148,7 +148,7 @@ unsafe fn config_destroy(config: ModuleConfig) {
 unsafe fn config_scheduled(_: EnvoyConfig, config: ModuleConfig, _: u64) {
     // SAFETY: the configuration's hook runs.
     let config = unsafe { config_of(config) };
-    caught(|| config.calls.run(&config), || ());
+    caught(|| config.shared.calls.run(&*config), || ());
 }
 
 #[allow(clippy::too_many_arguments, reason = "the header's")]
@@ -184,7 +184,7 @@ unsafe fn config_callout_done(
                 })
                 .collect();
             let pieces = chunks.iter().map(|chunk| bytes(chunk.ptr, chunk.length));
-            config.calls.done(&config, id, &headers, pieces);
+            config.shared.calls.done(&*config, id, &headers, pieces);
         },
         || (),
     );

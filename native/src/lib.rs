@@ -6,12 +6,14 @@
 //! | [`abi`] | types, functions and hooks, as Envoy's header has them |
 //! | [`envoy`] | Envoy's functions as safe calls |
 //! | [`hooks`] | what Envoy calls; a panic ends here, as a 500 |
-//! | [`config`] | a configuration: policy, metrics, a worker for each thread |
+//! | [`config`] | a configuration: what its workers share, and a worker for each thread |
+//! | [`shared`] | what the workers of a configuration share |
+//! | [`metrics`] | its metrics |
 //! | [`secrets`] | secrets that Envoy delivers, and the policy that they make |
 //! | [`worker`] | a worker, and the effects that it wants done |
 //! | [`stream`] | one request |
 //! | [`clock`] | time for those who wait |
-//! | [`calls`] | calls to a shared store |
+//! | [`calls`], [`caller`] | calls to a shared store, and who is told of their end |
 //! | [`connection`], [`link`], [`dial`] | a connection to Redis: its thread and calls, kept, and opened |
 //! | [`store`] | the memory store's data |
 //!
@@ -22,6 +24,7 @@
 
 #[macro_use]
 mod abi;
+mod caller;
 mod calls;
 mod clock;
 mod config;
@@ -30,8 +33,10 @@ mod dial;
 mod envoy;
 mod hooks;
 mod link;
+mod metrics;
 mod probe;
 mod secrets;
+mod shared;
 mod store;
 mod stream;
 mod worker;

@@ -17,7 +17,6 @@ use std::time::Duration;
 
 use callback_guard_core::store::redis::StoreError;
 use redis::aio::MultiplexedConnection;
-use redis::{ErrorKind, RedisError};
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep};
 
@@ -77,18 +76,6 @@ impl Open {
     /// Takes another connection for all calls to come. Those on their way may still be answered.
     pub(crate) fn give_up(&self) {
         self.health.is_over.notify_one();
-    }
-
-    /// What it means that a call failed.
-    pub(crate) fn error(error: &RedisError) -> StoreError {
-        match error.kind() {
-            ErrorKind::AuthenticationFailed => StoreError::Denied,
-            ErrorKind::Parse => StoreError::Malformed,
-            ErrorKind::Server(_) | ErrorKind::Extension => {
-                StoreError::of_redis(error.code().unwrap_or_default())
-            }
-            _ => StoreError::Unreachable,
-        }
     }
 }
 

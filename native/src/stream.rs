@@ -8,17 +8,15 @@ use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::{Arc, MutexGuard};
 
-use callback_guard_core::effect::{Io, StreamId};
-use callback_guard_core::outcome::Outcome;
-use callback_guard_core::reply::Reply;
 use callback_guard_core::request::{RequestHead, is_reserved};
-use callback_guard_core::worker::Verdict;
+use callback_guard_core::worker::{Io, Outcome, Reply, StreamId, Verdict};
 
 use crate::abi::{
     Attribute, BodyType, HeaderType, LogLevel, RequestBodyStatus, RequestHeadersStatus,
     RequestTrailersStatus, ResponseBodyStatus, ResponseHeadersStatus, ResponseTrailersStatus,
 };
-use crate::config::{Config, now};
+use crate::clock::now;
+use crate::config::Config;
 use crate::envoy::{self, Filter, Refused};
 use crate::store::ProcessData;
 use crate::worker::{Mail, State};
@@ -82,13 +80,13 @@ impl Stream {
         verdict: Verdict,
         data: &mut ProcessData,
     ) -> Action {
-        let mut verdict = match state.carry_out(&self.config, self.worker, Some((self.id, filter)))
-        {
-            // Takes the place of the verdict.
-            Some(Mail::Resume) => Verdict::Forward,
-            Some(Mail::Reply(reply)) => Verdict::Reply(reply),
-            Some(Mail::ResumeResponse | Mail::Verdict(_)) | None => verdict,
-        };
+        let mut verdict =
+            match state.carry_out(&self.config.shared, self.worker, Some((self.id, filter))) {
+                // Takes the place of the verdict.
+                Some(Mail::Resume) => Verdict::Forward,
+                Some(Mail::Reply(reply)) => Verdict::Reply(reply),
+                Some(Mail::ResumeResponse | Mail::Verdict(_)) | None => verdict,
+            };
         if verdict == Verdict::Forward {
             let add = |name: &str, value: &[u8]| {
                 filter.set_header(HeaderType::RequestHeader, name, value)
@@ -96,7 +94,7 @@ impl Stream {
             if state.worker.upstream_headers(self.id, add).is_err() {
                 // Without its headers the upstream could not trust the request.
                 verdict = state.worker.fail(&mut Io::new(data, now()), self.id);
-                state.carry_out(&self.config, self.worker, Some((self.id, filter)));
+                state.carry_out(&self.config.shared, self.worker, Some((self.id, filter)));
             }
         }
         match verdict {
@@ -148,7 +146,7 @@ impl Stream {
             );
             return state.worker.fail(&mut io, self.id);
         }
-        state.renew(&self.config, filter);
+        state.renew(&self.config.shared, filter);
         let head = RequestHead::new(&headers);
         let verdict = state.worker.request_head(&mut io, self.id, &head, ends);
         // Both are read before anything is changed: a change takes the bytes of `headers`.
@@ -249,7 +247,7 @@ impl Stream {
         let mut response = state
             .worker
             .response_head(&mut io, self.id, || outcome(filter));
-        let mail = state.carry_out(&self.config, self.worker, Some((self.id, filter)));
+        let mail = state.carry_out(&self.config.shared, self.worker, Some((self.id, filter)));
         if matches!(mail, Some(Mail::ResumeResponse)) {
             response.is_held = false;
         }
@@ -258,7 +256,7 @@ impl Stream {
         }
         drop(state);
         if data.is_changed {
-            self.config.clock.settled();
+            self.config.shared.clock.settled();
         }
         self.is_response_held.set(response.is_held);
         if let Some(status) = response.status {
@@ -283,7 +281,7 @@ impl Stream {
             .saturating_add(filter.body_size(BodyType::ReceivedResponseBody));
         let is_held = self.state().is_some_and(|mut state| {
             let is_held = state.worker.response_body(self.id, held);
-            state.carry_out(&self.config, self.worker, Some((self.id, filter)));
+            state.carry_out(&self.config.shared, self.worker, Some((self.id, filter)));
             is_held
         });
         self.is_response_held.set(is_held);
@@ -365,16 +363,16 @@ impl Stream {
         });
         state.forget(self.id);
         let here = filter.map(|filter| (self.id, filter));
-        state.carry_out(&self.config, self.worker, here);
+        state.carry_out(&self.config.shared, self.worker, here);
         drop(state);
         if data.is_changed {
-            self.config.clock.settled();
+            self.config.shared.clock.settled();
         }
     }
 
     /// This module has failed on this request: it is refused, and counted.
     pub(crate) fn failed(&self, filter: &mut Filter) {
-        self.config.count_failure();
+        self.config.shared.count_failure();
         refuse(filter);
     }
 }

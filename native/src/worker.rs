@@ -3,15 +3,13 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use callback_guard_core::effect::{Effect, StreamId};
 use callback_guard_core::metrics::Metric;
-use callback_guard_core::reply::Reply;
 use callback_guard_core::verdict::Code;
-use callback_guard_core::worker::{Seed, Worker};
+use callback_guard_core::worker::{Effect, Reply, Seed, StreamId, Worker};
 
-use crate::config::Config;
 use crate::envoy::{Filter, Waker};
 use crate::secrets::Snapshot;
+use crate::shared::Shared;
 
 /// One worker, behind its lock.
 pub(crate) struct State {
@@ -57,13 +55,13 @@ impl State {
     }
 
     /// Has the worker use the secrets that its thread has now. Before it is given the head of a request.
-    pub(crate) fn renew(&mut self, config: &Config, filter: &Filter) {
-        if let Some((secrets, updates)) = config.secrets.changed(&self.secrets, filter) {
+    pub(crate) fn renew(&mut self, shared: &Shared, filter: &Filter) {
+        if let Some((secrets, updates)) = shared.secrets.changed(&self.secrets, filter) {
             self.worker.renew(Arc::clone(&secrets.policy));
             self.secrets = secrets;
-            config.tell(updates);
+            shared.tell(updates);
         }
-        config.secrets.tell_missing(&self.secrets);
+        shared.secrets.tell_missing(&self.secrets);
     }
 
     /// A name for a new stream.
@@ -110,7 +108,7 @@ impl State {
     /// is not a thread of Envoy's workers.
     pub(crate) fn carry_out(
         &mut self,
-        config: &Config,
+        shared: &Shared,
         index: usize,
         mut here: Option<(StreamId, &mut Filter)>,
     ) -> Option<Mail> {
@@ -120,7 +118,7 @@ impl State {
         for effect in effects.drain(..) {
             let (stream, mail) = match effect {
                 Effect::Add(metric, by) => {
-                    config.metrics.add(metric, by);
+                    shared.metrics.add(metric, by);
                     continue;
                 }
                 Effect::Record(metric, value) => {
@@ -128,16 +126,16 @@ impl State {
                     continue;
                 }
                 Effect::Log(line) => {
-                    config.log(&line);
+                    shared.log(&line);
                     continue;
                 }
                 Effect::Call { call, ask } => {
-                    config.calls.begin(index, call, ask);
+                    shared.calls.begin(index, call, ask);
                     continue;
                 }
                 Effect::Ticks(period) => {
                     self.ticks = period.is_some();
-                    config.clock.adjust(self.ticks);
+                    shared.clock.adjust(self.ticks);
                     continue;
                 }
                 Effect::Reply(stream, reply) => (stream, Mail::Reply(*reply)),
@@ -156,7 +154,7 @@ impl State {
         self.effects = effects;
         if here.is_some() {
             for (metric, value) in self.late.drain(..) {
-                config.metrics.record(metric, value);
+                shared.metrics.record(metric, value);
             }
         }
         for_here

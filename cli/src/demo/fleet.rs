@@ -7,9 +7,11 @@ use callback_guard_harness::{Answer, FleetSetup, Request, Response, SECRET};
 use std::process::ExitCode;
 use std::sync::atomic::AtomicBool;
 
+use super::envoy::find_envoy;
+use super::interrupt::stop_if;
 use super::screen::{Row, Screen};
 use super::story::{self, Signer};
-use super::{answers, callbacks, find_envoy, stop_if};
+use super::words::{self, answers, callbacks};
 use crate::time;
 
 /// Starts Redis, its HTTP front and the Envoys, and sends each event to both.
@@ -106,7 +108,7 @@ pub(super) fn show(interrupted: &AtomicBool) -> anyhow::Result<ExitCode> {
 }
 
 fn words(response: &Response) -> String {
-    super::words(
+    words::words(
         response.status,
         response.header("x-callback-guard").as_deref(),
     )

@@ -10,9 +10,11 @@ use callback_guard_harness::fleet::Relay;
 use callback_guard_harness::{Answer, Inbox, InboxSetup, Network, SECRET, Setup, Stack, inbox};
 use serde_json::Value;
 
+use super::envoy::find_envoy;
+use super::interrupt::stop_if;
 use super::screen::{Row, Screen};
 use super::story::{self, Signer};
-use super::{answers, callbacks, find_envoy, stop_if};
+use super::words::{answers, callbacks, words};
 use crate::time;
 
 /// Short enough to watch: the default's pauses last three days.
@@ -93,7 +95,7 @@ impl Show {
             .map(|body| {
                 let response = self.stack.send(&self.signer.request(body, now)?)?;
                 let code = response.header("x-callback-guard");
-                Ok(super::words(response.status, code.as_deref()))
+                Ok(words(response.status, code.as_deref()))
             })
             .collect()
     }

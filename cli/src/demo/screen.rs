@@ -9,7 +9,7 @@ use anstream::println;
 use anstyle::{AnsiColor, Style};
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::SAID_NO;
+use crate::exit::SAID_NO;
 
 const BOLD: Style = Style::new().bold();
 const DIM: Style = Style::new().dimmed();

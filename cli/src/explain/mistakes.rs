@@ -2,6 +2,7 @@
 
 mod signatures;
 mod urls;
+mod variant;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
@@ -11,23 +12,9 @@ use callback_guard_core::scheme::keys::{self, Algorithm, Key, PublicEncoding, Si
 use callback_guard_core::scheme::{Part, SignatureRule, Timestamp, TimestampPlace, Unit};
 use serde_json::Value;
 
+use super::case::{Case, Judgement, NamedSecret, rule};
 use super::steps::{SignedFacts, judgement_secrets};
-use super::{Case, Judgement, rule};
-
-/// A secret and what it is called.
-pub(crate) struct NamedSecret {
-    pub(crate) name: String,
-    text: Vec<u8>,
-}
-
-impl NamedSecret {
-    pub(crate) fn new(name: &str, text: Vec<u8>) -> Self {
-        Self {
-            name: name.to_owned(),
-            text,
-        }
-    }
-}
+use variant::Variant;
 
 /// A key that may have signed, and the secret that it is made of; empty for a public key.
 struct Candidate {
@@ -42,28 +29,6 @@ impl Candidate {
             key,
             bytes: bytes.to_vec(),
         })
-    }
-}
-
-/// One way in which something may have been meant; `None` is the configured way.
-struct Variant<T> {
-    mistake: Option<String>,
-    value: T,
-}
-
-impl<T> Variant<T> {
-    fn right(value: T) -> Self {
-        Self {
-            mistake: None,
-            value,
-        }
-    }
-
-    fn wrong(mistake: impl Into<String>, value: T) -> Self {
-        Self {
-            mistake: Some(mistake.into()),
-            value,
-        }
     }
 }
 

@@ -10,64 +10,23 @@ use callback_guard_core::scheme::keys::{KeyIndex, Mismatch, verify};
 use callback_guard_core::scheme::token::TokenAt;
 use callback_guard_core::scheme::{
     IdAt, MessageInput, Part, Proof, SignaturePlace, SignatureRule, Signed, Timestamp,
-    TimestampPlace, Tolerance,
+    TimestampPlace, Tolerance, Unit,
 };
 use callback_guard_core::time::UnixMillis;
 use callback_guard_core::verdict::Code;
 
-use super::{Case, Judgement, place_name, rule, signed, unit_name};
+use super::case::{Case, Judgement, NamedSecret, rule, signed};
 use crate::time;
 
-/// A step, in the words of the contract.
-fn name(step: Step) -> &'static str {
-    match step {
-        Step::Source => "source",
-        Step::Challenge | Step::AuthenticChallenge => "challenge",
-        Step::Method => "method",
-        Step::MediaType => "content type",
-        Step::Encoding => "content encoding",
-        Step::Length => "declared length",
-        Step::Credentials => "signature, timestamp",
-        Step::Freshness => "freshness",
-        Step::OtherHeaders => "other headers",
-        Step::Body => "body size",
-        Step::Json => "JSON",
-        Step::Id => "message id",
-        Step::Mac => "MAC",
-        Step::Payload => "payload rules",
-        Step::Event => "event",
-    }
-}
-
 /// The order of the steps: where the body is signed, its MAC is checked before it is parsed.
-fn order(signs_body: bool) -> [Step; 16] {
-    use Step::{
-        AuthenticChallenge, Body, Challenge, Credentials, Encoding, Event, Freshness, Id, Json,
-        Length, Mac, MediaType, Method, OtherHeaders, Payload, Source,
-    };
-    let (a, b, c) = if signs_body {
-        (Mac, Json, Id)
-    } else {
-        (Json, Id, Mac)
-    };
-    [
-        Source,
-        Challenge,
-        Method,
-        MediaType,
-        Encoding,
-        Length,
-        Credentials,
-        Freshness,
-        OtherHeaders,
-        Body,
-        a,
-        b,
-        c,
-        AuthenticChallenge,
-        Payload,
-        Event,
-    ]
+fn order(signs_body: bool) -> Vec<Step> {
+    let mut steps = Step::ALL.to_vec();
+    if signs_body {
+        steps.retain(|step| *step != Step::Mac);
+        let json = steps.iter().position(|step| *step == Step::Json);
+        steps.insert(json.unwrap_or(steps.len()), Step::Mac);
+    }
+    steps
 }
 
 /// The table.
@@ -109,7 +68,7 @@ pub(super) fn table(case: &Case<'_>, judgement: &Judgement) -> String {
         if passes_by {
             is_reached = false;
         }
-        text.push_str(&format!("{mark:8} {:21} {note}\n", name(step)));
+        text.push_str(&format!("{mark:8} {:21} {note}\n", step.as_str()));
     }
     text
 }
@@ -343,10 +302,7 @@ fn mac(case: &Case<'_>, source: &Source) -> String {
 }
 
 /// The named secrets of `source`.
-pub(super) fn judgement_secrets<'c>(
-    case: &'c Case<'_>,
-    source: &Source,
-) -> &'c [super::NamedSecret] {
+pub(super) fn judgement_secrets<'c>(case: &'c Case<'_>, source: &Source) -> &'c [NamedSecret] {
     let index = case
         .policy
         .sources
@@ -529,4 +485,22 @@ fn given(value: Occurrence<'_>) -> String {
 
 fn quoted(bytes: &[u8]) -> String {
     format!("\"{}\"", String::from_utf8_lossy(bytes).escape_debug())
+}
+
+/// What a timestamp looks like in this scheme.
+fn unit_name(unit: Unit) -> &'static str {
+    match unit {
+        Unit::Seconds => "seconds, 10 digits",
+        Unit::Milliseconds => "milliseconds, 13 digits",
+        Unit::Rfc3339 => "RFC 3339",
+    }
+}
+
+/// Where a timestamp is, for people.
+fn place_name(place: &TimestampPlace, header: &str) -> String {
+    match place {
+        TimestampPlace::Header(name) => name.to_string(),
+        TimestampPlace::Field(key) => format!("{key} in {header}"),
+        TimestampPlace::Pointer(_) => "in the body".to_owned(),
+    }
 }

@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use anyhow::Context as _;
 use serde_json::{Map, Value, json};
 
-use super::ENVOY;
+use super::files::ENVOY;
 use super::source::Source;
 
 /// Where `envoy.yaml` has the HTTP connection manager.

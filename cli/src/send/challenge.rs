@@ -5,21 +5,20 @@
 use std::sync::Arc;
 
 use anyhow::{Context as _, anyhow, bail};
-use callback_guard_core::authenticate::Inputs;
-use callback_guard_core::guard::{Guard, Step};
+use callback_guard_core::guard::{Guard, Inputs, Step};
 use callback_guard_core::json::Scratch;
 use callback_guard_core::policy::Policy;
-use callback_guard_core::reply::Reply;
 use callback_guard_core::request::RequestHead;
 use callback_guard_core::sign::{self, Draft};
 use callback_guard_core::store::bucket::OwnerToken;
 use callback_guard_core::time::UnixMillis;
 use callback_guard_core::verdict::Code;
+use callback_guard_core::worker::Reply;
 use hyper::body::Bytes;
 use hyper::{Method, Uri};
 use serde_json::{Map, Value};
 
-use super::SendArgs;
+use super::args::SendArgs;
 use crate::http::Client;
 use crate::{body, source, time};
 

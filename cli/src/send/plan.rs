@@ -10,7 +10,7 @@ use callback_guard_core::sign::{self, Draft};
 use callback_guard_core::time::UnixMillis;
 use hyper::Uri;
 
-use super::SendArgs;
+use super::args::SendArgs;
 use crate::samples::{self, Kind};
 use crate::{body, source};
 

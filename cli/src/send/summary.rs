@@ -6,9 +6,20 @@ use std::time::Duration;
 use comfy_table::{CellAlignment, Table, presets};
 use serde_json::{Value, json};
 
-use super::Sent;
 use super::plan::Guise;
 use crate::http::Reply;
+
+/// The result of one callback.
+#[derive(Debug)]
+pub(super) struct Sent {
+    pub(super) guise: Guise,
+    /// The last reply, or why there is none.
+    pub(super) last: Result<Reply, String>,
+    pub(super) is_accepted: bool,
+    pub(super) attempts: u32,
+    /// How long the last attempt took.
+    pub(super) took: Duration,
+}
 
 /// The results of a run.
 pub(super) struct Summary {

@@ -2,15 +2,16 @@
 //! swallow callbacks or sign them.
 
 pub(super) mod oracle;
-mod raw;
 
-pub(super) use raw::RawChallenge;
-
-use super::fields::{Fields, header_name};
-use super::raw::RawEncoding;
-use super::signature::Parameters;
-use super::warnings::Warnings;
-use super::{ConfigError, Path, within};
+use crate::error::{ConfigError, Path, within};
+use crate::fields::{Fields, header_name};
+use crate::parameters::Parameters;
+use crate::raw::challenge::{
+    RawChallenge, RawParameterProof, RawPart, RawPlace, RawProof, RawReply, RawRequires, RawScalar,
+    RawWhen,
+};
+use crate::raw::signature::RawEncoding;
+use crate::warnings::Warnings;
 use callback_guard_core::challenge::{
     Alphabet, Challenge, Challenges, Condition, Expected, FieldAt, MAX_ECHOED_BYTES, Part,
     Requires, Step, Template, ValueAt,
@@ -19,9 +20,6 @@ use callback_guard_core::request::is_json;
 use callback_guard_core::scheme::keys::Token;
 use callback_guard_core::scheme::token::TokenAt;
 use callback_guard_core::scheme::{Encoding, Proof, Scheme};
-use raw::{
-    RawParameterProof, RawPart, RawPlace, RawProof, RawReply, RawRequires, RawScalar, RawWhen,
-};
 
 /// The most challenges that a source may have.
 const MAX_CHALLENGES: usize = 8;

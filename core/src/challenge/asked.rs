@@ -1,13 +1,35 @@
-//! What the head of a request says, as far as challenges read it.
+//! What a request says, as far as challenges read it: fields of its head, and values of its body.
 
 use std::borrow::Cow;
 
-use super::FieldAt;
+use crate::json::Document;
 use crate::request::{Occurrence, RequestHead};
+use crate::verdict::{Code, Rejection};
+
+/// The longest value that is echoed, in bytes.
+pub const MAX_ECHOED_BYTES: usize = 512;
 
 /// Longer values are of no use: nothing longer is echoed, or can be configured. One byte more is
 /// kept, so that a long value is not taken for its beginning.
-const MAX_KEPT_BYTES: usize = super::MAX_ECHOED_BYTES + 1;
+const MAX_KEPT_BYTES: usize = MAX_ECHOED_BYTES + 1;
+
+/// A part of the head that rules read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FieldAt {
+    /// This header; its name in lower case.
+    Header(Box<str>),
+    /// This parameter of the query, decoded as forms are.
+    Query(Box<str>),
+}
+
+/// A value of the request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ValueAt {
+    /// Of the head, by its place in [`Challenges::fields`](super::Challenges::fields).
+    Field(usize),
+    /// At a JSON pointer, by its slot.
+    Pointer(usize),
+}
 
 /// The fields of a head that the challenges of its source read.
 #[derive(Clone, Debug)]
@@ -76,6 +98,20 @@ impl<'h> Asked<'h> {
     }
 }
 
+/// The values of a request, as far as they are known.
+pub(super) struct Values<'v> {
+    pub(super) asked: &'v Asked<'v>,
+    pub(super) document: Option<&'v Document<'v, 'v>>,
+}
+
+/// The refusal of a challenge one of whose values could be read in two ways.
+pub(super) fn twice() -> Rejection {
+    Rejection::because(
+        Code::ChallengeMalformed,
+        "a query parameter or a header of the challenge is there twice",
+    )
+}
+
 /// The parameter `name`, however it is spelled.
 ///
 /// Source: the URL standard, `application/x-www-form-urlencoded` parsing: a `+` is a space; an escape
@@ -131,6 +167,6 @@ mod tests {
             Field::Once(value) => value.len(),
             _ => 0,
         };
-        assert_eq!(kept, super::super::MAX_ECHOED_BYTES + 1);
+        assert_eq!(kept, MAX_ECHOED_BYTES + 1);
     }
 }

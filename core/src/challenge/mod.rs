@@ -19,19 +19,20 @@
 //! (the crate `config`, `challenge::oracle`).
 
 mod asked;
-mod reply;
+mod template;
 
-use crate::json::{self, Document, Kind, Scratch};
-use crate::policy::Source;
+use crate::json::{Document, Kind};
 use crate::reply::Answer;
 use crate::request::{MediaType, RequestHead};
 use crate::scheme::keys::Token;
-use crate::scheme::{Credentials, Proof, Scheme};
+use crate::scheme::{Proof, Scheme};
 use crate::verdict::{Code, Rejection};
 
+pub use crate::reply::ChallengeReply;
 pub(crate) use asked::Asked;
-use asked::Field;
-pub use reply::{Alphabet, ChallengeReply, MAX_ECHOED_BYTES, Part, Template};
+use asked::{Field, Values, twice};
+pub use asked::{FieldAt, MAX_ECHOED_BYTES, ValueAt};
+pub use template::{Alphabet, Part, Template};
 
 /// The challenges of a source.
 #[derive(Clone, Debug)]
@@ -40,15 +41,6 @@ pub struct Challenges {
     pub fields: Vec<FieldAt>,
     /// The rules, in the order in which they are decided.
     pub rules: Vec<Challenge>,
-}
-
-/// A part of the head that rules read.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum FieldAt {
-    /// This header; its name in lower case.
-    Header(Box<str>),
-    /// This parameter of the query, decoded as forms are.
-    Query(Box<str>),
 }
 
 /// One challenge.
@@ -73,15 +65,6 @@ pub struct Condition {
     pub at: ValueAt,
     /// What it has to be.
     pub is: Expected,
-}
-
-/// A value of the request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ValueAt {
-    /// Of the head, by its place in [`Challenges::fields`].
-    Field(usize),
-    /// At a JSON pointer, by its slot.
-    Pointer(usize),
 }
 
 /// What a value has to be.
@@ -124,114 +107,86 @@ pub enum Step {
     Verified,
 }
 
-/// Ends a request at its head if that makes it a challenge.
-///
-/// # Errors
-///
-/// The end: the answer, or why there is none.
-pub(crate) fn at_head(source: &Source, head: &RequestHead<'_>) -> Result<(), Answer> {
-    let Some(challenges) = &source.challenges else {
-        return Ok(());
-    };
-    if !challenges.has(Step::Head, head.method()) {
-        return Ok(());
-    }
-    let asked = Asked::new(&challenges.fields, head);
-    let values = Values {
-        asked: &asked,
-        document: None,
-    };
-    let token = || match &source.scheme.proof {
-        Proof::Token(rule) => match rule.check(head)? {
-            Credentials::Token(_) => Ok(()),
-            // The configuration is refused if the token is elsewhere.
-            _ => Err(Rejection::new(Code::InternalError)),
-        },
-        Proof::Signature(_) => Err(Rejection::new(Code::InternalError)),
-    };
-    challenges.end(Step::Head, &values, &source.scheme, &token)
-}
-
-/// What a head says, if its body can make the request a challenge.
-pub(crate) fn ask(source: &Source, head: &RequestHead<'_>) -> Option<Asked<'static>> {
-    let challenges = source.challenges.as_ref()?;
-    let has = |step| challenges.has(step, head.method());
-    (has(Step::Body) || has(Step::Verified))
-        .then(|| Asked::new(&challenges.fields, head).into_owned())
-}
-
 /// The longest body, in bytes, that is read for a challenge in a request that is refused if it is none.
 ///
 /// Without this bound anybody could have the guard hold and parse bodies of any length. It is what
 /// Envoy reads at once.
 pub(crate) const MAX_UNVERIFIED_BYTES: usize = 16 << 10;
 
-/// As [`ask`], for a request that is refused by its head, unless it proves to be a challenge that
-/// requires nothing of it: a POST of JSON of at most [`MAX_UNVERIFIED_BYTES`].
-pub(crate) fn ask_refused(source: &Source, head: &RequestHead<'_>) -> Option<Asked<'static>> {
-    let challenges = source.challenges.as_ref()?;
-    let is_json = || head.check_media_type(&source.media_types) == Ok(MediaType::Json);
-    let is_short = || {
-        let length = head.declared_length().map(usize::try_from);
-        length.is_none_or(|length| length.is_ok_and(|length| length <= MAX_UNVERIFIED_BYTES))
-    };
-    (challenges.has(Step::Body, head.method())
-        && head.check_method().is_ok()
-        && head.check_content_encoding().is_ok()
-        && is_short()
-        && is_json())
-    .then(|| Asked::new(&challenges.fields, head).into_owned())
-}
-
-/// Ends a request if its body makes it a challenge of `step`; a token has been checked by then.
-///
-/// # Errors
-///
-/// The end: the answer, or why there is none.
-pub(crate) fn at_body(
-    source: &Source,
-    step: Step,
-    asked: Option<&Asked<'_>>,
-    document: Option<&Document<'_, '_>>,
-) -> Result<(), Answer> {
-    let (Some(challenges), Some(asked)) = (&source.challenges, asked) else {
-        return Ok(());
-    };
-    let values = Values { asked, document };
-    challenges.end(step, &values, &source.scheme, &|| Ok(()))
-}
-
-/// The end of a request that is refused, or the answer if its body is a challenge that requires
-/// nothing of what it was refused for; one of more than [`MAX_UNVERIFIED_BYTES`] is none.
-pub(crate) fn instead_of(
-    rejection: Rejection,
-    source: &Source,
-    asked: Option<&Asked<'_>>,
-    body: &[u8],
-    scratch: &mut Scratch,
-) -> Answer {
-    let asks = source
-        .challenges
-        .as_ref()
-        .zip(asked)
-        .is_some_and(|(challenges, asked)| challenges.has(Step::Body, asked.method()));
-    if asks
-        && body.len() <= MAX_UNVERIFIED_BYTES
-        && let Ok(document) = json::scan(body, &source.selector, scratch)
-        && let Err(answer) = at_body(source, Step::Body, asked, Some(&document))
-    {
-        return answer;
-    }
-    Answer::Refuse(rejection)
-}
-
-/// The values of a request, as far as they are known.
-struct Values<'v> {
-    asked: &'v Asked<'v>,
-    document: Option<&'v Document<'v, 'v>>,
-}
-
 impl Challenges {
+    /// Ends a request at its head if that makes it a challenge; `scheme` is its source's.
+    ///
+    /// # Errors
+    ///
+    /// The end: the answer, or why there is none.
+    pub(crate) fn at_head(&self, scheme: &Scheme, head: &RequestHead<'_>) -> Result<(), Answer> {
+        if !self.has(Step::Head, head.method()) {
+            return Ok(());
+        }
+        let asked = Asked::new(&self.fields, head);
+        let values = Values {
+            asked: &asked,
+            document: None,
+        };
+        let token = || match &scheme.proof {
+            Proof::Token(rule) => match rule.check(head)? {
+                Some(_) => Ok(()),
+                // The configuration is refused if the token is in the body.
+                None => Err(Rejection::new(Code::InternalError)),
+            },
+            Proof::Signature(_) => Err(Rejection::new(Code::InternalError)),
+        };
+        self.end(Step::Head, &values, scheme, &token)
+    }
+
+    /// What a head says, if its body can make the request a challenge.
+    pub(crate) fn ask(&self, head: &RequestHead<'_>) -> Option<Asked<'static>> {
+        let has = |step| self.has(step, head.method());
+        (has(Step::Body) || has(Step::Verified))
+            .then(|| Asked::new(&self.fields, head).into_owned())
+    }
+
+    /// As [`Challenges::ask`], for a request that is refused by its head, unless it proves to be a
+    /// challenge that requires nothing of it: a POST of JSON of at most [`MAX_UNVERIFIED_BYTES`].
+    pub(crate) fn ask_refused(
+        &self,
+        media_types: &[Box<str>],
+        head: &RequestHead<'_>,
+    ) -> Option<Asked<'static>> {
+        let is_json = || head.check_media_type(media_types) == Ok(MediaType::Json);
+        let is_short = || {
+            let length = head.declared_length().map(usize::try_from);
+            length.is_none_or(|length| length.is_ok_and(|length| length <= MAX_UNVERIFIED_BYTES))
+        };
+        (self.has(Step::Body, head.method())
+            && head.check_method().is_ok()
+            && head.check_content_encoding().is_ok()
+            && is_short()
+            && is_json())
+        .then(|| Asked::new(&self.fields, head).into_owned())
+    }
+
+    /// Ends a request if its body makes it a challenge of `step`; a token has been checked by then.
+    ///
+    /// # Errors
+    ///
+    /// The end: the answer, or why there is none.
+    pub(crate) fn at_body(
+        &self,
+        step: Step,
+        scheme: &Scheme,
+        asked: &Asked<'_>,
+        document: Option<&Document<'_, '_>>,
+    ) -> Result<(), Answer> {
+        self.end(step, &Values { asked, document }, scheme, &|| Ok(()))
+    }
+
+    /// Whether a body of at most [`MAX_UNVERIFIED_BYTES`] can make the request a challenge that
+    /// requires nothing of it.
+    pub(crate) fn may_be_unverified(&self, asked: &Asked<'_>) -> bool {
+        self.has(Step::Body, asked.method())
+    }
+
     /// Whether a rule of `step` is for `method`.
     fn has(&self, step: Step, method: &[u8]) -> bool {
         let is_one = |rule: &Challenge| rule.step == step && rule.is_for(method);
@@ -314,11 +269,4 @@ impl Requires {
             },
         }
     }
-}
-
-fn twice() -> Rejection {
-    Rejection::because(
-        Code::ChallengeMalformed,
-        "a query parameter or a header of the challenge is there twice",
-    )
 }

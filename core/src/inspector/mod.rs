@@ -500,7 +500,7 @@ const METHOD_NOT_ALLOWED: &str =
 const UNAUTHORIZED: &str = r#"{"type":"about:blank","title":"Unauthorized","status":401}"#;
 
 /// For `%RESPONSE_CODE_DETAILS%`.
-pub const DETAILS: &str = "callback_guard:inspector";
+pub(crate) const DETAILS: &str = "callback_guard:inspector";
 
 /// What every answer carries: it is for one reader, now, and for no other page.
 const HEADERS: [(&str, &str); 6] = [

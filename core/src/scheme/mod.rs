@@ -135,22 +135,15 @@ impl Scheme {
     /// # Errors
     ///
     /// Those of [`SignatureRule::read_head`] or of [`TokenRule::check`].
-    pub fn read_head(&self, head: &RequestHead<'_>) -> Result<Credentials, Rejection> {
+    pub(crate) fn read_head(&self, head: &RequestHead<'_>) -> Result<Credentials, Rejection> {
         match &self.proof {
             Proof::Signature(rule) => rule.read_head(head).map(Credentials::Signed),
-            Proof::Token(rule) => rule.check(head),
+            Proof::Token(rule) => Ok(match rule.check(head)? {
+                Some(token) => Credentials::Token(token),
+                None => Credentials::TokenInBody,
+            }),
         }
     }
-}
-
-/// A source whose secrets have yet to come, from where the host gets them: nothing can be verified, and
-/// nothing called a forgery. The sender is to try again.
-#[cold]
-fn no_secret() -> Rejection {
-    Rejection::because(
-        Code::InternalError,
-        "no secret of the source has been delivered",
-    )
 }
 
 impl SignatureRule {
@@ -169,7 +162,7 @@ impl SignatureRule {
 
     /// Whether the message holds values from inside the body.
     #[must_use]
-    pub fn reads_pointers(&self) -> bool {
+    pub(crate) fn reads_pointers(&self) -> bool {
         let is_pointer = |piece: &Piece| matches!(piece.part, Part::Pointer { .. });
         self.message.iter().any(is_pointer)
     }
@@ -218,7 +211,7 @@ impl SignatureRule {
 
     /// Whether signature or signed timestamp are inside the body.
     #[must_use]
-    pub fn reads_body(&self) -> bool {
+    pub(crate) fn reads_body(&self) -> bool {
         let is_inside = |at: &TimestampAt| matches!(at.place, TimestampPlace::Pointer(_));
         matches!(self.value.place, SignaturePlace::Pointer(_))
             || (self.timestamp.as_ref().is_some_and(is_inside) && self.holds(&Part::Timestamp))
@@ -229,7 +222,7 @@ impl SignatureRule {
     /// # Errors
     ///
     /// `signature_missing`, `timestamp_missing`, `signature_malformed`, `timestamp_malformed`.
-    pub fn read_body<T: AsRef<[u8]>>(
+    pub(crate) fn read_body<T: AsRef<[u8]>>(
         &self,
         signed: &Signed,
         text: impl Fn(usize) -> Option<T>,
@@ -271,7 +264,7 @@ impl SignatureRule {
     ///
     /// Those of [`SignatureRule::with_message`]; [`Code::SignatureMismatch`];
     /// [`Code::InternalError`] if the host would have to verify it, and cannot, or there is no key.
-    pub fn verify(
+    pub(crate) fn verify(
         &self,
         input: &MessageInput<'_>,
         signatures: &[SignatureBytes],
@@ -287,7 +280,7 @@ impl SignatureRule {
                 Code::InternalError,
                 "the proxy has no function that verifies this algorithm",
             )),
-            Err(Mismatch::NoKey) => Err(no_secret()),
+            Err(Mismatch::NoKey) => Err(Rejection::no_secret()),
         }
     }
 
@@ -296,7 +289,7 @@ impl SignatureRule {
     /// # Errors
     ///
     /// Those of [`SignatureRule::with_message`].
-    pub fn digest(&self, input: &MessageInput<'_>) -> Result<[u8; 32], Rejection> {
+    pub(crate) fn digest(&self, input: &MessageInput<'_>) -> Result<[u8; 32], Rejection> {
         self.with_message(input, |parts| {
             let mut digest = Sha256::new();
             for part in parts {

@@ -94,7 +94,7 @@ impl Timestamp {
 
     /// Its age, in seconds; negative if it lies ahead.
     #[must_use]
-    pub fn age_seconds(&self, now: UnixMillis) -> Option<i64> {
+    pub(crate) fn age_seconds(&self, now: UnixMillis) -> Option<i64> {
         let now = i64::try_from(now.as_seconds()).ok()?;
         now.checked_sub(i64::try_from(self.seconds).ok()?)
     }

@@ -11,7 +11,6 @@ use base64::engine::general_purpose::STANDARD;
 
 use crate::request::{Occurrence, RequestHead};
 use crate::scheme::keys::Token;
-use crate::scheme::{Credentials, no_secret};
 use crate::verdict::{Code, Rejection};
 
 /// Which tokens, and where.
@@ -41,21 +40,22 @@ pub enum TokenAt {
     Pointer(usize),
 }
 
-/// That a request came with a token of its source. Only [`TokenRule::check`] makes one.
+/// That a request came with a token of its source. Only `TokenRule::check` makes one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TokenProof(());
 
 impl TokenRule {
-    /// Compares the token of a request with every one that is accepted, each in constant time.
+    /// Compares the token of a request with every one that is accepted, each in constant time; `None` if
+    /// it is inside of the body.
     ///
     /// # Errors
     ///
     /// [`Code::SignatureMissing`], [`Code::SignatureAmbiguous`] if there are several,
     /// [`Code::SignatureMalformed`] if it is empty or its percent-encoding is broken,
     /// [`Code::SignatureMismatch`]; [`Code::InternalError`] if there is no token to compare it with.
-    pub fn check(&self, head: &RequestHead<'_>) -> Result<Credentials, Rejection> {
+    pub(crate) fn check(&self, head: &RequestHead<'_>) -> Result<Option<TokenProof>, Rejection> {
         if matches!(self.at, TokenAt::Pointer(_)) {
-            return Ok(Credentials::TokenInBody);
+            return Ok(None);
         }
         let token = match self.at.find(head) {
             Occurrence::Missing => return Err(Rejection::new(Code::SignatureMissing)),
@@ -69,7 +69,7 @@ impl TokenRule {
             TokenAt::Pointer(_) => None,
         };
         let token = token.ok_or(Rejection::new(Code::SignatureMalformed))?;
-        self.compare(&token).map(Credentials::Token)
+        self.compare(&token).map(Some)
     }
 
     /// Compares the token in a body; `text` gives the value in a slot.
@@ -77,7 +77,7 @@ impl TokenRule {
     /// # Errors
     ///
     /// As [`TokenRule::check`]; [`Code::InternalError`] if the token is elsewhere.
-    pub fn check_body<T: AsRef<[u8]>>(
+    pub(crate) fn check_body<T: AsRef<[u8]>>(
         &self,
         text: impl Fn(usize) -> Option<T>,
     ) -> Result<TokenProof, Rejection> {
@@ -94,7 +94,7 @@ impl TokenRule {
     /// Where the token belongs at the end of the path, and something else is there, the token may be
     /// anywhere: then nothing is left but `path`.
     #[must_use]
-    pub fn clean(&self, head: &RequestHead<'_>, path: &str) -> Option<Vec<u8>> {
+    pub(crate) fn clean(&self, head: &RequestHead<'_>, path: &str) -> Option<Vec<u8>> {
         let clean = self.at.clean(head.target());
         if !matches!(self.at, TokenAt::PathSegment { .. }) || head.target() == path.as_bytes() {
             return clean;
@@ -116,7 +116,7 @@ impl TokenRule {
             return Err(Rejection::new(Code::SignatureMalformed));
         }
         if self.tokens.is_empty() {
-            return Err(no_secret());
+            return Err(Rejection::no_secret());
         }
         // All are compared, so that the time does not reveal which one matches.
         let matches = self.tokens.iter().filter(|known| known.matches(token));

@@ -33,7 +33,7 @@ impl OwnerToken {
 
     /// The number.
     #[must_use]
-    pub const fn as_u64(self) -> u64 {
+    pub(crate) const fn as_u64(self) -> u64 {
         self.0
     }
 }
@@ -62,7 +62,7 @@ impl Fingerprint {
 
     /// With the bytes of the signed time.
     #[must_use]
-    pub fn signed_at(self, time: &[u8]) -> Self {
+    pub(crate) fn signed_at(self, time: &[u8]) -> Self {
         // FNV-1a: nobody can choose what is signed, and 0 means none.
         let hash = time.iter().fold(0x811c_9dc5_u32, |hash, byte| {
             (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193)
@@ -72,25 +72,25 @@ impl Fingerprint {
 
     /// Whether the bodies are the same.
     #[must_use]
-    pub const fn has_body_of(self, other: Self) -> bool {
+    pub(crate) const fn has_body_of(self, other: Self) -> bool {
         self.body == other.body
     }
 
     /// Whether both are known to have been signed, and at different times.
     #[must_use]
-    pub const fn is_signed_apart_from(self, other: Self) -> bool {
+    pub(crate) const fn is_signed_apart_from(self, other: Self) -> bool {
         self.signed != 0 && other.signed != 0 && self.signed != other.signed
     }
 
     /// The hash of the signed time; 0 if it is not known.
     #[must_use]
-    pub const fn signed(self) -> u32 {
+    pub(crate) const fn signed(self) -> u32 {
         self.signed
     }
 
     /// Of `body`, under a salt that senders do not know: nobody can make two bodies that agree.
     #[must_use]
-    pub fn of(body: &[u8], salt: [u8; 16]) -> Self {
+    pub(crate) fn of(body: &[u8], salt: [u8; 16]) -> Self {
         Self::new(callback_guard_scan::fingerprint::keyed(body, &salt))
     }
 
@@ -100,13 +100,13 @@ impl Fingerprint {
     /// keyed SipHash whose key is known can be steered to any value. To make a second body that
     /// agrees with a given one takes 2^64 tries here.
     #[must_use]
-    pub fn digest(sha256: &[u8; 32]) -> Self {
+    pub(crate) fn digest(sha256: &[u8; 32]) -> Self {
         Self::new(sha256.first_chunk().copied().map_or(0, u64::from_be_bytes))
     }
 
     /// The hash of the body.
     #[must_use]
-    pub const fn as_u64(self) -> u64 {
+    pub(crate) const fn as_u64(self) -> u64 {
         self.body
     }
 }

@@ -55,7 +55,7 @@ impl LocalStore {
 
     /// For `capacity` events, of ids with `events_per_id` at most.
     #[must_use]
-    pub fn of_ids(capacity: u32, events_per_id: u16) -> Self {
+    pub(crate) fn of_ids(capacity: u32, events_per_id: u16) -> Self {
         Self {
             buckets: u64::from(capacity.div_ceil(MEAN).max(1)),
             slots: SLOTS.saturating_add(events_per_id.into()),
@@ -175,7 +175,7 @@ const SALT: &str = "salt";
 /// # Errors
 ///
 /// [`Unavailable`] if the host refuses.
-pub fn salt(shared: &mut impl SharedData, fresh: [u8; 16]) -> Result<[u8; 16], Unavailable> {
+pub(crate) fn salt(shared: &mut impl SharedData, fresh: [u8; 16]) -> Result<[u8; 16], Unavailable> {
     for _ in 0..TRIES {
         if let (Some(value), _) = shared.get(SALT)?
             && let Some(salt) = value.first_chunk()

@@ -1,15 +1,17 @@
 //! Where events are remembered, and what a request can ask of it.
 //!
-//! [`local`] is the store of one process, [`redis`] the one that many proxies share; [`stores`]
+//! [`local`] is the store of one process, [`redis`] the one that many proxies share; `stores`
 //! works with both.
 
 pub mod bucket;
 pub mod circuit;
+pub(crate) mod fleet;
 pub mod local;
+pub(crate) mod owners;
 pub mod queue;
 pub mod redis;
 pub mod retries;
-pub mod stores;
+pub(crate) mod stores;
 
 use crate::event::{EventKey, IdKey};
 use crate::store::bucket::{Fingerprint, OwnerToken};
@@ -116,7 +118,7 @@ pub enum Settlement {
 impl Settlement {
     /// As in its [`ClaimRequest`].
     #[must_use]
-    pub fn id(&self) -> IdKey {
+    pub(crate) fn id(&self) -> IdKey {
         match self {
             Self::Deliver { id, .. } | Self::Release { id, .. } => *id,
         }

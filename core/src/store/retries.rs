@@ -13,9 +13,9 @@ use crate::store::redis::LONGEST_TIMEOUT_MILLIS;
 use crate::time::UnixMillis;
 
 /// The pause after the first failed attempt, in milliseconds; doubled with each.
-pub const FIRST_PAUSE_MILLIS: u64 = 100;
+pub(crate) const FIRST_PAUSE_MILLIS: u64 = 100;
 /// The longest pause between two attempts, in milliseconds.
-pub const LONGEST_PAUSE_MILLIS: u64 = 5_000;
+pub(crate) const LONGEST_PAUSE_MILLIS: u64 = 5_000;
 /// The most settlements that are kept; beyond it the oldest is given up. About 1 MB.
 pub const CAPACITY: usize = 8_192;
 

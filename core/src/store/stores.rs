@@ -5,32 +5,26 @@
 //! round trip, and a request that falls back on it (`on_error: "memory"`) has its claim there
 //! already. The shared store is asked only after the local one has granted.
 //!
-//! How many calls are on their way at the same time is bounded; the others wait in a queue and are
-//! made as time passes. So a flood of events cannot make a store that answers look like one that is down.
-//!
 //! A call is made in a callback of its own request, or as time passes, and never in that of another
 //! request: the SDK of proxy-wasm hands the answer to the context in whose callback the call was made,
 //! and drops it if that one is gone.
 //!
-//! A request that ends while its call is in flight leaves that to the [`Retries`]: nobody will see
+//! A request that ends while its call is in flight leaves that to the
+//! [`Retries`](crate::store::retries::Retries): nobody will see
 //! the answer.
 
 use std::sync::Arc;
 
-use crate::effect::{CallId, Effect, Effects, Io, StreamId};
+use crate::effect::{CallId, Effects, Io, StreamId};
 use crate::metrics::{Metric, SourceMetric};
 use crate::policy::{Policy, Source};
-use crate::store::bucket::OwnerToken;
-use crate::store::circuit::{Circuit, Permit, Transition};
+use crate::store::circuit::{Circuit, Transition};
+use crate::store::fleet::{Call, Fleet, PendingClaim, Purpose};
 use crate::store::local::{self, LocalStore};
-use crate::store::queue::{MOST_CALLS, Queue};
-use crate::store::redis::{Answer, Remote, StoreError};
-use crate::store::retries::{PendingSettlement, Retries};
+use crate::store::redis::{Answer, StoreError};
+use crate::store::retries::PendingSettlement;
 use crate::store::{ClaimAnswer, ClaimRequest, Settlement, SharedData, Unavailable};
 use crate::time::UnixMillis;
-
-/// How many settlements are on their way at the same time with nobody waiting for them.
-const MOST_BACKGROUND_CALLS: usize = 8;
 
 /// The stores of one worker.
 #[derive(Clone, Debug)]
@@ -39,57 +33,6 @@ pub(crate) struct Stores {
     fleet: Option<Fleet>,
     fresh_salt: [u8; 16],
     salt: Option<[u8; 16]>,
-}
-
-/// The store that many proxies share, as one worker sees it.
-#[derive(Clone, Debug)]
-struct Fleet {
-    remote: Arc<Remote>,
-    circuit: Circuit,
-    calls: Vec<Call>,
-    next_call: u64,
-    /// What is to be called once there is room for it.
-    queue: Queue<Purpose>,
-    /// Whether what is asked now is queued, though there is room.
-    queues_all: bool,
-    retries: Retries,
-    background_calls: usize,
-}
-
-/// A call on its way.
-#[derive(Clone, Debug)]
-struct Call {
-    id: CallId,
-    permit: Permit,
-    purpose: Purpose,
-}
-
-#[derive(Clone, Debug)]
-enum Purpose {
-    Claim {
-        stream: StreamId,
-        source: Arc<Source>,
-        request: ClaimRequest,
-        holds_locally: bool,
-    },
-    /// Its request has ended: nobody will see the answer. It counts until it comes, and no longer than it
-    /// may take.
-    Nothing { until: UnixMillis },
-    /// In the background.
-    Retry(PendingSettlement),
-    Settle {
-        stream: StreamId,
-        pending: PendingSettlement,
-    },
-}
-
-impl Purpose {
-    fn stream(&self) -> Option<StreamId> {
-        match self {
-            Self::Claim { stream, .. } | Self::Settle { stream, .. } => Some(*stream),
-            Self::Nothing { .. } | Self::Retry(_) => None,
-        }
-    }
 }
 
 /// A claim that is to be settled, and for how long it holds.
@@ -119,16 +62,7 @@ impl Stores {
     pub(crate) fn new(policy: &Arc<Policy>, fresh_salt: [u8; 16]) -> Self {
         Self {
             local: LocalStore::of_ids(policy.capacity, policy.events_per_id()),
-            fleet: policy.remote.as_ref().map(|remote| Fleet {
-                remote: Arc::clone(remote),
-                circuit: Circuit::default(),
-                calls: Vec::new(),
-                next_call: 0,
-                queue: Queue::default(),
-                queues_all: false,
-                retries: Retries::default(),
-                background_calls: 0,
-            }),
+            fleet: policy.remote.as_ref().map(Fleet::new),
             fresh_salt,
             salt: None,
         }
@@ -169,18 +103,19 @@ impl Stores {
             ClaimAnswer::Full | ClaimAnswer::Unavailable => false,
             answer => return Some(answer),
         };
-        let purpose = Purpose::Claim {
+        let claim = PendingClaim {
             stream,
             source: Arc::clone(source),
             request: *request,
             holds_locally,
         };
+        let purpose = Purpose::Claim(claim);
         match fleet.ask(request.id.shared, stream, purpose, io.now(), effects) {
-            Ok(()) => None,
-            Err(_) => {
+            Err(Purpose::Claim(claim)) => {
                 let refused = Err(StoreError::CircuitOpen);
-                Some(self.resolve(io, source, request, holds_locally, refused, effects))
+                Some(self.resolve(io, &claim, refused, effects))
             }
+            Ok(()) | Err(_) => None,
         }
     }
 
@@ -252,12 +187,11 @@ impl Stores {
     fn resolve<S: SharedData>(
         &mut self,
         io: &mut Io<'_, S>,
-        source: &Arc<Source>,
-        request: &ClaimRequest,
-        holds_locally: bool,
+        claim: &PendingClaim,
         result: Result<ClaimAnswer, StoreError>,
         effects: &mut Effects,
     ) -> ClaimAnswer {
+        let (source, request, holds_locally) = (&claim.source, &claim.request, claim.holds_locally);
         let Some(fleet) = &self.fleet else {
             return ClaimAnswer::Unavailable;
         };
@@ -324,21 +258,11 @@ impl Stores {
         let remote = Arc::clone(&fleet.remote);
         match purpose {
             Purpose::Nothing { .. } => Ended::Nobody,
-            Purpose::Claim {
-                stream,
-                source,
-                request,
-                holds_locally,
-            } => {
-                let result = answer.and_then(|answer| remote.read_claim(answer, request.owner));
+            Purpose::Claim(claim) => {
+                let owner = claim.request.owner;
+                let result = answer.and_then(|answer| remote.read_claim(answer, owner));
                 fleet.record(permit, result.err(), io.now(), effects);
-                let answer = self.resolve(io, &source, &request, holds_locally, result, effects);
-                Ended::Claim {
-                    stream,
-                    source,
-                    request,
-                    answer,
-                }
+                self.claim_ended(io, claim, result, effects)
             }
             Purpose::Settle { stream, pending } => {
                 let result = answer.and_then(|answer| remote.read_settle(answer));
@@ -353,6 +277,21 @@ impl Stores {
                 fleet.settled(pending, result, io.now(), effects);
                 Ended::Nobody
             }
+        }
+    }
+
+    fn claim_ended<S: SharedData>(
+        &mut self,
+        io: &mut Io<'_, S>,
+        claim: PendingClaim,
+        result: Result<ClaimAnswer, StoreError>,
+        effects: &mut Effects,
+    ) -> Ended {
+        Ended::Claim {
+            answer: self.resolve(io, &claim, result, effects),
+            stream: claim.stream,
+            source: claim.source,
+            request: claim.request,
         }
     }
 
@@ -376,20 +315,8 @@ impl Stores {
         let purpose = fleet.queue.pop()?;
         effects.count(Metric::StoreErrors(StoreError::CircuitOpen));
         Some(match purpose {
-            Purpose::Claim {
-                stream,
-                source,
-                request,
-                holds_locally,
-            } => {
-                let refused = Err(StoreError::CircuitOpen);
-                let answer = self.resolve(io, &source, &request, holds_locally, refused, effects);
-                Ended::Claim {
-                    stream,
-                    source,
-                    request,
-                    answer,
-                }
+            Purpose::Claim(claim) => {
+                self.claim_ended(io, claim, Err(StoreError::CircuitOpen), effects)
             }
             Purpose::Settle { stream, pending } => {
                 fleet.schedule(pending.again(io.now()), effects);
@@ -427,12 +354,12 @@ impl Stores {
             (purpose, Some(due))
         };
         match purpose {
-            Purpose::Claim {
+            Purpose::Claim(PendingClaim {
                 source,
                 request,
                 holds_locally,
                 ..
-            } => {
+            }) => {
                 if holds_locally {
                     self.release_locally(io, &request, effects);
                 }
@@ -480,167 +407,5 @@ impl Stores {
             effects.circuit(Transition::Closed);
             fleet.circuit = Circuit::default();
         }
-    }
-}
-
-impl Fleet {
-    fn take(&mut self, is_it: impl Fn(&Call) -> bool) -> Option<Call> {
-        let at = self.calls.iter().position(is_it)?;
-        Some(self.calls.swap_remove(at))
-    }
-
-    /// Makes a call, or queues it for when there is room; unless the circuit is open: then its purpose
-    /// comes back.
-    #[allow(clippy::result_large_err, reason = "it comes back as it went in")]
-    fn ask(
-        &mut self,
-        id: [u8; 16],
-        stream: StreamId,
-        purpose: Purpose,
-        now: UnixMillis,
-        effects: &mut Effects,
-    ) -> Result<(), Purpose> {
-        let is_queued = match self.circuit.is_open() {
-            // Who could probe waits for its turn as well.
-            true => self.queues_all && self.circuit.would_permit(now),
-            false => self.queues_all || !self.queue.is_empty() || !self.has_room(),
-        };
-        if is_queued {
-            self.queue.push(id, stream, purpose);
-            return Ok(());
-        }
-        self.call(purpose, now, effects)
-    }
-
-    /// Whether one more call may be on its way.
-    fn has_room(&self) -> bool {
-        self.calls.len().saturating_sub(self.background_calls) < MOST_CALLS
-    }
-
-    /// Makes the calls that there is room for.
-    fn advance(&mut self, now: UnixMillis, effects: &mut Effects) {
-        self.calls
-            .retain(|call| !matches!(call.purpose, Purpose::Nothing { until } if until <= now));
-        while self.has_room()
-            && !self.circuit.is_open()
-            && let Some(purpose) = self.queue.pop()
-        {
-            // A circuit that is closed refuses none.
-            let _ = self.call(purpose, now, effects);
-        }
-    }
-
-    /// Makes a call, unless the circuit is open: then its purpose comes back.
-    #[allow(clippy::result_large_err, reason = "it comes back as it went in")]
-    fn call(
-        &mut self,
-        purpose: Purpose,
-        now: UnixMillis,
-        effects: &mut Effects,
-    ) -> Result<(), Purpose> {
-        let Some(permit) = self.circuit.permit(now) else {
-            effects.count(Metric::StoreErrors(StoreError::CircuitOpen));
-            return Err(purpose);
-        };
-        let ask = match &purpose {
-            Purpose::Claim {
-                source, request, ..
-            } => self.remote.claim(&source.name, request),
-            Purpose::Retry(pending) | Purpose::Settle { pending, .. } => self
-                .remote
-                .settle(&pending.source.name, &pending.settlement),
-            Purpose::Nothing { .. } => return Ok(()),
-        };
-        let id = CallId(self.next_call);
-        self.next_call = self.next_call.wrapping_add(1);
-        self.calls.push(Call {
-            id,
-            permit,
-            purpose,
-        });
-        effects.push(Effect::Call { call: id, ask });
-        Ok(())
-    }
-
-    /// Records the end of a call in the circuit and the metrics.
-    fn record(
-        &mut self,
-        permit: Permit,
-        error: Option<StoreError>,
-        now: UnixMillis,
-        effects: &mut Effects,
-    ) {
-        let transition = match error {
-            None => self.circuit.succeeded(permit),
-            Some(error) => {
-                effects.count(Metric::StoreErrors(error));
-                self.circuit.failed(permit, now)
-            }
-        };
-        effects.circuit(transition);
-    }
-
-    fn settled(
-        &mut self,
-        pending: PendingSettlement,
-        result: Result<bool, StoreError>,
-        now: UnixMillis,
-        effects: &mut Effects,
-    ) {
-        match result {
-            Ok(true) => {}
-            // Its lease has ended, and another request has claimed the event since.
-            Ok(false) => drop_settlement(&pending, effects),
-            Err(_) => self.schedule(pending.again(now), effects),
-        }
-    }
-
-    fn schedule(&mut self, pending: PendingSettlement, effects: &mut Effects) {
-        if let Some(dropped) = self.retries.push(pending) {
-            drop_settlement(&dropped, effects);
-        }
-    }
-
-    fn time(&mut self, now: UnixMillis, effects: &mut Effects) {
-        self.advance(now, effects);
-        while let Some(ended) = self.retries.next_ended(now) {
-            drop_settlement(&ended, effects);
-        }
-        while self.background_calls < MOST_BACKGROUND_CALLS && self.circuit.would_permit(now) {
-            let Some(pending) = self.retries.next_due(now) else {
-                break;
-            };
-            if pending.is_retry {
-                effects.count(Metric::SettleRetries);
-            }
-            match self.call(Purpose::Retry(pending), now, effects) {
-                Ok(()) => self.background_calls = self.background_calls.saturating_add(1),
-                Err(Purpose::Retry(pending)) => self.schedule(pending.again(now), effects),
-                Err(_) => {}
-            }
-        }
-    }
-}
-
-/// A settlement that will not be sent any more. Of a release nothing is lost: its lease has ended.
-fn drop_settlement(pending: &PendingSettlement, effects: &mut Effects) {
-    if matches!(pending.settlement, Settlement::Deliver { .. }) {
-        effects.count_of(Some(pending.source.index), SourceMetric::SettleFailures);
-    }
-}
-
-/// Makes owner tokens that no other claim has.
-#[derive(Clone, Debug)]
-pub(crate) struct Owners(u64);
-
-impl Owners {
-    /// Counts from a random number, so that no two workers meet.
-    pub(crate) fn new(random: u64) -> Self {
-        Self(random)
-    }
-
-    pub(crate) fn next(&mut self) -> OwnerToken {
-        self.0 = self.0.wrapping_add(1);
-        OwnerToken::new(self.0)
     }
 }

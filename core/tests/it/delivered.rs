@@ -6,9 +6,9 @@ use std::sync::Arc;
 use callback_guard_config::{self as config, Build};
 use callback_guard_core::log::start_line;
 use callback_guard_core::metrics::{Kind, definitions};
-use callback_guard_core::outcome::Outcome;
 use callback_guard_core::policy::Policy;
 use callback_guard_core::verdict::Code;
+use callback_guard_core::worker::Outcome;
 use serde_json::{Value, json};
 
 use crate::support::{Host, NOW, Request, SECRET, Seen, configuration, policy};

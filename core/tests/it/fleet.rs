@@ -1,14 +1,12 @@
 //! The shared store under a flood: it is asked for a few things at a time, every message id has its
 //! turn, and a store that answers is never taken for one that is down.
 
-use callback_guard_core::effect::StreamId;
 use callback_guard_core::metrics::Metric;
-use callback_guard_core::outcome::Outcome;
 use callback_guard_core::store::queue::MOST_CALLS;
 use callback_guard_core::store::redis::{Answer, StoreError};
 use callback_guard_core::time::UnixMillis;
 use callback_guard_core::verdict::Code;
-use callback_guard_core::worker::MOST_ANSWERS;
+use callback_guard_core::worker::{MOST_ANSWERS, Outcome, StreamId};
 use serde_json::json;
 
 use crate::support::{Host, NOW, Request, Seen, configuration, policy};

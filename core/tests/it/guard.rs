@@ -2,11 +2,10 @@
 
 use std::sync::Arc;
 
-use callback_guard_core::effect::StreamId;
-use callback_guard_core::outcome::Outcome;
 use callback_guard_core::policy::Policy;
 use callback_guard_core::time::UnixMillis;
 use callback_guard_core::verdict::Code;
+use callback_guard_core::worker::{Outcome, StreamId};
 use serde_json::{Value, json};
 
 use crate::support::{Host, NOW, Request, SECRET, Seen, configuration, policy};

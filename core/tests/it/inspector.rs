@@ -5,18 +5,16 @@ use std::io::Read as _;
 
 use base64::Engine as _;
 use callback_guard_config as config;
-use callback_guard_core::effect::StreamId;
 use callback_guard_core::inspector::{
     Entry, Inspector, LEAST_EVENTS, MAX_EVENT_BYTES, MOST_EVENTS, Slot,
 };
-use callback_guard_core::outcome::Outcome;
 use callback_guard_core::policy::Policy;
-use callback_guard_core::reply::Reply;
 use callback_guard_core::report::Stage;
 use callback_guard_core::request::RequestHead;
 use callback_guard_core::store::{SharedData, Swap, Unavailable};
 use callback_guard_core::time::UnixMillis;
 use callback_guard_core::verdict::Code;
+use callback_guard_core::worker::{Outcome, Reply, StreamId};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 

@@ -693,7 +693,7 @@ fn a_form_is_signed_field_by_field_and_named_by_what_is_signed() {
     // Another order of the same fields is the same event.
     let mut host = Host::new(policy());
     let (guard, _) = host.send(&form(target, "A=a&B=b+c&B=d"), NOW);
-    host.settle(guard, callback_guard_core::outcome::Outcome::Accepted, NOW);
+    host.settle(guard, callback_guard_core::worker::Outcome::Accepted, NOW);
     let (_, seen) = host.send(&form(target, "B=d&B=b%20c&A=a"), NOW);
     assert_eq!(seen.code(), Some(Code::Duplicate));
     // JSON is covered by its hash in the query, or by nothing.

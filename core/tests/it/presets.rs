@@ -5,7 +5,6 @@ mod document;
 
 use std::collections::BTreeSet;
 
-use callback_guard_core::outcome::Outcome;
 use callback_guard_core::policy::Policy;
 use callback_guard_core::scheme::keys::Algorithm;
 use callback_guard_core::scheme::token::TokenAt;
@@ -15,6 +14,7 @@ use callback_guard_core::scheme::{
 use callback_guard_core::sign;
 use callback_guard_core::time::UnixMillis;
 use callback_guard_core::verdict::Code;
+use callback_guard_core::worker::Outcome;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 

@@ -1,13 +1,13 @@
 //! The worker: waiting within its caps, held bytes, changed bodies, claims that are never dropped.
 
 use callback_guard_config as config;
-use callback_guard_core::effect::StreamId;
 use callback_guard_core::metrics::{Metric, SourceMetric};
-use callback_guard_core::outcome::Outcome;
 use callback_guard_core::policy::Policy;
 use callback_guard_core::time::UnixMillis;
 use callback_guard_core::verdict::Code;
-use callback_guard_core::worker::{MOST_ANSWERS, MOST_FOR_ONE_EVENT, MOST_IN_ALL};
+use callback_guard_core::worker::{
+    MOST_ANSWERS, MOST_FOR_ONE_EVENT, MOST_IN_ALL, Outcome, StreamId,
+};
 use serde_json::{Value, json};
 
 use crate::support::{Host, NOW, Request, Seen, configuration, policy};
@@ -267,7 +267,7 @@ fn a_claim_is_released_where_the_request_fails_after_it() {
     }));
     let (stream, seen) = send(&mut host, "t", "", NOW);
     assert_eq!(seen.code(), Some(Code::Forwarded));
-    let mut io = callback_guard_core::effect::Io::new(&mut host.shared, NOW);
+    let mut io = callback_guard_core::worker::Io::new(&mut host.shared, NOW);
     let verdict = host.worker.fail(&mut io, stream);
     assert!(matches!(
         verdict,

@@ -1,8 +1,8 @@
 //! What the model knows of each claim, and what it expects of the stores because of it.
 
-use callback_guard_core::outcome::Outcome;
 use callback_guard_core::store::redis::OnError;
 use callback_guard_core::testkit::MapShared;
+use callback_guard_core::worker::Outcome;
 
 use crate::world::{LEASE_MILLIS, Request, WINDOW_MILLIS, World};
 

@@ -6,7 +6,8 @@ use std::time::Duration;
 use anyhow::Result;
 use sqlx::{AnyConnection, AssertSqlSafe, Row as _};
 
-use super::{Dialect, Store};
+use super::dialect::Dialect;
+use super::open::Store;
 use crate::delivery::{Delivery, Outcome, State};
 use crate::moment::Moment;
 use crate::schedule::Schedule;
@@ -591,6 +592,26 @@ pub(super) async fn purge(
 }
 
 impl Store {
+    /// Makes due what was set aside for an earlier event of its id: for an inbox without order.
+    ///
+    /// # Errors
+    ///
+    /// The store does not answer.
+    pub async fn end_order(&self) -> Result<()> {
+        let mut connection = self.writers.acquire().await?;
+        let now = self.now(&mut connection).await?;
+        let statement = format!(
+            "UPDATE inbox_events SET due = $1, claim = 0, changed_at = $1 \
+             WHERE state < 2 AND due > $1 AND state = 0 AND claim = {}",
+            SET_ASIDE
+        );
+        sqlx::query(AssertSqlSafe(statement))
+            .bind(now.0)
+            .execute(&mut *connection)
+            .await?;
+        Ok(())
+    }
+
     /// What an attempt for `event` sends; `None` if it has been discarded meanwhile.
     ///
     /// # Errors

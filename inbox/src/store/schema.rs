@@ -3,7 +3,7 @@
 use anyhow::{Context as _, bail};
 use sqlx::{AnyConnection, AssertSqlSafe, Connection as _, Row as _};
 
-use super::Dialect;
+use super::dialect::Dialect;
 
 /// The schema's version, as the store names it.
 pub const VERSION: i64 = 2;

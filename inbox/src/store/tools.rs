@@ -5,7 +5,8 @@ use sqlx::any::{AnyArguments, AnyRow};
 use sqlx::query::Query;
 use sqlx::{Any, AnyConnection, AssertSqlSafe, Connection as _, Row as _};
 
-use super::{Store, queue, writer};
+use super::open::Store;
+use super::{queue, writer};
 use crate::delivery::{Delivery, State};
 use crate::moment::Moment;
 

@@ -9,8 +9,9 @@ use bytes::Bytes;
 use sqlx::{AnyConnection, Connection as _, Row as _};
 use tokio::sync::{Mutex, mpsc, oneshot};
 
+use super::dialect::Dialect;
+use super::open::{POSTGRES_WRITERS, Store};
 use super::queue::{self, ClaimRequest, Claims, Release, Settlement};
-use super::{Dialect, Store};
 use crate::delivery::Delivery;
 use crate::moment::Moment;
 
@@ -95,7 +96,7 @@ impl Writer {
         let receiver = Arc::new(Mutex::new(receiver));
         let tasks = match store.dialect {
             Dialect::Sqlite => 1,
-            Dialect::Postgres => super::POSTGRES_WRITERS,
+            Dialect::Postgres => POSTGRES_WRITERS,
         };
         let tasks = (0..tasks)
             .map(|_| tokio::spawn(write(store.clone(), Arc::clone(&receiver))))

@@ -5,8 +5,14 @@
 //! the next pieces decide. So most comparisons are one of two integers, and large objects are
 //! sorted piece by piece, where an attacker cannot make every comparison read long keys again.
 
+use super::buffer::give_back;
+use super::error::JsonError;
 use super::lanes::Lanes;
-use super::{JsonError, LINEAR_KEYS, give_back, text};
+use super::text;
+
+/// Largest number of keys that an object may have for its duplicates to be found at once, by
+/// comparing each key with those before it.
+pub const LINEAR_KEYS: usize = 16;
 
 /// Number of text bytes in a piece.
 const PIECE: usize = 7;

@@ -12,9 +12,8 @@
 
 use std::fmt;
 
-use super::malformed;
+use super::error::{JsonError, malformed};
 use crate::fold;
-use crate::json::JsonError;
 
 /// A valid, non-empty JSON pointer.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -11,98 +11,13 @@
 //!
 //! Source: RFC 8259.
 
-use super::keys;
+use super::document::{Extent, Kind, Span};
+use super::error::{JsonError, MAX_DEPTH, malformed};
 use super::lanes::{LANES, Lanes};
-use super::pointer::{NOWHERE, ROOT};
+use super::pointer::{NOWHERE, ROOT, Selector};
+use super::scratch::{Container, Frame, Scratch};
 use super::text;
-use super::{JsonError, Kind, MAX_DEPTH, Scratch, Selector, malformed};
 use crate::fold;
-
-/// A value's place in the body.
-#[derive(Clone, Copy)]
-pub(super) struct Extent {
-    pub(super) start: usize,
-    pub(super) end: usize,
-}
-
-impl Extent {
-    /// The value's bytes.
-    pub(super) fn of<'body>(&self, body: &'body [u8]) -> &'body [u8] {
-        body.get(self.start..self.end).unwrap_or_default()
-    }
-}
-
-/// A value that a pointer names.
-#[derive(Clone, Copy)]
-pub(super) struct Span {
-    pub(super) kind: Kind,
-    pub(super) extent: Extent,
-}
-
-/// What surrounds the value that is being read.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Container {
-    Array,
-    Object,
-    /// Nothing: the value is the root.
-    Outside,
-}
-
-/// An open container.
-#[derive(Clone, Copy)]
-pub(super) struct Frame {
-    container: Container,
-    /// The strings directly in this array are URLs.
-    url: bool,
-    /// Offset of the bracket.
-    start: usize,
-    /// The selector's node for this container.
-    node: usize,
-    /// Index of the array's element that is being read; not kept up without a node.
-    index: usize,
-    /// What [`keys::Keys`] held when this object was opened; unused for arrays.
-    keys: keys::Mark,
-    /// The keys that this object has had.
-    seen: keys::Seen,
-}
-
-impl Default for Frame {
-    fn default() -> Self {
-        Self::OUTSIDE
-    }
-}
-
-impl Frame {
-    pub(super) const OUTSIDE: Self = Self {
-        container: Container::Outside,
-        url: false,
-        start: 0,
-        node: NOWHERE,
-        index: 0,
-        keys: keys::Mark::START,
-        seen: keys::Seen::NONE,
-    };
-
-    fn object(start: usize, node: usize, keys: keys::Mark) -> Self {
-        Self {
-            container: Container::Object,
-            start,
-            node,
-            keys,
-            ..Self::OUTSIDE
-        }
-    }
-
-    fn array(start: usize, node: usize, url: bool) -> Self {
-        Self {
-            container: Container::Array,
-            start,
-            node,
-            url,
-            ..Self::OUTSIDE
-        }
-    }
-}
 
 /// One scan of one body.
 pub(super) struct Scanner<'a> {

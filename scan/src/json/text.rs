@@ -9,8 +9,8 @@
 
 use std::borrow::Cow;
 
+use super::error::{JsonError, malformed};
 use super::lanes::{LANES, Lanes};
-use super::{JsonError, malformed};
 
 /// The end of a string that has been checked.
 #[derive(Clone, Copy)]

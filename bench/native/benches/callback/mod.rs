@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use callback_guard_core::authenticate::Inputs;
+use callback_guard_core::guard::Inputs;
 use callback_guard_core::policy::Policy;
 use callback_guard_core::store::bucket::OwnerToken;
 use callback_guard_core::time::UnixMillis;

@@ -5,8 +5,8 @@ use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE, URL_S
 use callback_guard_core::scheme::keys::{Algorithm, SignatureBytes};
 use callback_guard_core::scheme::{Encoding, Form, SignatureRule};
 
-use super::super::Case;
-use super::Variant;
+use super::super::case::Case;
+use super::variant::Variant;
 
 /// Every signature that the header can be read as.
 pub(super) fn all(case: &Case<'_>, rule: &SignatureRule) -> Vec<Variant<SignatureBytes>> {

@@ -3,7 +3,7 @@
 use callback_guard_core::request::Occurrence;
 use callback_guard_core::scheme::{Part, SignatureRule};
 
-use super::super::Case;
+use super::super::case::Case;
 
 /// The message with each URL that its sender may have signed instead: with what is wrong.
 pub(super) fn in_message(

@@ -5,7 +5,8 @@ use ring::signature::{
 };
 use spki::SubjectPublicKeyInfoRef;
 
-use super::{Algorithm, HostCheck, NoVerifier};
+use super::algorithm::Algorithm;
+use super::host::{HostCheck, NoVerifier};
 
 /// Verifies by `ring`.
 ///

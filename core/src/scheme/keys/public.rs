@@ -11,7 +11,9 @@ use pkcs1::RsaPublicKeyRef;
 use serde::Deserialize;
 use spki::{AlgorithmIdentifierRef, ObjectIdentifier, SubjectPublicKeyInfoRef};
 
-use super::{Algorithm, HostCheck, HostVerify, LONGEST, NoVerifier, SignatureBytes};
+use super::algorithm::{Algorithm, LONGEST};
+use super::host::{HostCheck, HostVerify, NoVerifier};
+use super::signature::SignatureBytes;
 
 /// The shortest RSA modulus, in bytes: 2048 bits.
 const SHORTEST_MODULUS: usize = 256;

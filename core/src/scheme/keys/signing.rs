@@ -14,8 +14,10 @@ use spki::der::Encode as _;
 use spki::der::asn1::{AnyRef, BitStringRef};
 use spki::{AlgorithmIdentifierRef, ObjectIdentifier, SubjectPublicKeyInfoRef};
 
-use super::public::{BASE64, EC, ED25519, P256, RSA};
-use super::{Algorithm, Key, KeyError, SignatureBytes};
+use super::algorithm::Algorithm;
+use super::key::Key;
+use super::public::{BASE64, EC, ED25519, KeyError, P256, RSA};
+use super::signature::SignatureBytes;
 
 /// A key that signs: a secret, a token, or a private key.
 pub struct SigningKey(Kind);

@@ -4,9 +4,10 @@
 #[cfg(feature = "sign")]
 use core::ops::{Deref, DerefMut};
 
+use super::algorithm::Algorithm;
+use super::public::KeyError;
 #[cfg(feature = "sign")]
-use super::SigningKey;
-use super::{Algorithm, KeyError};
+use super::signing::SigningKey;
 
 /// The keys that sign what a source accepts, in their order.
 #[derive(Debug, Default)]

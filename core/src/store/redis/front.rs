@@ -19,7 +19,9 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 
-use super::{Eval, MAX_REPLY_BYTES, Said, StoreError};
+use super::error::StoreError;
+use super::said::{MAX_REPLY_BYTES, Said};
+use super::script::Eval;
 use crate::json::{self, Kind, Pointer, Scratch, Selector};
 
 /// What the HTTP front speaks.

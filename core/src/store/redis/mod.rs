@@ -18,17 +18,26 @@
 //!
 //! Source: Redis commands `EVAL`, `SET`, `ZADD` and `ZREMRANGEBYSCORE`.
 
+mod error;
 pub mod front;
+mod said;
+mod script;
 pub mod server;
+mod value;
 
 use serde::Deserialize;
-use sha1::{Digest as _, Sha1};
 
 use crate::event::{EventKey, IdKey};
-use crate::store::bucket::{Fingerprint, OwnerToken};
+use crate::store::bucket::OwnerToken;
 use crate::store::{ClaimAnswer, ClaimRequest, Settlement};
+pub use error::StoreError;
 pub use front::{Front, Protocol, Replies};
+pub use said::MAX_REPLY_BYTES;
+use said::Said;
+use script::FULL;
+pub use script::{Eval, Script};
 pub use server::{Address, Login, Place, Reply, Server};
+use value::{Value, claimed, delivered};
 
 /// What happens to a request when the store does not answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
@@ -74,17 +83,6 @@ pub enum Ask {
     Post(String),
 }
 
-/// A script with what it is about.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Eval {
-    /// The script.
-    pub script: Script,
-    /// `KEYS`.
-    pub keys: [String; 2],
-    /// `ARGV`.
-    pub arguments: Vec<String>,
-}
-
 /// What came back from the store, by the way that it was asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Answer<'a> {
@@ -97,73 +95,6 @@ pub enum Answer<'a> {
     },
     /// From the server.
     Redis(Reply<'a>),
-}
-
-/// Why the store failed to answer, or sent a malformed reply.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum StoreError {
-    /// It was not asked: it has failed too often a moment ago.
-    CircuitOpen,
-    /// It does not accept the token or the password; a front: or does not allow the command.
-    Denied,
-    /// Its reply is not one that the protocol knows: no JSON, cut short, or of another shape.
-    Malformed,
-    /// Redis itself refused the command.
-    Redis,
-    /// It answered with a status that the protocol does not know.
-    Status,
-    /// It did not answer in time.
-    Timeout,
-    /// It could not be reached, the connection broke, or the front does not reach Redis.
-    Unreachable,
-}
-
-impl StoreError {
-    /// Every kind, in the order of [`StoreError::index`].
-    pub const ALL: [Self; 7] = [
-        Self::CircuitOpen,
-        Self::Denied,
-        Self::Malformed,
-        Self::Redis,
-        Self::Status,
-        Self::Timeout,
-        Self::Unreachable,
-    ];
-
-    /// What an error of Redis means, by its code: the first word of it, such as `NOPERM`.
-    ///
-    /// Source: redis.io, "ACL".
-    #[must_use]
-    pub fn of_redis(code: &str) -> Self {
-        match code {
-            "NOAUTH" | "WRONGPASS" => Self::Denied,
-            _ => Self::Redis,
-        }
-    }
-
-    /// The stable word for it, as in the metrics.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::CircuitOpen => "circuit_open",
-            Self::Denied => "denied",
-            Self::Malformed => "malformed",
-            Self::Redis => "redis",
-            Self::Status => "status",
-            Self::Timeout => "timeout",
-            Self::Unreachable => "unreachable",
-        }
-    }
-
-    /// The position in [`StoreError::ALL`].
-    #[must_use]
-    #[allow(
-        clippy::as_conversions,
-        reason = "the discriminant of a field-less enum"
-    )]
-    pub const fn index(self) -> usize {
-        self as usize
-    }
 }
 
 /// The result of a store's reply, or of its failure, for a request that may hold a claim in the local
@@ -215,75 +146,6 @@ impl OnError {
 
 /// The longest `timeout_milliseconds`.
 pub const LONGEST_TIMEOUT_MILLIS: u64 = 10_000;
-
-/// The longest reply that is read, in bytes. The longest that the protocol knows has about 120;
-/// what is longer is [`StoreError::Malformed`].
-pub const MAX_REPLY_BYTES: usize = 4096;
-
-/// Claims an event. `KEYS`: the event, its message id. `ARGV`: the claim, the lease in milliseconds, how
-/// many events the id may have, the event's name among them. What is there already comes back.
-const CLAIM: &str = "local v=redis.call('GET',KEYS[1]) if v then return v end \
-    local t=redis.call('TIME') local n=t[1]*1000+math.floor(t[2]/1000) \
-    redis.call('ZREMRANGEBYSCORE',KEYS[2],'-inf',n) \
-    if redis.call('ZCARD',KEYS[2])>=tonumber(ARGV[3]) then return 'full' end \
-    redis.call('SET',KEYS[1],ARGV[1],'PX',ARGV[2]) \
-    redis.call('ZADD',KEYS[2],n+ARGV[2],ARGV[4]) \
-    if redis.call('PTTL',KEYS[2])<tonumber(ARGV[2]) then redis.call('PEXPIRE',KEYS[2],ARGV[2]) end \
-    return false";
-
-/// Settles a claim as delivered. `KEYS` as for a claim. `ARGV`: the claim, the delivered event, the
-/// window in milliseconds, the event's name. An event that is absent counts as ours: its lease has
-/// ended, or Redis has lost it, and nobody has claimed it since. Settled twice is settled.
-const DELIVER: &str = "local v=redis.call('GET',KEYS[1]) \
-    if v==ARGV[2] then return 1 end \
-    if v and v~=ARGV[1] then return 0 end \
-    redis.call('SET',KEYS[1],ARGV[2],'PX',ARGV[3]) \
-    local t=redis.call('TIME') local n=t[1]*1000+math.floor(t[2]/1000) \
-    redis.call('ZADD',KEYS[2],n+ARGV[3],ARGV[4]) \
-    if redis.call('PTTL',KEYS[2])<tonumber(ARGV[3]) then redis.call('PEXPIRE',KEYS[2],ARGV[3]) end \
-    return 1";
-
-/// Releases a claim. `KEYS` as for a claim. `ARGV`: the claim, the event's name. An event that is absent
-/// is released.
-const RELEASE: &str = "local v=redis.call('GET',KEYS[1]) \
-    if v and v~=ARGV[1] then return 0 end \
-    redis.call('ZREM',KEYS[2],ARGV[2]) \
-    if v then redis.call('DEL',KEYS[1]) end \
-    return 1";
-
-/// What [`CLAIM`] answers where the message id has too many events.
-const FULL: &str = "full";
-
-/// A script that Redis runs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Script {
-    /// Claims an event.
-    Claim,
-    /// Settles a claim as delivered.
-    Deliver,
-    /// Releases a claim.
-    Release,
-}
-
-impl Script {
-    /// Its text.
-    #[must_use]
-    pub const fn text(self) -> &'static str {
-        match self {
-            Self::Claim => CLAIM,
-            Self::Deliver => DELIVER,
-            Self::Release => RELEASE,
-        }
-    }
-
-    /// The name under which `EVALSHA` knows it.
-    ///
-    /// Source: Redis command `EVALSHA`.
-    #[must_use]
-    pub fn digest(self) -> String {
-        hex::encode(Sha1::digest(self.text()))
-    }
-}
 
 impl Remote {
     /// Asks for a claim.
@@ -397,53 +259,6 @@ impl Remote {
     }
 }
 
-fn claimed(owner: OwnerToken) -> String {
-    format!("c:{:016x}", owner.as_u64())
-}
-
-fn delivered(owner: OwnerToken, fingerprint: Fingerprint) -> String {
-    let (body, signed) = (fingerprint.as_u64(), fingerprint.signed());
-    format!("d:{:016x}:{body:016x}:{signed:08x}", owner.as_u64())
-}
-
-/// What a key holds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Value {
-    Claimed(OwnerToken),
-    Delivered(Fingerprint),
-}
-
-impl Value {
-    fn parse(value: &str) -> Option<Self> {
-        if let Some(owner) = value.strip_prefix("c:") {
-            return number(owner).map(|owner| Self::Claimed(OwnerToken::new(owner)));
-        }
-        let (owner, rest) = value.strip_prefix("d:")?.split_once(':')?;
-        number(owner)?;
-        // Version 0.1 kept no time.
-        let (body, signed) = match rest.split_once(':') {
-            Some((body, signed)) => (body, u32::try_from(digits(signed, 8)?).ok()?),
-            None => (rest, 0),
-        };
-        let fingerprint = Fingerprint::new(number(body)?).with_signed(signed);
-        Some(Self::Delivered(fingerprint))
-    }
-}
-
-/// 16 lower-case hexadecimal digits.
-fn number(text: &str) -> Option<u64> {
-    digits(text, 16)
-}
-
-/// So many lower-case hexadecimal digits.
-fn digits(text: &str, count: usize) -> Option<u64> {
-    let is_digit = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
-    if text.len() != count || !text.bytes().all(is_digit) {
-        return None;
-    }
-    u64::from_str_radix(text, 16).ok()
-}
-
 /// What one event is called in Redis.
 struct Keys {
     event: String,
@@ -451,12 +266,4 @@ struct Keys {
     id: String,
     /// The event in that set.
     name: String,
-}
-
-/// What Redis said, by whatever way.
-#[derive(Debug)]
-enum Said {
-    Null,
-    Flag(bool),
-    Text(String),
 }

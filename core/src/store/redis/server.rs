@@ -2,7 +2,8 @@
 
 use core::fmt;
 
-use super::{MAX_REPLY_BYTES, Said, StoreError};
+use super::error::StoreError;
+use super::said::{MAX_REPLY_BYTES, Said};
 
 /// A Redis server, as its URL names it.
 #[derive(Clone, PartialEq, Eq)]

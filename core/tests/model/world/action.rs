@@ -1,7 +1,6 @@
 //! What can happen next in a world.
 
-use callback_guard_core::effect::CallId;
-use callback_guard_core::outcome::Outcome;
+use callback_guard_core::worker::{CallId, Outcome};
 
 use super::{Phase, World};
 

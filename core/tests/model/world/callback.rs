@@ -2,13 +2,13 @@
 
 use std::rc::Rc;
 
-use callback_guard_core::effect::{Effect, Io, StreamId};
 use callback_guard_core::metrics::Metric;
-use callback_guard_core::outcome::Outcome;
-use callback_guard_core::reply::Reply;
 use callback_guard_core::store::redis::{Answer, Ask, OnError, StoreError};
 use callback_guard_core::testkit::MapShared;
-use callback_guard_core::worker::{MOST_ANSWERS, MOST_FOR_ONE_EVENT, Response, Verdict, Worker};
+use callback_guard_core::worker::{
+    Effect, Io, MOST_ANSWERS, MOST_FOR_ONE_EVENT, Outcome, Reply, Response, StreamId, Verdict,
+    Worker,
+};
 
 use super::{Call, CallEnd, Callback, Operation, Phase, Request, World, hash_of, seed_of};
 use crate::ledger::State;

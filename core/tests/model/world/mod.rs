@@ -11,13 +11,12 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use callback_guard_core::effect::{Io, StreamId};
 use callback_guard_core::metrics::Metric;
 use callback_guard_core::request::RequestHead;
 use callback_guard_core::store::redis::Protocol;
 use callback_guard_core::testkit::{self, MapShared, NOW};
 use callback_guard_core::time::UnixMillis;
-use callback_guard_core::worker::{Seed, Verdict, Worker};
+use callback_guard_core::worker::{Io, Seed, StreamId, Verdict, Worker};
 
 use crate::ledger::{self, Claim, Doubles, Record};
 use crate::redis_server::{Redis, words};

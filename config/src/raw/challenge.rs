@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, Visitor};
 
-use crate::raw::RawEncoding;
+use crate::raw::signature::RawEncoding;
 
 /// What a sender asks before it sends, and the answer.
 #[derive(Debug, serde::Deserialize)]
@@ -14,37 +14,37 @@ use crate::raw::RawEncoding;
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub(crate) struct RawChallenge {
     /// Which requests are challenges.
-    pub(super) when: RawWhen,
+    pub(crate) when: RawWhen,
     /// What the sender has to prove.
-    pub(super) requires: RawRequires,
+    pub(crate) requires: RawRequires,
     /// The answer.
-    pub(super) reply: RawReply,
+    pub(crate) reply: RawReply,
 }
 
 /// Which requests are challenges: a method, and at most one of `query`, `header` and `pointer`.
 #[derive(Debug, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-pub(super) struct RawWhen {
+pub(crate) struct RawWhen {
     /// This method, as `GET`. Default: any.
-    pub(super) method: Option<String>,
+    pub(crate) method: Option<String>,
     /// This parameter of the query, decoded as forms are.
-    pub(super) query: Option<String>,
+    pub(crate) query: Option<String>,
     /// This header.
-    pub(super) header: Option<String>,
+    pub(crate) header: Option<String>,
     /// The value at this JSON pointer of the body.
-    pub(super) pointer: Option<String>,
+    pub(crate) pointer: Option<String>,
     /// The value is this string or integer.
-    pub(super) equals: Option<RawScalar>,
+    pub(crate) equals: Option<RawScalar>,
     /// The value is there, whatever it is.
     #[serde(default)]
-    pub(super) present: bool,
+    pub(crate) present: bool,
 }
 
 /// A string or an integer.
 #[derive(Debug)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(untagged))]
-pub(super) enum RawScalar {
+pub(crate) enum RawScalar {
     Text(String),
     Number(i64),
 }
@@ -82,7 +82,7 @@ impl<'de> Deserialize<'de> for RawScalar {
 /// What a sender has to prove: a word, or a parameter of the query.
 #[derive(Debug)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(untagged))]
-pub(super) enum RawRequires {
+pub(crate) enum RawRequires {
     Word(RawProof),
     Parameter(RawParameterProof),
 }
@@ -94,7 +94,7 @@ pub(super) enum RawRequires {
     derive(schemars::JsonSchema),
     schemars(rename_all = "lowercase")
 )]
-pub(super) enum RawProof {
+pub(crate) enum RawProof {
     /// Nothing: anybody may ask.
     None,
     /// The source's token.
@@ -107,11 +107,11 @@ pub(super) enum RawProof {
 #[derive(Debug, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-pub(super) struct RawParameterProof {
+pub(crate) struct RawParameterProof {
     /// The token is in this parameter of the query.
-    pub(super) query: String,
+    pub(crate) query: String,
     /// It must be this value of `parameters`.
-    pub(super) parameter: String,
+    pub(crate) parameter: String,
 }
 
 impl<'de> Deserialize<'de> for RawRequires {
@@ -148,48 +148,48 @@ impl<'de> Deserialize<'de> for RawRequires {
 #[derive(Debug, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-pub(super) struct RawReply {
+pub(crate) struct RawReply {
     /// The HTTP status.
     #[cfg_attr(feature = "schema", schemars(range(min = 200, max = 299)))]
-    pub(super) status: u16,
+    pub(crate) status: u16,
     /// `text/plain` or a JSON media type.
-    pub(super) content_type: String,
+    pub(crate) content_type: String,
     /// Headers, each made of parts. Default: none.
     #[serde(default)]
-    pub(super) headers: BTreeMap<String, Vec<RawPart>>,
+    pub(crate) headers: BTreeMap<String, Vec<RawPart>>,
     /// The body, made of parts. Default: empty.
     #[serde(default)]
-    pub(super) body: Vec<RawPart>,
+    pub(crate) body: Vec<RawPart>,
 }
 
 /// A part of the answer: `literal`, `query`, `header`, `pointer`, or `hmac` with `encoding`.
 #[derive(Debug, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-pub(super) struct RawPart {
+pub(crate) struct RawPart {
     /// This text.
-    pub(super) literal: Option<String>,
+    pub(crate) literal: Option<String>,
     /// The value of this parameter of the query.
-    pub(super) query: Option<String>,
+    pub(crate) query: Option<String>,
     /// The value of this header.
-    pub(super) header: Option<String>,
+    pub(crate) header: Option<String>,
     /// The value at this JSON pointer.
-    pub(super) pointer: Option<String>,
+    pub(crate) pointer: Option<String>,
     /// The MAC of this value, with the source's algorithm, under its first secret.
-    pub(super) hmac: Option<RawPlace>,
+    pub(crate) hmac: Option<RawPlace>,
     /// How the MAC is written.
-    pub(super) encoding: Option<RawEncoding>,
+    pub(crate) encoding: Option<RawEncoding>,
 }
 
 /// A value of the request: `query`, `header` or `pointer`.
 #[derive(Debug, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-pub(super) struct RawPlace {
+pub(crate) struct RawPlace {
     /// This parameter of the query, decoded as forms are.
-    pub(super) query: Option<String>,
+    pub(crate) query: Option<String>,
     /// This header.
-    pub(super) header: Option<String>,
+    pub(crate) header: Option<String>,
     /// The value at this JSON pointer of the body.
-    pub(super) pointer: Option<String>,
+    pub(crate) pointer: Option<String>,
 }

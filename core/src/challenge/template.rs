@@ -1,16 +1,12 @@
-//! The answer to a challenge: fixed text, values of the request, and MACs of such values.
+//! What the answer to a challenge is made of: fixed text, values of the request, and MACs of such values.
 
-use core::fmt;
 use std::borrow::Cow;
 
-use super::asked::Field;
-use super::{ValueAt, Values};
+use super::asked::{Field, MAX_ECHOED_BYTES, ValueAt, Values, twice};
 use crate::json::Kind;
+use crate::reply::ChallengeReply;
 use crate::scheme::{Encoding, Scheme};
 use crate::verdict::{Code, Rejection};
-
-/// The longest value that is echoed, in bytes.
-pub const MAX_ECHOED_BYTES: usize = 512;
 
 /// What an echoed value may be made of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,29 +61,6 @@ pub enum Part {
     },
 }
 
-/// The answer to a challenge, ready to be sent.
-#[derive(Clone, PartialEq, Eq)]
-pub struct ChallengeReply {
-    /// The place of its rule in the source's list.
-    pub rule: usize,
-    /// The HTTP status.
-    pub status: u16,
-    /// Names and values.
-    pub headers: Vec<(Cow<'static, str>, String)>,
-    /// The body.
-    pub body: String,
-}
-
-/// Redacted: it holds values of the request.
-impl fmt::Debug for ChallengeReply {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ChallengeReply")
-            .field("rule", &self.rule)
-            .field("status", &self.status)
-            .finish_non_exhaustive()
-    }
-}
-
 impl Template {
     pub(super) fn fill(
         &self,
@@ -139,7 +112,7 @@ impl Values<'_> {
             ValueAt::Field(index) => match self.asked.field(index) {
                 Field::Missing => None,
                 Field::Once(value) => Some(Cow::Borrowed(&**value)),
-                Field::Several => return Err(super::twice()),
+                Field::Several => return Err(twice()),
             },
             ValueAt::Pointer(slot) => self
                 .document
