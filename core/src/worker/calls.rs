@@ -20,25 +20,32 @@ impl Worker {
         call: CallId,
         answer: Result<redis::Answer<'_>, StoreError>,
     ) {
-        let desk = &mut self.desk;
-        let ended = desk.stores.call_ended(io, call, answer, &mut desk.effects);
+        let resources = &mut self.resources;
+        let ended = resources
+            .stores
+            .call_ended(io, call, answer, &mut resources.effects);
         let mut budget = MOST_ANSWERS;
-        desk.stores.is_of_another(true);
+        resources.stores.is_of_another(true);
         self.call_has_ended(io, ended, &mut budget);
-        self.desk.stores.is_of_another(false);
+        self.resources.stores.is_of_another(false);
         self.adjust_ticks();
     }
 
     /// Time has passed.
     pub fn time<S: SharedData>(&mut self, io: &mut Io<'_, S>) {
-        self.desk.stores.time(io.now(), &mut self.desk.effects);
-        if let Some(count) = self.desk.refusals.left_out(io.now()) {
+        self.resources
+            .stores
+            .time(io.now(), &mut self.resources.effects);
+        if let Some(count) = self.resources.refusals.left_out(io.now()) {
             let line = LogLine::LeftOut(count);
-            self.desk.effects.push(Effect::Log(Box::new(line)));
+            self.resources.effects.push(Effect::Log(Box::new(line)));
         }
         let mut budget = MOST_ANSWERS;
         while budget > 0
-            && let Some(ended) = self.desk.stores.turned_away(io, &mut self.desk.effects)
+            && let Some(ended) = self
+                .resources
+                .stores
+                .turned_away(io, &mut self.resources.effects)
         {
             self.call_has_ended(io, ended, &mut budget);
         }
@@ -49,17 +56,17 @@ impl Worker {
     /// Asks for the events that are waited for, until enough requests have gone on.
     #[inline(never)]
     fn wake<S: SharedData>(&mut self, io: &mut Io<'_, S>, mut budget: usize) {
-        for _ in 0..self.desk.waiting.events() {
+        for _ in 0..self.resources.waiting.events() {
             if budget == 0 {
                 return;
             }
-            let Some((key, mut group)) = self.desk.waiting.take_next() else {
+            let Some((key, mut group)) = self.resources.waiting.take_next() else {
                 return;
             };
             if group.is_due(io.now()) {
                 self.ask_for(io, key, &mut group, &mut budget);
             }
-            self.desk.waiting.put_back(key, group);
+            self.resources.waiting.put_back(key, group);
         }
     }
 
@@ -75,19 +82,19 @@ impl Worker {
             return;
         };
         let Some(Request::Guarded(exchange)) = self.requests.get_mut(&stream) else {
-            self.desk.waiting.remove(group, stream);
+            self.resources.waiting.remove(group, stream);
             return;
         };
         let guard = &mut exchange.guard;
         let step = guard.woken();
         let (Step::Claim(request), Some((source, _))) = (step, guard.asks_for()) else {
-            self.desk.waiting.remove(group, stream);
+            self.resources.waiting.remove(group, stream);
             return;
         };
-        let desk = &mut self.desk;
-        let answer = desk
+        let resources = &mut self.resources;
+        let answer = resources
             .stores
-            .claim(io, stream, source, &request, &mut desk.effects);
+            .claim(io, stream, source, &request, &mut resources.effects);
         match answer {
             Some(answer) => self.answer_group(io, key, group, stream, answer, budget),
             None => group.asker = Some(stream),
@@ -101,14 +108,14 @@ impl Worker {
         ended: Ended,
         budget: &mut usize,
     ) {
-        let desk = &mut self.desk;
+        let resources = &mut self.resources;
         match ended {
             Ended::Nobody => {}
             Ended::Settled(stream) => {
                 if let Some(Request::Guarded(exchange)) = self.requests.get_mut(&stream)
                     && core::mem::take(&mut exchange.is_response_held)
                 {
-                    desk.effects.push(Effect::ResumeResponse(stream));
+                    resources.effects.push(Effect::ResumeResponse(stream));
                     *budget = budget.saturating_sub(1);
                 }
             }
@@ -124,8 +131,9 @@ impl Worker {
                 };
                 if asks.is_none_or(|(_, key)| key != request.key) {
                     // Nobody will use what it may have got.
-                    desk.stores
-                        .give_back(io, &source, &request, &mut desk.effects);
+                    resources
+                        .stores
+                        .give_back(io, &source, &request, &mut resources.effects);
                 } else {
                     self.claim_answered(io, stream, request.key, answer, budget);
                 }
@@ -144,15 +152,15 @@ impl Worker {
         budget: &mut usize,
     ) {
         let waits = |group: &Group| group.asker == Some(stream);
-        match self.desk.waiting.take(&key) {
+        match self.resources.waiting.take(&key) {
             Some(mut group) if waits(&group) => {
                 group.asker = None;
                 self.answer_group(io, key, &mut group, stream, answer, budget);
-                self.desk.waiting.put_back(key, group);
+                self.resources.waiting.put_back(key, group);
             }
             group => {
                 if let Some(group) = group {
-                    self.desk.waiting.put_back(key, group);
+                    self.resources.waiting.put_back(key, group);
                 }
                 let Some(guard) = self.guard(stream) else {
                     return;
@@ -167,7 +175,7 @@ impl Worker {
 
     /// Has those who wait for an event pause before they ask the shared store again.
     fn back_off<S>(&mut self, io: &Io<'_, S>, key: EventKey) {
-        let Some(mut group) = self.desk.waiting.take(&key) else {
+        let Some(mut group) = self.resources.waiting.take(&key) else {
             return;
         };
         let deadlines = group.streams.iter().filter_map(|stream| {
@@ -177,7 +185,7 @@ impl Worker {
         if let Some(first) = deadlines.min() {
             group.back_off(io.now(), first);
         }
-        self.desk.waiting.put_back(key, group);
+        self.resources.waiting.put_back(key, group);
     }
 
     /// Gives an answer to the request that asked for it, and to those waiting for the same event that it
@@ -202,7 +210,7 @@ impl Worker {
             .filter(|other| *other != asker);
         while let Some(stream) = next.take() {
             let Some(guard) = self.guard(stream) else {
-                self.desk.waiting.remove(group, stream);
+                self.resources.waiting.remove(group, stream);
                 continue;
             };
             if guard.waits_for().is_some_and(|(awaited, _)| awaited == key) {
@@ -210,7 +218,7 @@ impl Worker {
             }
             let step = guard.answered(answer, io.now());
             if !matches!(step, Step::Wait { .. }) {
-                self.desk.waiting.remove(group, stream);
+                self.resources.waiting.remove(group, stream);
                 *budget = budget.saturating_sub(1);
                 self.go_on(io, stream, step);
             }
@@ -225,11 +233,13 @@ impl Worker {
         let Some(Request::Guarded(exchange)) = self.requests.get_mut(&stream) else {
             return;
         };
-        let desk = &mut self.desk;
-        match desk.carry_on(io, stream, exchange, step) {
-            Verdict::Forward => desk.effects.push(Effect::Resume(stream)),
+        let resources = &mut self.resources;
+        match resources.carry_on(io, stream, exchange, step) {
+            Verdict::Forward => resources.effects.push(Effect::Resume(stream)),
             Verdict::Continue | Verdict::Hold => {}
-            Verdict::Reply(reply) => desk.effects.push(Effect::Reply(stream, Box::new(reply))),
+            Verdict::Reply(reply) => resources
+                .effects
+                .push(Effect::Reply(stream, Box::new(reply))),
         }
     }
 }

@@ -19,10 +19,10 @@
 //! An event of an unknown request is refused: a host that loses one does not open a way around.
 
 mod calls;
-mod desk;
 mod exchange;
 mod held;
 mod request;
+mod resources;
 mod response;
 mod verdict;
 mod waiting;
@@ -38,9 +38,9 @@ use crate::policy::Policy;
 use crate::report::Report;
 use crate::store::owners::Owners;
 use crate::store::stores::Stores;
-use desk::Desk;
 use exchange::{Exchange, Request};
 use held::Held;
+use resources::Resources;
 use waiting::Waiting;
 
 pub use crate::effect::{CallId, Effect, Io, StreamId};
@@ -66,7 +66,7 @@ pub struct Seed {
 #[derive(Clone, Debug)]
 pub struct Worker {
     requests: BTreeMap<StreamId, Request>,
-    desk: Desk,
+    resources: Resources,
     ticks: Option<u32>,
 }
 
@@ -76,7 +76,7 @@ impl Worker {
     pub fn new(policy: Arc<Policy>, seed: Seed) -> Self {
         Self {
             requests: BTreeMap::new(),
-            desk: Desk {
+            resources: Resources {
                 stores: Stores::new(&policy, seed.salt),
                 waiting: Waiting::default(),
                 effects: Effects::default(),
@@ -93,18 +93,18 @@ impl Worker {
     /// The configuration.
     #[must_use]
     pub fn policy(&self) -> &Arc<Policy> {
-        &self.desk.policy
+        &self.resources.policy
     }
 
     /// The same configuration with other secrets: they count from the next request on. Those that have begun
     /// end as they began.
     pub fn renew(&mut self, policy: Arc<Policy>) {
-        self.desk.policy = policy;
+        self.resources.policy = policy;
     }
 
     /// Moves the effects so far behind those in `all`.
     pub fn take_effects(&mut self, all: &mut Vec<Effect>) {
-        all.append(&mut self.desk.effects.0);
+        all.append(&mut self.resources.effects.0);
     }
 
     /// What is known of a request that is still there.
@@ -115,14 +115,14 @@ impl Worker {
 
     /// The worker ends, with all its requests: what only it counts is taken back.
     pub fn close(&mut self) {
-        self.desk.stores.close(&mut self.desk.effects);
-        self.desk.held.close(&mut self.desk.effects);
+        self.resources.stores.close(&mut self.resources.effects);
+        self.resources.held.close(&mut self.resources.effects);
     }
 
     /// How many requests wait for another to settle.
     #[must_use]
     pub fn waiting(&self) -> usize {
-        self.desk.waiting.len()
+        self.resources.waiting.len()
     }
 
     fn insert(&mut self, stream: StreamId, guard: Guard) {
@@ -152,13 +152,13 @@ impl Worker {
 
     /// Asks for the time while there is something to do as it passes.
     fn adjust_ticks(&mut self) {
-        let is_needed = self.desk.waiting.len() > 0
-            || self.desk.stores.needs_time()
-            || self.desk.refusals.has_left_out();
+        let is_needed = self.resources.waiting.len() > 0
+            || self.resources.stores.needs_time()
+            || self.resources.refusals.has_left_out();
         let ticks = is_needed.then_some(TICK_MILLIS);
         if self.ticks != ticks {
             self.ticks = ticks;
-            self.desk.effects.push(Effect::Ticks(ticks));
+            self.resources.effects.push(Effect::Ticks(ticks));
         }
     }
 }

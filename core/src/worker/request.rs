@@ -24,23 +24,23 @@ impl Worker {
         head: &RequestHead<'_>,
         ends: bool,
     ) -> Verdict {
-        let desk = &mut self.desk;
-        if let Some(inspector) = &desk.policy.inspector
+        let resources = &mut self.resources;
+        if let Some(inspector) = &resources.policy.inspector
             && let Some(reply) = inspector.answer(io.shared, head, io.now())
         {
             self.requests.insert(stream, Request::Inspected);
             return Verdict::Reply(reply);
         }
-        let Some((mut guard, step)) = Guard::open(&desk.policy, head, ends, io.now()) else {
+        let Some((mut guard, step)) = Guard::open(&resources.policy, head, ends, io.now()) else {
             self.requests.insert(stream, Request::Passed);
             return Verdict::Continue;
         };
-        let verdict = desk.carry_out(io, stream, &mut guard, step, None);
+        let verdict = resources.carry_out(io, stream, &mut guard, step, None);
         self.insert(stream, guard);
-        if self.desk.refusals.has_left_out() {
+        if self.resources.refusals.has_left_out() {
             self.adjust_ticks();
         }
-        match (verdict, self.desk.policy.hold_headers) {
+        match (verdict, self.resources.policy.hold_headers) {
             // Envoy's buffer filter holds it.
             (Verdict::Hold, HoldHeaders::BufferAfter) => Verdict::Continue,
             (verdict, _) => verdict,
@@ -80,7 +80,7 @@ impl Worker {
     ) -> Result<(), E> {
         match self.exchange(stream) {
             // With `buffer_after` the headers have gone before.
-            Some(exchange) if self.desk.policy.hold_headers == HoldHeaders::Filter => {
+            Some(exchange) if self.resources.policy.hold_headers == HoldHeaders::Filter => {
                 exchange.guard.report().upstream_headers(add)
             }
             _ => Ok(()),
@@ -102,16 +102,16 @@ impl Worker {
             Err(verdict) => return verdict,
         };
         exchange.received = received;
-        let desk = &mut self.desk;
-        if !desk.hold(exchange, received) {
+        let resources = &mut self.resources;
+        if !resources.hold(exchange, received) {
             let step = exchange.guard.overloaded();
-            return desk.carry_on(io, stream, exchange, step);
+            return resources.carry_on(io, stream, exchange, step);
         }
         if ends {
             return self.whole_body(io, stream, read);
         }
         let step = exchange.guard.body_grew(received);
-        desk.carry_on(io, stream, exchange, step)
+        resources.carry_on(io, stream, exchange, step)
     }
 
     /// Trailers have come: the body has ended, and `read` gives so many bytes of it.
@@ -139,7 +139,7 @@ impl Worker {
         let Some(Request::Guarded(exchange)) = self.requests.get_mut(&stream) else {
             return unknown();
         };
-        let verdict = self.desk.judge_body(io, stream, exchange, read);
+        let verdict = self.resources.judge_body(io, stream, exchange, read);
         self.adjust_ticks();
         verdict
     }
@@ -149,19 +149,19 @@ impl Worker {
     pub fn fail<S: SharedData>(&mut self, io: &mut Io<'_, S>, stream: StreamId) -> Verdict {
         if !matches!(self.requests.get(&stream), Some(Request::Guarded(_))) {
             // Whatever it was, it does not go on.
-            self.insert(stream, Guard::of_no_head(&self.desk.policy));
+            self.insert(stream, Guard::of_no_head(&self.resources.policy));
         }
         let Some(Request::Guarded(exchange)) = self.requests.get_mut(&stream) else {
             return unknown();
         };
-        let (guard, desk) = (&mut exchange.guard, &mut self.desk);
+        let (guard, resources) = (&mut exchange.guard, &mut self.resources);
         if let Some(key) = awaited(guard) {
-            desk.waiting.leave(&key, stream);
+            resources.waiting.leave(&key, stream);
         }
-        desk.stores.abandon(io, stream, &mut desk.effects);
+        resources.stores.abandon(io, stream, &mut resources.effects);
         let step = guard.fail();
-        let verdict = desk.carry_on(io, stream, exchange, step);
-        desk.settle(io, &mut exchange.guard, Outcome::NotReached, None);
+        let verdict = resources.carry_on(io, stream, exchange, step);
+        resources.settle(io, &mut exchange.guard, Outcome::NotReached, None);
         self.adjust_ticks();
         verdict
     }

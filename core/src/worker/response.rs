@@ -37,11 +37,13 @@ impl Worker {
             return Response::default();
         }
         let (outcome, status) = outcome();
-        self.desk
+        self.resources
             .show_outcome(io, &mut exchange.guard, outcome, status);
         // Of an outcome that is not known the sender hears at once.
         let holder = matches!(outcome, Outcome::Accepted | Outcome::Refused).then_some(stream);
-        exchange.is_response_held = self.desk.settle(io, &mut exchange.guard, outcome, holder);
+        exchange.is_response_held = self
+            .resources
+            .settle(io, &mut exchange.guard, outcome, holder);
         let is_held = exchange.is_response_held;
         self.adjust_ticks();
         Response {
@@ -58,7 +60,7 @@ impl Worker {
         };
         if exchange.is_response_held && held > MOST_HELD_RESPONSE_BYTES {
             exchange.is_response_held = false;
-            self.desk.effects.count(Metric::EarlyResponses);
+            self.resources.effects.count(Metric::EarlyResponses);
         }
         exchange.is_response_held
     }
@@ -81,19 +83,19 @@ impl Worker {
         let Some(Request::Guarded(mut exchange)) = self.requests.remove(&stream) else {
             return;
         };
-        self.desk.let_go(&mut exchange);
-        let (guard, desk) = (&mut exchange.guard, &mut self.desk);
+        self.resources.let_go(&mut exchange);
+        let (guard, resources) = (&mut exchange.guard, &mut self.resources);
         if let Some(key) = awaited(guard) {
-            desk.waiting.leave(&key, stream);
+            resources.waiting.leave(&key, stream);
         }
         if guard.left().is_some() {
-            desk.tell(io, stream, guard);
+            resources.tell(io, stream, guard);
         }
-        desk.stores.abandon(io, stream, &mut desk.effects);
+        resources.stores.abandon(io, stream, &mut resources.effects);
         if guard.claim().is_some() || guard.report().slot.is_some() {
             let (outcome, status) = outcome();
-            desk.show_outcome(io, guard, outcome, status);
-            desk.settle(io, guard, outcome, None);
+            resources.show_outcome(io, guard, outcome, status);
+            resources.settle(io, guard, outcome, None);
         }
         self.adjust_ticks();
     }

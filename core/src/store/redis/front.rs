@@ -1,5 +1,5 @@
 //! An HTTP front of Redis, for hosts that can only make HTTP calls: what is posted to it, and where its
-//! replies have what Redis said.
+//! replies have Redis' own.
 //!
 //! | | Webdis | Upstash REST |
 //! |---|---|---|
@@ -20,7 +20,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 
 use super::error::StoreError;
-use super::said::{MAX_REPLY_BYTES, Said};
+use super::reply::{MAX_REPLY_BYTES, RedisReply};
 use super::script::Eval;
 use crate::json::{self, Kind, Pointer, Scratch, Selector};
 
@@ -114,8 +114,8 @@ impl Front {
         text
     }
 
-    /// What Redis said, by the front's reply.
-    pub(super) fn read(&self, status: u16, body: &[u8]) -> Result<Said, StoreError> {
+    /// The reply of Redis, by the front's.
+    pub(super) fn read(&self, status: u16, body: &[u8]) -> Result<RedisReply, StoreError> {
         match (status, self.protocol) {
             (200, _) | (400 | 500, Protocol::Upstash) => {}
             (401 | 403, _) => return Err(StoreError::Denied),
@@ -132,7 +132,7 @@ impl Front {
         match self.protocol {
             Protocol::Upstash => match (reply.get(Replies::RESULT), reply.get(Replies::ERROR)) {
                 (None, Some(error)) if error.kind() == Kind::String => Err(StoreError::Redis),
-                (Some(result), None) if status == 200 => said(result),
+                (Some(result), None) if status == 200 => redis_reply(result),
                 _ => Err(StoreError::Malformed),
             },
             Protocol::Webdis => {
@@ -141,19 +141,19 @@ impl Front {
                 if result.raw().starts_with(b"[false,") {
                     return Err(StoreError::Redis);
                 }
-                said(result)
+                redis_reply(result)
             }
         }
     }
 }
 
 /// Numbers are compared as text: scripts answer only 0 and 1.
-fn said(value: json::Value<'_>) -> Result<Said, StoreError> {
+fn redis_reply(value: json::Value<'_>) -> Result<RedisReply, StoreError> {
     match (value.kind(), value.raw(), value.text()) {
-        (Kind::Null, ..) => Ok(Said::Null),
-        (Kind::String, _, Some(text)) => Ok(Said::Text(text.into_owned())),
-        (_, b"0", _) => Ok(Said::Flag(false)),
-        (_, b"1", _) => Ok(Said::Flag(true)),
+        (Kind::Null, ..) => Ok(RedisReply::Null),
+        (Kind::String, _, Some(text)) => Ok(RedisReply::Text(text.into_owned())),
+        (_, b"0", _) => Ok(RedisReply::Flag(false)),
+        (_, b"1", _) => Ok(RedisReply::Flag(true)),
         _ => Err(StoreError::Malformed),
     }
 }

@@ -20,7 +20,7 @@
 
 mod error;
 pub mod front;
-mod said;
+mod reply;
 mod script;
 pub mod server;
 mod value;
@@ -32,8 +32,8 @@ use crate::store::bucket::OwnerToken;
 use crate::store::{ClaimAnswer, ClaimRequest, Settlement};
 pub use error::StoreError;
 pub use front::{Front, Protocol, Replies};
-pub use said::MAX_REPLY_BYTES;
-use said::Said;
+pub use reply::MAX_REPLY_BYTES;
+use reply::RedisReply;
 use script::FULL;
 pub use script::{Eval, Script};
 pub use server::{Address, Login, Place, Reply, Server};
@@ -206,15 +206,15 @@ impl Remote {
         owner: OwnerToken,
     ) -> Result<ClaimAnswer, StoreError> {
         match self.read(answer)? {
-            Said::Null => Ok(ClaimAnswer::Granted),
-            Said::Text(value) if value == FULL => Ok(ClaimAnswer::TooMany),
-            Said::Text(value) => match Value::parse(&value) {
+            RedisReply::Null => Ok(ClaimAnswer::Granted),
+            RedisReply::Text(value) if value == FULL => Ok(ClaimAnswer::TooMany),
+            RedisReply::Text(value) => match Value::parse(&value) {
                 Some(Value::Claimed(holder)) if holder == owner => Ok(ClaimAnswer::Granted),
                 Some(Value::Claimed(_)) => Ok(ClaimAnswer::ClaimedByAnother),
                 Some(Value::Delivered(fingerprint)) => Ok(ClaimAnswer::Delivered(fingerprint)),
                 None => Err(StoreError::Malformed),
             },
-            Said::Flag(_) => Err(StoreError::Malformed),
+            RedisReply::Flag(_) => Err(StoreError::Malformed),
         }
     }
 
@@ -225,8 +225,8 @@ impl Remote {
     /// Any [`StoreError`] but [`StoreError::CircuitOpen`].
     pub fn read_settle(&self, answer: Answer<'_>) -> Result<bool, StoreError> {
         match self.read(answer)? {
-            Said::Flag(is_settled) => Ok(is_settled),
-            Said::Null | Said::Text(_) => Err(StoreError::Malformed),
+            RedisReply::Flag(is_settled) => Ok(is_settled),
+            RedisReply::Null | RedisReply::Text(_) => Err(StoreError::Malformed),
         }
     }
 
@@ -247,7 +247,7 @@ impl Remote {
         }
     }
 
-    fn read(&self, answer: Answer<'_>) -> Result<Said, StoreError> {
+    fn read(&self, answer: Answer<'_>) -> Result<RedisReply, StoreError> {
         match (&self.access, answer) {
             (Access::Front(front), Answer::Http { status, body }) => front.read(status, body),
             (Access::Server(_), Answer::Redis(reply)) => reply.read(),

@@ -3,7 +3,7 @@
 use core::fmt;
 
 use super::error::StoreError;
-use super::said::{MAX_REPLY_BYTES, Said};
+use super::reply::{MAX_REPLY_BYTES, RedisReply};
 
 /// A Redis server, as its URL names it.
 #[derive(Clone, PartialEq, Eq)]
@@ -77,17 +77,17 @@ pub enum Reply<'r> {
 }
 
 impl Reply<'_> {
-    /// What Redis said.
+    /// The reply, as both ways have it.
     ///
     /// Source: redis.io, "Redis serialization protocol specification".
-    pub(super) fn read(self) -> Result<Said, StoreError> {
+    pub(super) fn read(self) -> Result<RedisReply, StoreError> {
         match self {
             Self::Error(code) => Err(StoreError::of_redis(code)),
-            Self::Null => Ok(Said::Null),
-            Self::Number(0) => Ok(Said::Flag(false)),
-            Self::Number(1) => Ok(Said::Flag(true)),
+            Self::Null => Ok(RedisReply::Null),
+            Self::Number(0) => Ok(RedisReply::Flag(false)),
+            Self::Number(1) => Ok(RedisReply::Flag(true)),
             Self::Text(text) if text.len() <= MAX_REPLY_BYTES => match core::str::from_utf8(text) {
-                Ok(text) => Ok(Said::Text(text.to_owned())),
+                Ok(text) => Ok(RedisReply::Text(text.to_owned())),
                 Err(_) => Err(StoreError::Malformed),
             },
             Self::Number(_) | Self::Other | Self::Text(_) => Err(StoreError::Malformed),

@@ -1,12 +1,12 @@
-//! What Redis said.
+//! The reply of Redis.
 
 /// The longest reply that is read, in bytes. The longest that the protocol knows has about 120;
 /// what is longer is [`StoreError::Malformed`](super::StoreError::Malformed).
 pub const MAX_REPLY_BYTES: usize = 4096;
 
-/// What Redis said, by whatever way.
+/// The reply of Redis, whichever way it came.
 #[derive(Debug)]
-pub(super) enum Said {
+pub(super) enum RedisReply {
     Null,
     Flag(bool),
     Text(String),

@@ -23,7 +23,7 @@ use crate::store::{ClaimAnswer, SharedData};
 
 /// All that a worker has but its requests.
 #[derive(Clone, Debug)]
-pub(super) struct Desk {
+pub(super) struct Resources {
     pub(super) policy: Arc<Policy>,
     pub(super) stores: Stores,
     pub(super) waiting: Waiting,
@@ -35,7 +35,7 @@ pub(super) struct Desk {
     pub(super) held: Held,
 }
 
-impl Desk {
+impl Resources {
     /// Counts the bytes that are held for a request. False if there is no room for more of them.
     pub(super) fn hold(&mut self, exchange: &mut Exchange, received: usize) -> bool {
         let most = self.policy.max_held_bytes;
@@ -87,7 +87,7 @@ impl Desk {
         verdict
     }
 
-    /// As [`Desk::carry_out`], where the body is not at hand.
+    /// As [`Resources::carry_out`], where the body is not at hand.
     pub(super) fn carry_on<S: SharedData>(
         &mut self,
         io: &mut Io<'_, S>,
