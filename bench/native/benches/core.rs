@@ -1,4 +1,6 @@
 //! The core by itself, on the host: `cargo bench -p callback-guard-bench-native --bench core`.
+//!
+//! Two parts of it, MACs and the records of a bucket, and whole requests through a worker.
 
 #![allow(
     missing_docs,
@@ -10,18 +12,17 @@
 mod callback;
 
 use std::hint::black_box;
+use std::sync::Arc;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
-use callback::{INPUTS, KEY, NOW, TIMESTAMP, head, policy};
+use callback::{KEY, MEMORY, body, policy};
 use callback_guard_core::event::{EventKey, IdKey};
-use callback_guard_core::guard::{Guard, Step};
-use callback_guard_core::json::Scratch;
-use callback_guard_core::request::RequestHead;
 use callback_guard_core::scheme::keys::{Algorithm, Key};
-use callback_guard_core::store::ClaimAnswer;
 use callback_guard_core::store::bucket::{Bucket, Fingerprint, Limits, OwnerToken};
+use callback_guard_core::store::local::LEAST_CAPACITY;
+use callback_guard_core::store::redis::Answer;
+use callback_guard_core::testkit::{Host, NOW, Request, Seen};
 use callback_guard_core::time::UnixMillis;
+use callback_guard_core::worker::Outcome;
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 
 const ID: &str = "ee9c2715375b7837f8bb51d641ff5863";
@@ -38,6 +39,9 @@ fn mac(criterion: &mut Criterion) {
     }
     group.finish();
 }
+
+/// As [`MEMORY`], and a Redis.
+const REDIS: &str = r#"{"kind":"redis","capacity":1000,"protocol":"webdis","cluster":"redis_http","authority":"redis"}"#;
 
 const LIMITS: Limits = Limits {
     slots: 80,
@@ -101,39 +105,66 @@ fn bucket(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// Head, body and claim of one event: all that the guard computes before a request is forwarded.
-fn guard(criterion: &mut Criterion) {
-    let policy = policy();
-    let key = Key::secret(Algorithm::HmacSha256, KEY.as_bytes()).unwrap();
-    let mac = key.mac(&[ID.as_bytes(), b".", TIMESTAMP.as_bytes()]);
-    let signature = STANDARD.encode(mac.unwrap().as_slice());
-    let pairs = head(&signature);
-    let track = r#"{"id":"8551662c","audio_url":"https://cdn.example.com/a.mp3","prompt":"[Verse] Night city lights\nwe run","title":"Iron Man","duration":198.44}"#;
-    let mut group = criterion.benchmark_group("guard: a new event");
-    for tracks in [0_usize, 25, 450, 7000] {
-        let list = vec![track; tracks].join(",");
-        let body = format!(
-            r#"{{"code":200,"msg":"ok","data":{{"callbackType":"complete","task_id":"{ID}","data":[{list}]}}}}"#
-        );
-        group.throughput(Throughput::Bytes(u64::try_from(body.len()).unwrap()));
-        let mut scratch = Scratch::default();
-        group.bench_with_input(
-            BenchmarkId::from_parameter(body.len()),
-            &body,
-            |bencher, body| {
-                bencher.iter(|| {
-                    let head = RequestHead::new(black_box(&pairs));
-                    let (mut guard, _) = Guard::open(&policy, &head, false, NOW).unwrap();
-                    let body = black_box(body.as_bytes());
-                    let step = guard.body_ended(body, &INPUTS, &mut scratch);
-                    assert!(matches!(step, Step::Claim(_)));
-                    guard.answered(ClaimAnswer::Granted, NOW)
-                });
-            },
-        );
+/// A genuine callback, from its head to its end: it is forwarded and accepted. A shared store grants the
+/// claim and records the delivery at once.
+fn play(host: &mut Host, request: &Request) {
+    let (stream, seen) = host.head(request, NOW);
+    assert_eq!(seen, Seen::Held);
+    if host.body(stream, &request.body, NOW) == Seen::Held {
+        answer(host, br#"{"EVAL":null}"#);
     }
-    group.finish();
+    assert!(matches!(host.seen(stream), Seen::Forwarded(_)));
+    if host.settle(stream, Outcome::Accepted, NOW).is_held {
+        answer(host, br#"{"EVAL":1}"#);
+    }
+    host.end(stream, Outcome::Accepted, NOW);
+    assert!(host.calls.is_empty());
 }
 
-criterion_group!(benches, mac, bucket, guard);
+fn answer(host: &mut Host, body: &[u8]) {
+    let &[(call, _)] = host.calls.as_slice() else {
+        unreachable!("one call at a time: {:?}", host.calls)
+    };
+    host.call_ended(call, Ok(Answer::Http { status: 200, body }), NOW);
+}
+
+/// The whole life of a new event, from its head to its end, in a [`Worker`](callback_guard_core::worker::Worker)
+/// whose local store is full. What the driver keeps of it counts as well.
+fn request(criterion: &mut Criterion) {
+    for (store, policy) in [
+        ("memory", policy("suno", MEMORY)),
+        ("redis", policy("suno", REDIS)),
+    ] {
+        let mut group = criterion.benchmark_group(format!("a new event: {store}"));
+        let mut filler = Host::new(Arc::clone(&policy));
+        for number in 0..4 * LEAST_CAPACITY {
+            let body = body(&number.to_string(), 0);
+            play(&mut filler, &Request::genuine(&policy, &body, NOW));
+        }
+        let mut full = Host::new(Arc::clone(&policy));
+        full.shared = filler.shared;
+        for tracks in [0_usize, 25, 450, 7000] {
+            let request = Request::genuine(&policy, &body(ID, tracks), NOW);
+            let size = request.body.len();
+            group.throughput(Throughput::Bytes(u64::try_from(size).unwrap()));
+            group.bench_with_input(
+                BenchmarkId::from_parameter(size),
+                &request,
+                |bencher, request| {
+                    bencher.iter_batched(
+                        || full.clone(),
+                        |mut host| {
+                            play(&mut host, black_box(request));
+                            host
+                        },
+                        BatchSize::NumIterations(64),
+                    );
+                },
+            );
+        }
+        group.finish();
+    }
+}
+
+criterion_group!(benches, mac, bucket, request);
 criterion_main!(benches);

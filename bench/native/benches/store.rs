@@ -2,10 +2,10 @@
 //! callback-guard-bench-native --bench store`.
 //!
 //! Envoy keeps shared data in one hash map behind one mutex for the whole process, and copies the
-//! value under it, in both directions. This is a model of that, with threads for workers: each claims
-//! and settles events of its own, in a store that is full, at full speed and with the CPU time of a
-//! request between claim and settling. Of each row the best run counts: what else the machine does only
-//! takes away.
+//! value under it, in both directions. This is a model of that, with a [`Worker`] for each thread: each
+//! plays whole requests for events of its own, in a store that is full, at full speed and with the CPU
+//! time that Envoy takes between the claim and the response. Of each row the best run counts: what else
+//! the machine does only takes away.
 
 #![allow(
     missing_docs,
@@ -14,29 +14,28 @@
     reason = "benches"
 )]
 
+mod callback;
+
 use std::collections::HashMap;
 use std::hint::black_box;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Barrier, Mutex, MutexGuard, TryLockError};
+use std::sync::{Arc, Barrier, Mutex, MutexGuard, TryLockError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use callback_guard_core::event::{EventKey, IdKey};
-use callback_guard_core::store::bucket::{Fingerprint, OwnerToken};
-use callback_guard_core::store::local::LocalStore;
-use callback_guard_core::store::{
-    ClaimAnswer, ClaimRequest, Settlement, SharedData, Swap, Unavailable,
-};
-use callback_guard_core::time::UnixMillis;
+use callback::{body, policy};
+use callback_guard_core::policy::Policy;
+use callback_guard_core::request::RequestHead;
+use callback_guard_core::store::{SharedData, Swap, Unavailable};
+use callback_guard_core::testkit::{NOW, Request};
+use callback_guard_core::worker::{Io, Outcome, Seed, StreamId, Verdict, Worker};
 use rustix::time::{ClockId, clock_gettime};
-use sha2::{Digest, Sha256};
 
-const CAPACITY: u32 = 100_000;
+const CAPACITY: u64 = 100_000;
 const ROUNDS: usize = 30;
 const RUN: Duration = Duration::from_millis(250);
-/// What a request costs a worker besides its claim and its settling: CPU, not waiting.
+/// What a request costs a thread besides the guard: CPU, not waiting.
 const REQUEST: Duration = Duration::from_micros(30);
-const NOW: UnixMillis = UnixMillis::from_seconds(1_769_670_760);
 
 #[derive(Default)]
 struct Data {
@@ -45,7 +44,7 @@ struct Data {
 }
 
 /// One worker's way to the data, and what it met on it.
-struct Worker<'a> {
+struct Shared<'a> {
     data: &'a Mutex<Data>,
     /// Whether the time under the lock is taken, which takes time itself.
     clocked: bool,
@@ -73,7 +72,7 @@ impl Seen {
     }
 }
 
-impl<'a> Worker<'a> {
+impl<'a> Shared<'a> {
     fn new(data: &'a Mutex<Data>) -> Self {
         Self {
             data,
@@ -108,7 +107,7 @@ impl<'a> Worker<'a> {
     }
 }
 
-impl SharedData for Worker<'_> {
+impl SharedData for Shared<'_> {
     fn get(&mut self, key: &str) -> Result<(Option<Vec<u8>>, Option<u32>), Unavailable> {
         Ok(self.with(|data| match data.values.get(key) {
             None => (None, None),
@@ -140,32 +139,45 @@ impl SharedData for Worker<'_> {
     }
 }
 
-/// Claims and settles the event with this number, and does `work` in between.
-fn event(worker: &mut Worker<'_>, number: u64, work: impl FnOnce()) {
-    let store = LocalStore::new(CAPACITY);
-    let key = EventKey::from_bytes(Sha256::digest(number.to_le_bytes()).into());
-    let owner = OwnerToken::new(number);
-    let id = IdKey::new("suno", &number.to_string(), &[7; 16], false);
-    let request = ClaimRequest {
-        key,
-        id,
-        events_per_id: 64,
-        owner,
-        lease_seconds: 30,
-    };
-    let (answer, _) = store.claim(worker, &request, NOW);
-    assert_eq!(answer, ClaimAnswer::Granted);
-    work();
-    let delivered = Settlement::Deliver {
-        key,
-        id,
-        owner,
-        fingerprint: Fingerprint::new(number),
-        window_seconds: 86_400,
-    };
-    let (is_owner, _) = store.settle(worker, &delivered, NOW).unwrap();
-    assert!(is_owner);
-    worker.seen.events += 1;
+/// A worker, and all that it needs. A token proves its requests: a signature would have to be made for
+/// each, and would cost more than what is measured here.
+struct Thread<'a> {
+    worker: Worker,
+    shared: Shared<'a>,
+    request: Request,
+}
+
+impl<'a> Thread<'a> {
+    fn new(policy: &Arc<Policy>, data: &'a Mutex<Data>, owner: u64) -> Self {
+        let seed = Seed {
+            owner,
+            salt: [7; 16],
+        };
+        Self {
+            worker: Worker::new(Arc::clone(policy), seed),
+            shared: Shared::new(data),
+            request: Request::unsigned("").at(policy, "/callbacks/suno"),
+        }
+    }
+
+    /// A request for the event with this number, from its head to its end. It is accepted after `work`.
+    fn play(&mut self, number: u64, work: impl FnOnce()) {
+        const ACCEPTED: (Outcome, u64) = (Outcome::Accepted, 200);
+        let stream = StreamId(1);
+        let body = body(&number.to_string(), 0);
+        let (pairs, worker) = (self.request.pairs(), &mut self.worker);
+        let mut io = Io::new(&mut self.shared, NOW);
+        let verdict = worker.request_head(&mut io, stream, &RequestHead::new(&pairs), false);
+        assert_eq!(verdict, Verdict::Hold);
+        let read = |_| Some(body.as_bytes().into());
+        let verdict = worker.request_body(&mut io, stream, body.len(), true, &read);
+        assert_eq!(verdict, Verdict::Forward);
+        work();
+        worker.response_head(&mut io, stream, || ACCEPTED);
+        worker.stream_end(&mut io, stream, || ACCEPTED);
+        worker.take_effects(&mut Vec::new());
+        self.shared.seen.events += 1;
+    }
 }
 
 /// Work that takes CPU: `turns` of it.
@@ -210,7 +222,7 @@ fn cpu() -> Duration {
     clock_gettime(ClockId::ProcessCPUTime).try_into().unwrap()
 }
 
-fn run(data: &Mutex<Data>, workers: u64, turns: u64, first: u64) -> Run {
+fn run(policy: &Arc<Policy>, data: &Mutex<Data>, workers: u64, turns: u64, first: u64) -> Run {
     let (stop, ready) = (
         AtomicBool::new(false),
         Barrier::new(usize::try_from(workers).unwrap() + 1),
@@ -220,14 +232,14 @@ fn run(data: &Mutex<Data>, workers: u64, turns: u64, first: u64) -> Run {
             .map(|index| {
                 let (stop, ready) = (&stop, &ready);
                 scope.spawn(move || {
-                    let mut worker = Worker::new(data);
                     let mut number = first + index;
+                    let mut thread = Thread::new(policy, data, index << 32);
                     ready.wait();
                     while !stop.load(Ordering::Relaxed) {
-                        event(&mut worker, number, || spin(turns));
+                        thread.play(number, || spin(turns));
                         number += workers;
                     }
-                    worker.seen
+                    thread.shared.seen
                 })
             })
             .collect();
@@ -249,36 +261,39 @@ fn run(data: &Mutex<Data>, workers: u64, turns: u64, first: u64) -> Run {
 
 /// How long the lock is held for one event, in nanoseconds: of many events in a row the shortest mean,
 /// less what reading the clock takes, by its own shortest mean.
-fn held(data: &Mutex<Data>, mut first: u64) -> f64 {
+fn held(policy: &Arc<Policy>, data: &Mutex<Data>, mut first: u64) -> f64 {
     const EVENTS: u32 = 1_000;
     let mean = |sum: Duration| sum.as_secs_f64() * 1e9 / f64::from(EVENTS);
     let (mut held, mut clock) = (f64::INFINITY, f64::INFINITY);
     for _ in 0..200 {
-        let mut worker = Worker::new(data);
-        worker.clocked = true;
+        let mut thread = Thread::new(policy, data, 0);
+        thread.shared.clocked = true;
         for number in first..first + u64::from(EVENTS) {
-            event(&mut worker, number, || {});
+            thread.play(number, || {});
         }
         first += u64::from(EVENTS);
-        held = held.min(mean(worker.seen.held));
+        let seen = thread.shared.seen;
+        held = held.min(mean(seen.held));
         let read = |_| black_box(Instant::now()).elapsed();
-        clock = clock.min(mean((0..worker.seen.locks).map(read).sum()));
+        clock = clock.min(mean((0..seen.locks).map(read).sum()));
     }
     held - clock
 }
 
 fn main() {
+    let store = format!(r#"{{"kind":"memory","capacity":{CAPACITY}}}"#);
+    let policy = policy("sunoapi-token", &store);
     let data = Mutex::new(Data::default());
-    let mut filler = Worker::new(&data);
+    let mut filler = Thread::new(&policy, &data, 0);
     // Twice, so that every bucket is as full as it will ever be.
     let mut first = 0;
-    for number in 0..2 * u64::from(CAPACITY) {
-        event(&mut filler, number, || {});
+    for number in 0..2 * CAPACITY {
+        filler.play(number, || {});
         first = number + 1;
     }
     println!(
         "The lock is held {:.0} ns for an event.\n",
-        held(&data, first)
+        held(&policy, &data, first)
     );
     first += 1_000_000;
 
@@ -290,7 +305,7 @@ fn main() {
     let mut best: Vec<Option<Run>> = vec![None; setups.len()];
     for _ in 0..ROUNDS {
         for ((workers, turns), best) in setups.iter().zip(&mut best) {
-            let run = run(&data, *workers, *turns, first);
+            let run = run(&policy, &data, *workers, *turns, first);
             first += 1 << 32;
             if best.is_none_or(|best| best.rate() < run.rate()) {
                 *best = Some(run);
@@ -299,7 +314,7 @@ fn main() {
     }
 
     println!(
-        "| between claim and settling | threads | events/s | to one thread | CPU for an event, µs | \
+        "| between claim and response | threads | events/s | to one thread | CPU for an event, µs | \
          locks that had to wait | waiting for an event, µs | conflicts in a million events |"
     );
     println!("|---|--:|--:|--:|--:|--:|--:|--:|");

@@ -4,6 +4,7 @@
 mod document;
 
 use std::collections::BTreeSet;
+use std::sync::{Arc, LazyLock};
 
 use callback_guard_core::policy::Policy;
 use callback_guard_core::scheme::keys::Algorithm;
@@ -27,9 +28,12 @@ const PATH: &str = "/callbacks";
 const FORM: &str = "application/x-www-form-urlencoded";
 
 /// The table, as its reader sees it.
-fn table() -> Vec<Value> {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../config/src/presets.json");
-    serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
+fn table() -> &'static [Value] {
+    static TABLE: LazyLock<Vec<Value>> = LazyLock::new(|| {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../config/src/presets.json");
+        serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
+    });
+    &TABLE
 }
 
 fn names() -> Vec<String> {
@@ -41,7 +45,7 @@ fn names() -> Vec<String> {
 }
 
 /// The entry of the table with this name.
-fn entry(name: &str) -> Value {
+fn entry(name: &str) -> &'static Value {
     let is_it = |entry: &Value| {
         entry["names"]
             .as_array()
@@ -49,7 +53,10 @@ fn entry(name: &str) -> Value {
             .iter()
             .any(|known| known == name)
     };
-    table().into_iter().find(is_it).unwrap_or(Value::Null)
+    table()
+        .iter()
+        .find(|entry| is_it(entry))
+        .unwrap_or(&Value::Null)
 }
 
 fn algorithm(entry: &Value) -> Algorithm {
@@ -86,13 +93,13 @@ fn configured(preset: &str, change: impl FnOnce(&mut Value)) -> Policy {
         "preset": preset,
     });
     let entry = entry(preset);
-    source["parameters"] = parameters(&entry);
-    match algorithm(&entry) {
+    source["parameters"] = parameters(entry);
+    match algorithm(entry) {
         algorithm if algorithm.is_asymmetric() => {
             let spki = private_key(algorithm).public_spki().unwrap();
             source["public_keys"] = json!([{ "value": spki, "encoding": "spki" }]);
         }
-        _ => source["secrets"] = json!([{ "value": secret(&entry) }]),
+        _ => source["secrets"] = json!([{ "value": secret(entry) }]),
     }
     change(&mut source);
     policy(&json!({ "sources": [source] }))
@@ -167,7 +174,7 @@ fn signs_body(policy: &Policy) -> bool {
 }
 
 #[track_caller]
-fn check(policy: Policy, request: &Request, now: UnixMillis, expected: Code) {
+fn check(policy: impl Into<Arc<Policy>>, request: &Request, now: UnixMillis, expected: Code) {
     let (_, seen) = Host::new(policy).send(request, now);
     assert_eq!(seen.code(), Some(expected), "{seen:?} of {request:?}");
 }
@@ -342,11 +349,13 @@ fn both_sides_of_each_bound_of_freshness() {
     let at = |seconds: u64| UnixMillis::from_seconds(seconds);
     let then = NOW.as_seconds();
     for name in names() {
-        let request = genuine(&preset(&name), &body("event-1", NOW), NOW);
-        check(preset(&name), &request, NOW, Code::Forwarded);
+        let policy = Arc::new(preset(&name));
+        let request = genuine(&policy, &body("event-1", NOW), NOW);
+        let check = |now, expected| check(Arc::clone(&policy), &request, now, expected);
+        check(NOW, Code::Forwarded);
         let Some((past, future)) = bounds(&name) else {
-            check(preset(&name), &request, at(then * 2), Code::Forwarded);
-            check(preset(&name), &request, at(1), Code::Forwarded);
+            check(at(then * 2), Code::Forwarded);
+            check(at(1), Code::Forwarded);
             continue;
         };
         for (now, expected) in [
@@ -355,7 +364,7 @@ fn both_sides_of_each_bound_of_freshness() {
             (then - future, Code::Forwarded),
             (then - future - 1, Code::TimestampInFuture),
         ] {
-            check(preset(&name), &request, at(now), expected);
+            check(at(now), expected);
         }
     }
 }
@@ -363,19 +372,18 @@ fn both_sides_of_each_bound_of_freshness() {
 #[test]
 fn the_configuration_has_the_last_word_on_freshness() {
     for name in names().iter().filter(|name| bounds(name).is_some()) {
-        let tight = || {
-            configured(name, |source| {
-                source["tolerance_seconds"] = json!(2);
-                source["future_tolerance_seconds"] = json!(1);
-            })
-        };
-        let request = genuine(&tight(), &body("event-1", NOW), NOW);
+        let tight = Arc::new(configured(name, |source| {
+            source["tolerance_seconds"] = json!(2);
+            source["future_tolerance_seconds"] = json!(1);
+        }));
+        let request = genuine(&tight, &body("event-1", NOW), NOW);
+        let check = |now, expected| check(Arc::clone(&tight), &request, now, expected);
         let at = |seconds: u64| UnixMillis::from_seconds(seconds);
         let then = NOW.as_seconds();
-        check(tight(), &request, at(then + 2), Code::Forwarded);
-        check(tight(), &request, at(then + 3), Code::TimestampTooOld);
-        check(tight(), &request, at(then - 1), Code::Forwarded);
-        check(tight(), &request, at(then - 2), Code::TimestampInFuture);
+        check(at(then + 2), Code::Forwarded);
+        check(at(then + 3), Code::TimestampTooOld);
+        check(at(then - 1), Code::Forwarded);
+        check(at(then - 2), Code::TimestampInFuture);
     }
 }
 
@@ -491,18 +499,22 @@ fn bits(request: &Request, place: &Covered) -> usize {
 
 #[test]
 fn every_single_bit_counts() {
-    for name in names() {
+    for entry in table() {
+        // The other names stand for the same.
+        let name = entry["names"][0].as_str().unwrap().to_owned();
         let policy = preset(&name);
         let request = genuine(&policy, &body("event-1", NOW), NOW);
         let places = covered(&policy, &request, "event-1");
-        let step = if algorithm(&entry(&name)).is_asymmetric() {
-            9
-        } else {
-            1
-        };
+        let is_public = algorithm(entry).is_asymmetric();
         let mut host = Host::new(policy);
         for place in &places {
-            // A public key costs a hundred times as much: a bit of every byte.
+            // A public key costs a hundred times as much, and nothing reads a whole body before its MAC:
+            // of these a bit of every byte, never twice the same. One preset has all bits of its body.
+            let is_whole = matches!(place, Covered::Body(range) if range.start == 0);
+            let step = match (is_public, is_whole && name != "github") {
+                (false, false) => 1,
+                _ => 9,
+            };
             for bit in (0..bits(&request, place)).step_by(step) {
                 let Some(changed) = flip(&request, place, bit) else {
                     continue;
@@ -543,7 +555,7 @@ proptest! {
         let all = names();
         let start = which.index(all.len());
         for name in all.iter().cycle().skip(start).take(8) {
-            let is_public = algorithm(&entry(name)).is_asymmetric();
+            let is_public = algorithm(entry(name)).is_asymmetric();
             let with = |key: &[u8]| {
                 let text: String = key.iter().map(|byte| format!("{byte:02x}")).collect();
                 configured(name, |source| {
@@ -554,11 +566,11 @@ proptest! {
                 })
             };
             // A token is text that a header can hold.
-            let is_token = matches!(preset(name).sources[0].scheme.proof, Proof::Token(_));
+            let is_token = !entry(name)["token"].is_null();
             let token = format!("{id:0>16}");
             let key = if is_token { token.as_bytes() } else { &key[..] };
-            let request = genuine(&with(key), &body, now);
             let mut host = Host::new(with(key));
+            let request = genuine(&host.policy, &body, now);
             let places = covered(&host.policy, &request, &id);
             let place = &places[which.index(places.len())];
             let bit = flipped.index(bits(&request, place));
@@ -992,7 +1004,7 @@ fn texts(values: &Value) -> Vec<String> {
 
 #[test]
 fn the_compact_table_is_the_table_without_what_is_for_people() {
-    let mut table = table();
+    let mut table = table().to_vec();
     for entry in &mut table {
         let entry = entry.as_object_mut().unwrap();
         for told in ["sender", "source", "products", "reply", "unconfirmed"] {

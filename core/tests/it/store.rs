@@ -154,9 +154,22 @@ fn a_delivery_after_the_lease_is_remembered_if_nobody_else_has_claimed() {
     );
 }
 
+/// Shared data that stay as they are, whatever is written to them.
+struct AsIs<'s>(&'s mut MapShared);
+
+impl SharedData for AsIs<'_> {
+    fn get(&mut self, key: &str) -> Result<(Option<Vec<u8>>, Option<u32>), Unavailable> {
+        self.0.get(key)
+    }
+
+    fn set(&mut self, _: &str, _: &[u8], _: u32) -> Result<Swap, Unavailable> {
+        Ok(Swap::Done)
+    }
+}
+
 #[test]
 fn the_youngest_half_is_always_known_and_almost_all_of_the_rest() {
-    for capacity in [1_000_u32, 20_000] {
+    for capacity in [1_000_u32, 8_000] {
         let (store, mut shared) = (LocalStore::new(capacity), MapShared::default());
         let events = u64::from(capacity) * 3;
         let mut evicted = 0;
@@ -171,9 +184,9 @@ fn the_youngest_half_is_always_known_and_almost_all_of_the_rest() {
         }
         let now = UnixMillis::new(NOW.as_millis() + events);
         let mut known = |number| {
-            let mut copy = shared.clone();
+            let mut as_is = AsIs(&mut shared);
             matches!(
-                store.claim(&mut copy, &request(number, 1), now).0,
+                store.claim(&mut as_is, &request(number, 1), now).0,
                 ClaimAnswer::Delivered(_)
             )
         };
@@ -398,7 +411,7 @@ fn of_two_workers_that_claim_at_once_one_is_granted() {
 /// Row by row what an attacker who has captured one signature could do: events of one id without end.
 #[test]
 fn an_id_pushes_out_no_event_of_another_and_none_of_its_own() {
-    for capacity in [1_000, 20_000] {
+    for capacity in [1_000, 8_000] {
         let (store, mut shared) = (LocalStore::new(capacity), MapShared::default());
         // A store that holds what it promises to hold.
         for number in 0..u64::from(capacity) {
@@ -433,15 +446,15 @@ fn an_id_pushes_out_no_event_of_another_and_none_of_its_own() {
         }
         // One event of the id was there before.
         assert_eq!((granted.len(), refused), (63, 237), "capacity {capacity}");
-        let known = |shared: &mut MapShared, request: &ClaimRequest| {
-            let (answer, _) = store.claim(shared, request, now);
+        let mut known = |request: &ClaimRequest| {
+            let (answer, _) = store.claim(&mut AsIs(&mut shared), request, now);
             matches!(answer, ClaimAnswer::Delivered(_))
         };
         for number in granted {
-            assert!(known(&mut shared, &of_one_id(number)), "{number}");
+            assert!(known(&of_one_id(number)), "{number}");
         }
         let lost = (0..u64::from(capacity))
-            .filter(|number| !known(&mut shared.clone(), &request(*number, 1)))
+            .filter(|number| !known(&request(*number, 1)))
             .count();
         assert_eq!(lost, 0, "capacity {capacity}");
     }
@@ -449,7 +462,7 @@ fn an_id_pushes_out_no_event_of_another_and_none_of_its_own() {
 
 #[test]
 fn ids_with_several_events_are_kept_as_well() {
-    let capacity = 20_000;
+    let capacity = 8_000;
     let (store, mut shared) = (LocalStore::new(capacity), MapShared::default());
     // Five events an id, as a task that tells its stages.
     let event = |number: u64| ClaimRequest {
@@ -471,7 +484,7 @@ fn ids_with_several_events_are_kept_as_well() {
     }
     let now = UnixMillis::new(NOW.as_millis() + events);
     let mut known = |number| {
-        let (answer, _) = store.claim(&mut shared.clone(), &event(number), now);
+        let (answer, _) = store.claim(&mut AsIs(&mut shared), &event(number), now);
         matches!(answer, ClaimAnswer::Delivered(_))
     };
     let (youngest, half) = (

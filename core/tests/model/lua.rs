@@ -1,6 +1,8 @@
 //! As much of Lua as the scripts of the Redis store are written in. What it does not know, it panics at.
 
+use std::cell::RefCell;
 use std::collections::HashMap;
+use std::rc::Rc;
 
 /// A value of a script. Redis gives a script `false` where it has nothing.
 #[derive(Clone, Debug, PartialEq)]
@@ -43,6 +45,22 @@ enum Token<'s> {
     Number(f64),
     Text(&'s str),
     Sign(&'s str),
+}
+
+thread_local! {
+    /// The scripts that have been read: there are few, and they are run often.
+    static READ: RefCell<HashMap<String, Rc<[Token<'static>]>>> = RefCell::default();
+}
+
+fn tokens_of(script: &str) -> Rc<[Token<'static>]> {
+    READ.with_borrow_mut(|read| {
+        if let Some(known) = read.get(script) {
+            return Rc::clone(known);
+        }
+        let tokens: Rc<[Token<'static>]> = tokens(script.to_owned().leak()).into();
+        read.insert(script.to_owned(), Rc::clone(&tokens));
+        tokens
+    })
 }
 
 fn tokens(script: &str) -> Vec<Token<'_>> {
@@ -88,7 +106,7 @@ pub(crate) fn run(
 ) -> Value {
     let list = |texts: &[String]| Value::List(texts.iter().cloned().map(Value::Text).collect());
     let mut run = Run {
-        tokens: tokens(script),
+        tokens: tokens_of(script),
         at: 0,
         names: HashMap::from([("KEYS", list(keys)), ("ARGV", list(arguments))]),
         call,
@@ -97,10 +115,10 @@ pub(crate) fn run(
     returned.unwrap_or(Value::False)
 }
 
-struct Run<'s, 'c> {
-    tokens: Vec<Token<'s>>,
+struct Run<'c> {
+    tokens: Rc<[Token<'static>]>,
     at: usize,
-    names: HashMap<&'s str, Value>,
+    names: HashMap<&'static str, Value>,
     call: &'c mut dyn FnMut(&[String]) -> Value,
 }
 
@@ -112,23 +130,23 @@ const LEVELS: [&[&str]; 4] = [
     &["*", "/"],
 ];
 
-impl<'s> Run<'s, '_> {
-    fn peek(&self) -> Option<Token<'s>> {
+impl Run<'_> {
+    fn peek(&self) -> Option<Token<'static>> {
         self.tokens.get(self.at).copied()
     }
 
-    fn take(&mut self, token: Token<'s>) -> bool {
+    fn take(&mut self, token: Token<'static>) -> bool {
         let is_there = self.peek() == Some(token);
         self.at += usize::from(is_there);
         is_there
     }
 
     #[track_caller]
-    fn expect(&mut self, token: Token<'s>) {
+    fn expect(&mut self, token: Token<'static>) {
         assert!(self.take(token), "{token:?} at {:?}", self.peek());
     }
 
-    fn name(&mut self) -> &'s str {
+    fn name(&mut self) -> &'static str {
         let Some(Token::Name(name)) = self.peek() else {
             panic!("a name at {:?}", self.peek())
         };

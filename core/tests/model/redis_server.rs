@@ -30,28 +30,24 @@ pub(crate) fn words(protocol: Protocol, body: &str) -> Vec<String> {
 }
 
 fn percent_decode(text: &str) -> String {
-    let mut bytes = Vec::new();
-    let mut rest = text.as_bytes();
-    while let Some((first, tail)) = rest.split_first() {
-        if *first == b'%' {
-            bytes.extend(hex::decode(&tail[..2]).unwrap());
-            rest = &tail[2..];
-        } else {
-            bytes.push(*first);
-            rest = tail;
-        }
+    let mut pieces = text.split('%');
+    let mut bytes = pieces.next().unwrap().as_bytes().to_vec();
+    for piece in pieces {
+        let (digits, plain) = piece.split_at(2);
+        bytes.push(u8::from_str_radix(digits, 16).unwrap());
+        bytes.extend_from_slice(plain.as_bytes());
     }
     String::from_utf8(bytes).unwrap()
 }
 
 impl Redis {
-    /// What the front answers to a request with this body, with 200.
-    pub(crate) fn answer(&mut self, protocol: Protocol, body: &str, now: u64) -> Vec<u8> {
+    /// What the front answers to a request with these [`words`], with 200.
+    pub(crate) fn answer(&mut self, protocol: Protocol, words: &[String], now: u64) -> Vec<u8> {
         let name = match protocol {
             Protocol::Upstash => "result",
             Protocol::Webdis => "EVAL",
         };
-        let reply = match self.eval(&words(protocol, body), now) {
+        let reply = match self.eval(words, now) {
             Value::False => serde_json::Value::Null,
             Value::Number(number) => json!(number as i64),
             Value::Text(text) => json!(text),

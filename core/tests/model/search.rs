@@ -1,13 +1,13 @@
 //! How worlds are gone through: all of a small scope, and some of a large one; and how each ends.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::rc::Rc;
 
 use callback_guard_core::metrics::Metric;
 use callback_guard_core::testkit::Random;
 
 use crate::ledger::{self, Doubles};
-use crate::world::{Action, Callback, LEASE_MILLIS, Phase, Setup, Upstream, World};
+use crate::world::{Action, CallEnd, Callback, LEASE_MILLIS, Met, Phase, Setup, Upstream, World};
 
 /// What a search has seen.
 #[derive(Debug, Default)]
@@ -18,9 +18,17 @@ pub(crate) struct Seen {
     pub(crate) conflicts: usize,
     pub(crate) crashes: usize,
     pub(crate) doubles: Doubles,
+    /// How often a search has met what.
+    pub(crate) met: BTreeMap<Met, usize>,
 }
 
 impl Seen {
+    fn meet(&mut self, world: &mut World) {
+        for met in world.met.drain(..) {
+            *self.met.entry(met).or_default() += 1;
+        }
+    }
+
     fn add(&mut self, world: &World) {
         self.ends += 1;
         self.deliveries += world.deliveries;
@@ -33,10 +41,46 @@ impl Seen {
 }
 
 /// How much may go wrong in one world.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Budget {
     pub(crate) faults: usize,
+    pub(crate) kinds: Kinds,
+    /// Steps of the clock, at any time.
     pub(crate) clocks: usize,
+    /// Pauses of [`PAUSE_MILLIS`] while a worker waits for time to pass and nothing else can happen.
+    pub(crate) pauses: usize,
+    /// Whether such pauses may come before a body, too.
+    pub(crate) has_slow_bodies: bool,
+}
+
+/// As long as the circuit rests first.
+const PAUSE_MILLIS: i64 = 500;
+
+/// What goes wrong.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) enum Kinds {
+    #[default]
+    All,
+    /// Calls to Redis, in every way; and senders leave.
+    Calls,
+    /// Calls to Redis do not get there.
+    Broken,
+}
+
+impl Kinds {
+    fn has(self, action: Action) -> bool {
+        match (self, action) {
+            (Self::All, _)
+            | (_, Action::Begin(_, Callback::Call(_, CallEnd::Broken)))
+            | (
+                Self::Calls,
+                Action::Begin(_, Callback::Call(..) | Callback::End(..))
+                | Action::RefuseCalls(..)
+                | Action::Drop(_),
+            ) => true,
+            (Self::Calls | Self::Broken, _) => false,
+        }
+    }
 }
 
 const AN_HOUR_BACK: i64 = -3_600_000;
@@ -50,16 +94,47 @@ fn clocks() -> [i64; 4] {
     ]
 }
 
-/// Every order of what can happen to these requests: a worker and an event each.
-pub(crate) fn exhaust(setup: &Rc<Setup>, requests: &[(usize, usize)], budget: Budget) -> Seen {
-    let mut first = World::new(setup);
+/// A world with these requests: a worker and an event each.
+pub(crate) fn requests(setup: &Rc<Setup>, requests: &[(usize, usize)]) -> World {
+    let mut world = World::new(setup);
     for (worker, event) in requests {
-        first.apply(Action::Arrive(*worker, *event, true));
+        world.apply(Action::Arrive(*worker, *event, true));
     }
+    world
+}
+
+/// A world with these requests, whose first worker asks Redis no more: the claim of the first request was
+/// not answered, and neither were two attempts to release it.
+pub(crate) fn open_circuit(setup: &Rc<Setup>, all: &[(usize, usize)]) -> World {
+    let mut world = requests(setup, all);
+    world.apply(Action::Begin(0, Callback::Body(0)));
+    world.fail_calls(CallEnd::Broken);
+    if world.requests[0].phase == Phase::Upstream {
+        world.apply(Action::Begin(0, Callback::Response(0, Upstream::Refuses)));
+    }
+    world.apply(Action::Begin(0, Callback::End(0, false)));
+    for _ in 0..2 {
+        world.apply(Action::Pause(100));
+        world.apply(Action::Begin(0, Callback::Time));
+        world.fail_calls(CallEnd::Broken);
+    }
+    world.check(
+        world.gauge(0, Metric::CircuitsOpen) == 1,
+        "three failures in a row open the circuit",
+    );
+    world
+}
+
+/// Every order of what can happen from a world on.
+pub(crate) fn exhaust(mut first: World, budget: Budget) -> Seen {
     let mut seen = Seen::default();
+    seen.meet(&mut first);
+    let most_faults = first.faults.count() + budget.faults;
+    let most_pauses = first.pauses + budget.pauses;
     let mut known = HashSet::from([first.print()]);
     let mut ahead = vec![first];
     let mut next = Vec::new();
+    let mut faulty = Vec::new();
     while let Some(world) = ahead.pop() {
         next.clear();
         world.ordinary(&mut next);
@@ -67,8 +142,15 @@ pub(crate) fn exhaust(setup: &Rc<Setup>, requests: &[(usize, usize)], budget: Bu
             seen.add(&world);
             conclude(world.clone());
         }
-        if world.faults.count() < budget.faults {
-            world.faulty(&mut next);
+        let is_body = |action: &Action| matches!(action, Action::Begin(_, Callback::Body(_)));
+        let is_at_rest = next.is_empty() || budget.has_slow_bodies && next.iter().all(is_body);
+        if is_at_rest && world.pauses < most_pauses && world.waits_for_time() {
+            next.push(Action::Pause(PAUSE_MILLIS));
+        }
+        if world.faults.count() < most_faults {
+            faulty.clear();
+            world.faulty(&mut faulty);
+            next.extend(faulty.iter().filter(|action| budget.kinds.has(**action)));
         }
         if world.clock_moves < budget.clocks {
             // A callback takes no time, or next to none.
@@ -87,6 +169,7 @@ pub(crate) fn exhaust(setup: &Rc<Setup>, requests: &[(usize, usize)], budget: Bu
         for action in &next {
             let mut world = world.clone();
             world.apply(*action);
+            seen.meet(&mut world);
             if known.insert(world.print()) {
                 ahead.push(world);
             }
@@ -118,7 +201,15 @@ pub(crate) fn run(setup: &Rc<Setup>, seed: u64, steps: usize, seen: &mut Seen) {
         } else if lot < 10 + faults {
             world.faulty(&mut next);
             // What ends most of a world is rare.
-            let is_rare = |action: &Action| matches!(action, Action::Crash(_) | Action::Flush);
+            let is_rare = |action: &Action| {
+                matches!(
+                    action,
+                    Action::Crash(_)
+                        | Action::BeginAndDie(..)
+                        | Action::StepAndDie(_)
+                        | Action::Flush
+                )
+            };
             let is_in = random.below(4) == 0;
             next.retain(|action| is_in || !is_rare(action));
         } else if lot < 30 + faults {
@@ -144,6 +235,7 @@ pub(crate) fn run(setup: &Rc<Setup>, seed: u64, steps: usize, seen: &mut Seen) {
         }
     }
     seen.add(&world);
+    seen.meet(&mut world);
     conclude(world);
 }
 

@@ -63,7 +63,20 @@ pub fn spelled(path: &str, set: u32) -> String {
 
 /// The sets of at most `most` tricks, but for the empty one.
 pub fn sets(most: u32) -> impl Iterator<Item = u32> {
-    (1..1_u32 << TRICKS.len()).filter(move |set| set.count_ones() <= most)
+    let mut all = vec![0_u32];
+    let mut first = 0;
+    for _ in 0..most {
+        // Each of the sets of the size before, and one trick behind its last.
+        let end = all.len();
+        for at in first..end {
+            let set = all[at];
+            let behind = set.checked_ilog2().map_or(0, |last| last + 1);
+            let tricks = u32::try_from(TRICKS.len()).unwrap();
+            all.extend((behind..tricks).map(|trick| set | 1 << trick));
+        }
+        first = end;
+    }
+    all.into_iter().skip(1)
 }
 
 /// `text` put in behind the first segment.

@@ -1,37 +1,28 @@
-//! A callback, and the guard's configuration for it.
+//! The callback of the benchmarks, and the guard's configuration for it.
 
 use std::sync::Arc;
 
-use callback_guard_core::guard::Inputs;
 use callback_guard_core::policy::Policy;
-use callback_guard_core::store::bucket::OwnerToken;
-use callback_guard_core::time::UnixMillis;
 
 pub(crate) const KEY: &str = "test-webhook-hmac-key";
-pub(crate) const TIMESTAMP: &str = "1769670760";
-pub(crate) const NOW: UnixMillis = UnixMillis::from_seconds(1_769_670_760);
-pub(crate) const INPUTS: Inputs = Inputs {
-    now: NOW,
-    owner: OwnerToken::new(1),
-    salt: [7; 16],
-};
 
-/// One source, `suno`, with [`KEY`].
-pub(crate) fn policy() -> Arc<Policy> {
+/// Only the local store, as small as may be: a copy of it costs little.
+#[allow(dead_code, reason = "one benchmark has a larger one")]
+pub(crate) const MEMORY: &str = r#"{"kind":"memory","capacity":1000}"#;
+
+/// One source of this preset with [`KEY`], and this store.
+pub(crate) fn policy(preset: &str, store: &str) -> Arc<Policy> {
     let text = format!(
-        r#"{{"sources":[{{"name":"suno","match":{{"path":"/callbacks/suno"}},"preset":"suno","secrets":[{{"value":"{KEY}"}}]}}]}}"#
+        r#"{{"sources":[{{"name":"suno","match":{{"path":"/callbacks/suno"}},"preset":"{preset}","secrets":[{{"value":"{KEY}"}}]}}],"store":{store}}}"#
     );
     Arc::new(callback_guard_config::testkit::policy(&text))
 }
 
-/// The head of a callback with this signature, as Envoy hands it over.
-pub(crate) fn head(signature: &str) -> [(&[u8], &[u8]); 6] {
-    [
-        (b":authority", b"hooks.example.com"),
-        (b":path", b"/callbacks/suno"),
-        (b":method", b"POST"),
-        (b"content-type", b"application/json"),
-        (b"x-webhook-timestamp", TIMESTAMP.as_bytes()),
-        (b"x-webhook-signature", signature.as_bytes()),
-    ]
+/// What Suno sends when a task is complete.
+pub(crate) fn body(task: &str, tracks: usize) -> String {
+    let track = r#"{"id":"8551662c","audio_url":"https://cdn.example.com/a.mp3","prompt":"[Verse] Night city lights\nwe run","title":"Iron Man","duration":198.44}"#;
+    let list = vec![track; tracks].join(",");
+    format!(
+        r#"{{"code":200,"msg":"ok","data":{{"callbackType":"complete","task_id":"{task}","data":[{list}]}}}}"#
+    )
 }

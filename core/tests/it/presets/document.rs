@@ -32,7 +32,7 @@ fn document() -> String {
         let signature = &entry["signature"];
         let (signed, id) = match signature.is_null() {
             false => {
-                let algorithm = algorithm(&entry).name();
+                let algorithm = algorithm(entry).name();
                 let signed = message(&signature["message"]);
                 let encoding = signature["value"]["encoding"].as_str().unwrap();
                 (
@@ -51,15 +51,15 @@ fn document() -> String {
         table_text += &format!(
             "| `{}` | [{sender}]({source}){mark} | {} | {signed} | {time} | {} |\n",
             names.join("`, `"),
-            places(&entry),
-            event(&entry, id)
+            places(entry),
+            event(entry, id)
         );
         if let Some(reply) = entry["reply"].as_str() {
             replies += &format!("| `{}` | {reply} |\n", names.join("`, `"));
         }
-        let asked = parameters(&entry);
-        if first == "suno" || asked != json!({}) || algorithm(&entry).is_asymmetric() {
-            examples += &example(first, &asked, algorithm(&entry));
+        let asked = parameters(entry);
+        if first == "suno" || asked != json!({}) || algorithm(entry).is_asymmetric() {
+            examples += &example(first, &asked, algorithm(entry));
         }
     }
     format!(
@@ -195,7 +195,7 @@ fn index() -> String {
             let twice = names.insert(product.to_owned(), list(&presets));
             assert_eq!(twice, None, "{product}");
         }
-        for header in headers_of(&entry) {
+        for header in headers_of(entry) {
             headers
                 .entry(header)
                 .or_default()
@@ -360,9 +360,9 @@ fn the_document_says_what_the_table_says() {
         let (example, _) = example.split_once("```").unwrap();
         let source: Value = serde_json::from_str(&format!("{{{example}")).unwrap();
         let key = match source["preset"].as_str() {
-            Some(name) if algorithm(&entry(name)).is_asymmetric() => {
+            Some(name) if algorithm(entry(name)).is_asymmetric() => {
                 let entry = entry(name);
-                let spki = private_key(algorithm(&entry)).public_spki().unwrap();
+                let spki = private_key(algorithm(entry)).public_spki().unwrap();
                 let raw = STANDARD.decode(&spki).unwrap();
                 let raw = &raw[raw.len() - 32..];
                 match entry["public_key"]["encoding"].as_str() {
@@ -371,7 +371,7 @@ fn the_document_says_what_the_table_says() {
                     _ => spki,
                 }
             }
-            Some(name) => secret(&entry(name)).to_owned(),
+            Some(name) => secret(entry(name)).to_owned(),
             None => String::new(),
         };
         let text = json!({ "sources": [source.clone()] }).to_string();

@@ -58,6 +58,83 @@ pub(crate) enum Callback {
     Time,
 }
 
+impl Callback {
+    pub(super) fn kind(self) -> CallbackKind {
+        match self {
+            Self::Body(_) => CallbackKind::Body,
+            Self::Response(..) => CallbackKind::Response,
+            Self::End(..) => CallbackKind::End,
+            Self::Call(..) => CallbackKind::Call,
+            Self::Time => CallbackKind::Time,
+        }
+    }
+}
+
+/// Something that a search has to have met.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Met {
+    Died(Moment),
+    Call(Asked, Fate),
+    /// A call was made while the circuit was open.
+    Probe(Asked),
+    CircuitOpened,
+    CircuitClosed,
+    /// A call that an open circuit refused.
+    TurnedAway,
+    /// A settlement was sent again.
+    Retried,
+}
+
+/// When a worker died.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Moment {
+    /// Between two callbacks of a request.
+    Between(Phase),
+    /// In a callback, after so many steps in its store.
+    Inside(CallbackKind, usize),
+    /// After the last step of a callback: what it wanted done was not done.
+    Undone(CallbackKind),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum CallbackKind {
+    Body,
+    Response,
+    End,
+    Call,
+    Time,
+}
+
+/// What a call asks of Redis.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Asked {
+    Claim,
+    Deliver,
+    Release,
+}
+
+/// What becomes of a call that does not go well.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Fate {
+    /// The proxy did not take it.
+    NotMade,
+    /// It broke before it reached Redis.
+    Lost,
+    /// It broke, or took too long, after Redis had done what it asks.
+    AnswerLost,
+    /// It took too long, and may still reach Redis.
+    TimedOut,
+    /// Its sender left while it was on its way.
+    Abandoned,
+    /// It reached Redis when nobody waited for it any more.
+    Late,
+    Garbled,
+    /// Its answer came again.
+    Doubled,
+    /// Its answer came after it had failed.
+    AnsweredLate,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Action {
     /// A request comes to a worker; `true` if it is genuine.
@@ -73,6 +150,8 @@ pub(crate) enum Action {
     Drop(CallKey),
     /// The clock of the proxies steps by so many milliseconds.
     Clock(i64),
+    /// Nothing else can happen, and somebody waits: so many milliseconds pass.
+    Pause(i64),
     Crash(usize),
     /// A new worker takes a dead one's place.
     Revive(usize),
@@ -82,6 +161,10 @@ pub(crate) enum Action {
     RefuseHeader(usize, Callback),
     /// The proxy takes no call from this callback.
     RefuseCalls(usize, Callback),
+    /// A callback begins, and its worker dies after the first step, or after the whole of it.
+    BeginAndDie(usize, Callback),
+    /// A callback goes on, and its worker dies after that step.
+    StepAndDie(usize),
 }
 
 impl World {
@@ -191,5 +274,12 @@ impl World {
         if self.setup.is_fleet() {
             found.push(Action::Flush);
         }
+        let mut ordinary = Vec::new();
+        self.ordinary(&mut ordinary);
+        found.extend(ordinary.into_iter().filter_map(|action| match action {
+            Action::Begin(worker, callback) => Some(Action::BeginAndDie(worker, callback)),
+            Action::Step(worker) => Some(Action::StepAndDie(worker)),
+            _ => None,
+        }));
     }
 }

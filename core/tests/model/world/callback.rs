@@ -10,13 +10,17 @@ use callback_guard_core::worker::{
     Worker,
 };
 
-use super::{Call, CallEnd, Callback, Operation, Phase, Request, World, hash_of, seed_of};
+use super::{
+    Call, CallEnd, CallKey, Callback, Command, Fate, Met, Moment, Operation, Phase, Request, World,
+    hash_of, seed_of,
+};
 use crate::ledger::State;
 use crate::stepped::{Said, Stepped};
 
 impl World {
-    /// Lets the callback that runs take so many steps; it has ended when it needs no more.
-    pub(super) fn step(&mut self, worker: usize, steps: usize, refuses: bool) {
+    /// Lets the callback that runs take so many steps; it has ended when it needs no more. The worker may die
+    /// then.
+    pub(super) fn step(&mut self, worker: usize, steps: usize, refuses: bool, dies: bool) {
         let setup = Rc::clone(&self.setup);
         let slot = &mut self.slots[worker];
         let mut operation = slot.operation.take().expect("a callback that runs");
@@ -76,18 +80,49 @@ impl World {
         let slot = &mut self.slots[worker];
         if is_stopped {
             slot.operation = Some(operation);
-            return;
+            if dies {
+                self.crash(worker);
+            }
+        } else if dies {
+            self.undone(worker, &operation);
+        } else {
+            slot.worker = Some(state);
+            self.completed(worker, &operation, result);
         }
-        slot.worker = Some(state);
-        self.completed(worker, &operation, result);
+    }
+
+    /// The worker has taken the last step of a callback, and dies before anything is done about it.
+    fn undone(&mut self, worker: usize, operation: &Operation) {
+        let callback = operation.callback;
+        self.began = operation.now.as_millis();
+        match callback {
+            Callback::Body(request) => {
+                self.judged(worker, request);
+            }
+            Callback::Response(request, how) => {
+                self.settled(request, how.outcome().0, operation.is_refused());
+            }
+            Callback::End(request, _) if self.requests[request].phase == Phase::Upstream => {
+                self.settled(request, Outcome::Unknown, operation.is_refused());
+            }
+            _ => {}
+        }
+        self.met.push(Met::Died(Moment::Undone(callback.kind())));
+        self.faults.torn += 1;
+        self.bury(worker);
+        self.check_stores();
+    }
+
+    /// A body has been judged: the request has its owner token.
+    fn judged(&mut self, worker: usize, request: usize) {
+        let slot = &mut self.slots[worker];
+        slot.judged += 1;
+        self.requests[request].owner = seed_of(worker, slot.generation).owner + slot.judged;
     }
 
     fn completed(&mut self, worker: usize, operation: &Operation, result: Told) {
         let callback = operation.callback;
-        let is_refused = operation
-            .said
-            .iter()
-            .any(|said| matches!(said, Said::Refused));
+        let is_refused = operation.is_refused();
         // A worker learns only from a call that it waits for.
         let said: Vec<Option<&Vec<u8>>> = operation
             .said
@@ -113,10 +148,8 @@ impl World {
         slot.heard = hash_of(&(old, now, told, &said, is_refused, &reply));
         match callback {
             Callback::Body(request) => {
-                slot.judged += 1;
-                let owner = seed_of(worker, slot.generation).owner + slot.judged;
+                self.judged(worker, request);
                 let request = &mut self.requests[request];
-                request.owner = owner;
                 request.phase = Phase::Held;
                 request.held_since = now;
             }
@@ -236,11 +269,19 @@ impl World {
                 match effect {
                     Effect::Add(metric, by) => {
                         done.is_fallback |= metric == Metric::Fallbacks;
+                        if metric == Metric::CircuitsOpen {
+                            self.slots[worker].is_circuit_open = by > 0;
+                        }
+                        self.met.extend(met(metric, by));
                         let gauges = &mut self.proxies[worker / self.setup.workers].gauges;
                         *gauges.entry(metric.index()).or_default() += by;
                     }
                     Effect::Call { call, ask } if refuses_calls => {
-                        drop(ask);
+                        let Ask::Post(body) = ask else {
+                            unreachable!("the model's stores are behind a front");
+                        };
+                        let command = Command::new(&body);
+                        self.met.push(Met::Call(command.asked(), Fate::NotMade));
                         self.tell(worker, |state, io| {
                             state.call_ended(io, call, Err(StoreError::Unreachable));
                         });
@@ -252,12 +293,18 @@ impl World {
                         };
                         let made = Call {
                             made: self.redis_now,
-                            body: body.into(),
+                            command: Rc::new(Command::new(&body)),
                             reply: None,
                             is_open: true,
                             can_arrive: true,
                             answers: 0,
+                            has_failed: false,
+                            is_probe: self.slots[worker].is_circuit_open,
                         };
+                        if made.is_probe {
+                            self.met.push(Met::Probe(made.command.asked()));
+                        }
+                        self.check_probe(worker, &made);
                         let key = (worker, self.slots[worker].generation, call);
                         self.calls.insert(key, made);
                     }
@@ -276,6 +323,7 @@ impl World {
                             done.verdict = Some(Verdict::Forward);
                         } else {
                             gone_on += 1;
+                            self.check_turn(request);
                             self.forward(request, done.is_fallback, refuses_header);
                         }
                     }
@@ -302,6 +350,34 @@ impl World {
             "so many go on in one callback and no more",
         );
         done
+    }
+
+    /// A request that has waited goes on. With one store who came first waits the longest; with two a claim
+    /// that Redis denies joins the others late.
+    fn check_turn(&self, number: usize) {
+        let known = &self.requests[number];
+        let is_before = |other: &Request| {
+            other.worker == known.worker
+                && other.event == known.event
+                && other.phase == Phase::Held
+                && other.owner < known.owner
+        };
+        self.check(
+            self.setup.is_fleet() || !self.requests.iter().any(is_before),
+            "who has waited the longest goes on first",
+        );
+    }
+
+    /// A worker makes a call. The probe of a sender that has left is not waited for.
+    fn check_probe(&self, worker: usize, made: &Call) {
+        let is_probe = |(key, call): (&CallKey, &Call)| {
+            let is_its = key.0 == worker && key.1 == self.slots[worker].generation;
+            is_its && call.is_open && call.is_probe
+        };
+        self.check(
+            !made.is_probe || self.faults.exchanges > 0 || !self.calls.iter().any(is_probe),
+            "an open circuit lets one call through at a time",
+        );
     }
 
     fn tell(&mut self, worker: usize, event: impl FnOnce(&mut Worker, &mut Io<'_, MapShared>)) {
@@ -410,6 +486,23 @@ impl World {
 
 fn stream(request: usize) -> StreamId {
     StreamId(u32::try_from(request).unwrap())
+}
+
+fn met(metric: Metric, by: i64) -> Option<Met> {
+    match metric {
+        Metric::CircuitOpenings => Some(Met::CircuitOpened),
+        Metric::CircuitsOpen if by < 0 => Some(Met::CircuitClosed),
+        Metric::StoreErrors(StoreError::CircuitOpen) => Some(Met::TurnedAway),
+        Metric::SettleRetries => Some(Met::Retried),
+        _ => None,
+    }
+}
+
+impl Operation {
+    fn is_refused(&self) -> bool {
+        let mut said = self.said.iter();
+        said.any(|said| matches!(said, Said::Refused))
+    }
 }
 
 enum Told {

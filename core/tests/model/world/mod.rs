@@ -22,11 +22,13 @@ use crate::ledger::{self, Claim, Doubles, Record};
 use crate::redis_server::{Redis, words};
 use crate::stepped::Said;
 
-pub(crate) use action::{Action, CallEnd, CallKey, Callback, Upstream};
+pub(crate) use action::{
+    Action, Asked, CallEnd, CallKey, Callback, CallbackKind, Fate, Met, Moment, Upstream,
+};
 use setup::TIMEOUT_MILLIS;
 pub(crate) use setup::{Choice, LEASE_MILLIS, Setup, WINDOW_MILLIS};
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) enum Phase {
     /// Its head is there and held.
     Headed,
@@ -55,18 +57,51 @@ pub(crate) struct Request {
     pub(crate) held_since: u64,
 }
 
+/// What Redis is to do, in words.
+#[derive(Debug)]
+struct Command(Vec<String>);
+
+impl Command {
+    fn new(body: &str) -> Self {
+        Self(words(Protocol::Webdis, body))
+    }
+
+    fn asked(&self) -> Asked {
+        match &self.0[6..] {
+            [_] => Asked::Release,
+            [delivered, ..] if delivered.starts_with("d:") => Asked::Deliver,
+            _ => Asked::Claim,
+        }
+    }
+
+    fn owner(&self) -> u64 {
+        u64::from_str_radix(self.0[5].strip_prefix("c:").unwrap(), 16).unwrap()
+    }
+}
+
+impl Hash for Command {
+    /// The script follows from the rest.
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0[3..].hash(state);
+    }
+}
+
 /// A call on the network.
 #[derive(Clone, Debug, Hash)]
 struct Call {
     /// When it was made, by Redis' clock.
     made: u64,
-    body: Rc<str>,
+    command: Rc<Command>,
     reply: Option<Rc<[u8]>>,
     /// Whether its worker still waits for it.
     is_open: bool,
     /// Whether it can still reach Redis.
     can_arrive: bool,
     answers: u8,
+    /// Whether its worker was told that it failed.
+    has_failed: bool,
+    /// Whether it was made while the circuit was open.
+    is_probe: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -78,12 +113,24 @@ struct Operation {
     refuses_calls: bool,
 }
 
+/// What goes wrong in a callback.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Wrong {
+    Nothing,
+    /// The host refuses the headers for the upstream.
+    Header,
+    /// The proxy takes no call.
+    Calls,
+    Dies,
+}
+
 #[derive(Clone)]
 struct Slot {
     worker: Option<Rc<Worker>>,
     generation: u64,
     operation: Option<Operation>,
     has_ticks: bool,
+    is_circuit_open: bool,
     /// Bodies judged: the next owner token.
     judged: u64,
     /// Everything that this worker has been told, in order.
@@ -150,7 +197,10 @@ pub(crate) struct World {
     pub(crate) deliveries: usize,
     pub(crate) conflicts: usize,
     pub(crate) history: Vec<Action>,
+    /// What the last action, or those of a run of chance, made happen.
+    pub(crate) met: Vec<Met>,
     pub(crate) clock_moves: usize,
+    pub(crate) pauses: usize,
     /// When the callback began whose effects are carried out.
     pub(crate) began: u64,
     /// Of a run of chance.
@@ -180,6 +230,7 @@ impl World {
             generation: 0,
             operation: None,
             has_ticks: false,
+            is_circuit_open: false,
             judged: 0,
             heard: 0,
             last_tick: 0,
@@ -199,7 +250,9 @@ impl World {
             deliveries: 0,
             conflicts: 0,
             history: Vec::new(),
+            met: Vec::new(),
             clock_moves: 0,
+            pauses: 0,
             began: 0,
             seed: 0,
             setup: Rc::clone(setup),
@@ -281,13 +334,14 @@ impl World {
             &self.requests,
         )
             .hash(&mut hasher);
-        (&self.accepted, self.faults, self.clock_moves).hash(&mut hasher);
-        for slot in &self.slots {
+        (&self.accepted, self.faults, self.clock_moves, self.pauses).hash(&mut hasher);
+        for (worker, slot) in self.slots.iter().enumerate() {
             (
                 slot.worker.is_some(),
                 slot.generation,
                 slot.heard,
                 slot.has_ticks,
+                slot.last_tick == self.tick_print(worker),
             )
                 .hash(&mut hasher);
             if let Some(operation) = &slot.operation {
@@ -315,25 +369,36 @@ impl World {
         self.history.push(action);
         match action {
             Action::Arrive(worker, event, is_genuine) => self.arrive(worker, event, is_genuine),
-            Action::Begin(worker, callback) => self.begin(worker, callback, false, false),
+            Action::Begin(worker, callback) => {
+                self.begin(worker, callback, Wrong::Nothing);
+            }
             Action::RefuseHeader(worker, callback) => {
                 self.faults.others += 1;
-                self.begin(worker, callback, true, false);
+                self.begin(worker, callback, Wrong::Header);
             }
             Action::RefuseCalls(worker, callback) => {
                 self.faults.calls += 1;
-                self.begin(worker, callback, false, true);
+                self.begin(worker, callback, Wrong::Calls);
             }
-            Action::Step(worker) => self.step(worker, 1, false),
+            Action::BeginAndDie(worker, callback) => self.begin(worker, callback, Wrong::Dies),
+            Action::Step(worker) => self.step(worker, 1, false, false),
+            Action::StepAndDie(worker) => self.step(worker, 1, false, true),
             Action::Refuse(worker) => {
                 self.faults.refusals += 1;
-                self.step(worker, 1, true);
+                self.step(worker, 1, true, false);
             }
             Action::Execute(call) => self.execute(call),
             Action::Drop(call) => {
                 self.calls.remove(&call);
             }
-            Action::Clock(by) => self.step_clock(by),
+            Action::Clock(by) => {
+                self.clock_moves += 1;
+                self.step_clock(by);
+            }
+            Action::Pause(millis) => {
+                self.pauses += 1;
+                self.step_clock(millis);
+            }
             Action::Crash(worker) => self.crash(worker),
             Action::Revive(worker) => {
                 let slot = &mut self.slots[worker];
@@ -354,7 +419,6 @@ impl World {
     }
 
     fn step_clock(&mut self, by: i64) {
-        self.clock_moves += 1;
         self.faults.clock_steps += u8::from(!(0..=5_000).contains(&by));
         self.now = UnixMillis::new(self.now.as_millis().saturating_add_signed(by));
         self.redis_now = self.redis_now.saturating_add_signed(by.max(0));
@@ -368,12 +432,29 @@ impl World {
     }
 
     fn crash(&mut self, worker: usize) {
+        let slot = &self.slots[worker];
+        if let Some(operation) = &slot.operation {
+            let moment = Moment::Inside(operation.callback.kind(), operation.said.len());
+            self.met.push(Met::Died(moment));
+            self.faults.torn += 1;
+        } else {
+            let is_its = |request: &&Request| {
+                request.worker == worker && request.generation == slot.generation
+            };
+            let phases = self.requests.iter().filter(is_its);
+            let phases = phases.map(|request| Met::Died(Moment::Between(request.phase)));
+            self.met.extend(phases);
+        }
+        self.bury(worker);
+    }
+
+    fn bury(&mut self, worker: usize) {
         self.faults.crashes += 1;
         let slot = &mut self.slots[worker];
-        self.faults.torn += u8::from(slot.operation.is_some());
         slot.worker = None;
         slot.operation = None;
         slot.has_ticks = false;
+        slot.is_circuit_open = false;
         let generation = slot.generation;
         for request in &mut self.requests {
             if request.worker == worker && request.generation == generation {
@@ -393,19 +474,20 @@ impl World {
         let Some(call) = self.calls.get_mut(&key) else {
             return;
         };
-        let (body, now) = (Rc::clone(&call.body), self.redis_now);
+        let (command, now) = (Rc::clone(&call.command), self.redis_now);
         // By then a release may have overtaken it.
         let is_late = !call.is_open || now >= call.made + TIMEOUT_MILLIS;
-        let reply = self.redis.answer(Protocol::Webdis, &body, now);
+        if !call.is_open {
+            self.met.push(Met::Call(command.asked(), Fate::Late));
+        }
+        let reply = self.redis.answer(Protocol::Webdis, &command.0, now);
         call.reply = Some(reply.as_slice().into());
         call.can_arrive = false;
         self.redis_writes += 1;
-        let words = words(Protocol::Webdis, &body);
-        let owner = words[5].strip_prefix("c:").unwrap();
-        let owner = u64::from_str_radix(owner, 16).unwrap();
         for request in &mut self.requests {
-            if request.owner == owner {
-                request.claim.redis_ran(&words, &reply, now, is_late);
+            if request.owner == command.owner() {
+                let claim = &mut request.claim;
+                claim.redis_ran(&command.0, &reply, now, is_late);
             }
         }
         self.drop_dead_calls();
@@ -459,13 +541,7 @@ impl World {
         self.perform(worker, None, false, false);
     }
 
-    fn begin(
-        &mut self,
-        worker: usize,
-        callback: Callback,
-        refuses_header: bool,
-        refuses_calls: bool,
-    ) {
+    fn begin(&mut self, worker: usize, callback: Callback, wrong: Wrong) {
         let is_broken = match callback {
             Callback::Response(_, how) => !matches!(how, Upstream::Accepts | Upstream::Refuses),
             Callback::End(request, _) => self.requests[request].phase != Phase::Told,
@@ -475,11 +551,31 @@ impl World {
         match callback {
             Callback::Response(request, how) if how.accepts() => self.accept(request),
             Callback::End(request, true) => self.accept(request),
+            Callback::End(request, false) => {
+                let known = &self.requests[request];
+                let waits = matches!(known.phase, Phase::Held | Phase::ResponseHeld);
+                let is_its = |call: &&Call| call.is_open && call.command.owner() == known.owner;
+                let calls = self.calls.values().filter(is_its);
+                let abandoned = calls.map(|call| Met::Call(call.command.asked(), Fate::Abandoned));
+                self.met.extend(abandoned.filter(|_| waits));
+            }
             Callback::Call(number, end) => {
                 let call = self.calls.get_mut(&number).expect("a call");
+                let fate = match (call.is_open, end) {
+                    (true, CallEnd::Answer) => None,
+                    (true, CallEnd::Garbled) => Some(Fate::Garbled),
+                    (true, _) if call.reply.is_some() => Some(Fate::AnswerLost),
+                    (true, CallEnd::Broken) => Some(Fate::Lost),
+                    (true, CallEnd::TimedOut) => Some(Fate::TimedOut),
+                    (false, _) if call.has_failed => Some(Fate::AnsweredLate),
+                    (false, _) => Some(Fate::Doubled),
+                };
+                let asked = call.command.asked();
+                self.met.extend(fate.map(|fate| Met::Call(asked, fate)));
+                self.faults.calls += u8::from(fate.is_some());
                 call.answers += 1;
                 call.can_arrive &= end != CallEnd::Broken;
-                self.faults.calls += u8::from(end != CallEnd::Answer || !call.is_open);
+                call.has_failed |= end != CallEnd::Answer;
             }
             _ => {}
         }
@@ -487,17 +583,26 @@ impl World {
             callback,
             now: self.now,
             said: Vec::new(),
-            refuses_header,
-            refuses_calls,
+            refuses_header: wrong == Wrong::Header,
+            refuses_calls: wrong == Wrong::Calls,
         });
         let steps = if self.setup.is_stepped { 1 } else { usize::MAX };
-        self.step(worker, steps, false);
+        self.step(worker, steps, false, wrong == Wrong::Dies);
     }
 
     fn accept(&mut self, request: usize) {
         let request = &mut self.requests[request];
         self.accepted[request.event] = true;
         request.claim.is_accepted = true;
+    }
+
+    /// Every call that is on its way ends like this.
+    pub(crate) fn fail_calls(&mut self, end: CallEnd) {
+        let calls = self.calls.iter().filter(|(_, call)| call.is_open);
+        let open: Vec<CallKey> = calls.map(|(key, _)| *key).collect();
+        for key in open {
+            self.apply(Action::Begin(key.0, Callback::Call(key, end)));
+        }
     }
 
     /// Whether somebody waits for time to pass.
