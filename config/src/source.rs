@@ -36,13 +36,7 @@ pub(super) fn compile(
     mode: Mode,
     warnings: &mut Warnings,
 ) -> Result<Source, ConfigError> {
-    let name_path = path.field("name");
-    let is_name_byte =
-        |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"_-".contains(&byte);
-    if !(1..=32).contains(&raw.name.len()) || !raw.name.bytes().all(is_name_byte) {
-        let problem = "expected 1 to 32 characters of a-z, 0-9, `_` and `-`";
-        return Err(ConfigError::new(&name_path, problem));
-    }
+    check_name(path, &raw.name)?;
     let route = route(&path.field("match"), &raw.route)?;
     let preset = preset(path, raw.preset.as_deref())?;
     let root = raw
@@ -60,69 +54,17 @@ pub(super) fn compile(
         None => (&RawSecretFormat::default(), &RawPublicFormat::default()),
     };
     let given = Given::new(outside, path.clone(), &raw, secret_format, public_format);
-    let scheme = match (&preset, &raw.signature, &raw.token) {
-        (None, Some(signature), None) => {
-            let path = path.field("signature");
-            signature::compile(
-                &path,
-                signature,
-                &given,
-                &route.path,
-                &mut parameters,
-                &mut fields,
-            )?
-        }
-        (None, None, Some(token)) => {
-            let path = path.field("token");
-            signature::compile_token(&path, token, None, &given, &route.path, &mut fields)?
-        }
-        (Some(preset), None, token) => {
-            let preset_path = path.field("preset");
-            match (&preset.signature, &preset.token, token) {
-                (Some(signature), _, None) => signature::compile(
-                    &preset_path,
-                    signature,
-                    &given,
-                    &route.path,
-                    &mut parameters,
-                    &mut fields,
-                )?,
-                (None, Some(usual), token) => signature::compile_token(
-                    &token.as_ref().map_or(preset_path, |_| path.field("token")),
-                    token.as_ref().unwrap_or(usual),
-                    usual.id.as_ref(),
-                    &given,
-                    &route.path,
-                    &mut fields,
-                )?,
-                _ => {
-                    let problem =
-                        "cannot be combined with a signed preset, expected one of the two";
-                    return Err(ConfigError::new(&path.field("token"), problem));
-                }
-            }
-        }
-        (None, None, None) => {
-            let problem = "expected `preset`, `signature` or `token`";
-            return Err(ConfigError::new(path, problem));
-        }
-        (_, Some(_), _) => {
-            let problem = "cannot be combined with `preset` or `token`, expected one of the three";
-            return Err(ConfigError::new(&path.field("signature"), problem));
-        }
-    };
+    let scheme = scheme(
+        path,
+        &raw,
+        preset.as_ref(),
+        &given,
+        &route.path,
+        &mut parameters,
+        &mut fields,
+    )?;
     if scheme.timestamp().is_none() {
-        for (given, name) in [
-            (raw.tolerance_seconds, "tolerance_seconds"),
-            (raw.future_tolerance_seconds, "future_tolerance_seconds"),
-        ] {
-            if given.is_some() {
-                return Err(ConfigError::new(
-                    &path.field(name),
-                    "does nothing, as the sender signs no time, expected none",
-                ));
-            }
-        }
+        check_no_tolerance(path, &raw)?;
     }
     given.warn(warnings)?;
     let signing_keys = given.signing_keys(match &scheme.proof {
@@ -148,21 +90,7 @@ pub(super) fn compile(
         warnings,
     )?;
     parameters.check_all_used()?;
-    let tolerance = Tolerance {
-        past: seconds(
-            path,
-            "tolerance_seconds",
-            raw.tolerance_seconds.or(preset.tolerance_seconds),
-            TOLERANCE_SECONDS,
-        )?,
-        future: seconds(
-            path,
-            "future_tolerance_seconds",
-            raw.future_tolerance_seconds
-                .or(preset.future_tolerance_seconds),
-            FUTURE_TOLERANCE_SECONDS,
-        )?,
-    };
+    let tolerance = tolerance(path, &raw, &preset)?;
     let max_body_bytes = raw
         .max_body_bytes
         .or(preset.max_body_bytes)
@@ -227,6 +155,101 @@ pub(super) fn compile(
         acknowledge_as,
         name: raw.name.into(),
         preset: raw.preset.map(Into::into),
+    })
+}
+
+fn check_name(path: &Path, name: &str) -> Result<(), ConfigError> {
+    let is_name_byte =
+        |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"_-".contains(&byte);
+    if !(1..=32).contains(&name.len()) || !name.bytes().all(is_name_byte) {
+        let problem = "expected 1 to 32 characters of a-z, 0-9, `_` and `-`";
+        return Err(ConfigError::new(&path.field("name"), problem));
+    }
+    Ok(())
+}
+
+/// What the sender signs and where, as the source itself or its preset says.
+fn scheme(
+    path: &Path,
+    raw: &RawSource,
+    preset: Option<&Preset>,
+    given: &Given<'_>,
+    route: &PathRule,
+    parameters: &mut Parameters<'_>,
+    fields: &mut Fields,
+) -> Result<Scheme, ConfigError> {
+    match (preset, &raw.signature, &raw.token) {
+        (None, Some(signature), None) => {
+            let path = path.field("signature");
+            signature::compile(&path, signature, given, route, parameters, fields)
+        }
+        (None, None, Some(token)) => {
+            let path = path.field("token");
+            signature::compile_token(&path, token, None, given, route, fields)
+        }
+        (Some(preset), None, token) => {
+            let preset_path = path.field("preset");
+            match (&preset.signature, &preset.token, token) {
+                (Some(signature), _, None) => {
+                    signature::compile(&preset_path, signature, given, route, parameters, fields)
+                }
+                (None, Some(usual), token) => signature::compile_token(
+                    &token.as_ref().map_or(preset_path, |_| path.field("token")),
+                    token.as_ref().unwrap_or(usual),
+                    usual.id.as_ref(),
+                    given,
+                    route,
+                    fields,
+                ),
+                _ => {
+                    let problem =
+                        "cannot be combined with a signed preset, expected one of the two";
+                    Err(ConfigError::new(&path.field("token"), problem))
+                }
+            }
+        }
+        (None, None, None) => {
+            let problem = "expected `preset`, `signature` or `token`";
+            Err(ConfigError::new(path, problem))
+        }
+        (_, Some(_), _) => {
+            let problem = "cannot be combined with `preset` or `token`, expected one of the three";
+            Err(ConfigError::new(&path.field("signature"), problem))
+        }
+    }
+}
+
+/// Refuses a tolerance where no time is signed: its author believes that it protects.
+fn check_no_tolerance(path: &Path, raw: &RawSource) -> Result<(), ConfigError> {
+    for (given, name) in [
+        (raw.tolerance_seconds, "tolerance_seconds"),
+        (raw.future_tolerance_seconds, "future_tolerance_seconds"),
+    ] {
+        if given.is_some() {
+            return Err(ConfigError::new(
+                &path.field(name),
+                "does nothing, as the sender signs no time, expected none",
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn tolerance(path: &Path, raw: &RawSource, preset: &Preset) -> Result<Tolerance, ConfigError> {
+    Ok(Tolerance {
+        past: seconds(
+            path,
+            "tolerance_seconds",
+            raw.tolerance_seconds.or(preset.tolerance_seconds),
+            TOLERANCE_SECONDS,
+        )?,
+        future: seconds(
+            path,
+            "future_tolerance_seconds",
+            raw.future_tolerance_seconds
+                .or(preset.future_tolerance_seconds),
+            FUTURE_TOLERANCE_SECONDS,
+        )?,
     })
 }
 
