@@ -64,7 +64,7 @@ pub enum Step {
 /// pays for a new one, and may lose the answer with the old one. A body of this size is in what Envoy
 /// reads at once (16 KiB), so that nothing more is held for it; it is never taken into the VM.
 ///
-/// Source: Envoy 1.40 as seen in `tests/envoy/e2e/refuse.rs`.
+/// Source: Envoy 1.40 as seen in `tests/envoy/refuse.rs`.
 const AWAITED_BODY_BYTES: u64 = 16 << 10;
 
 /// Why a near miss is refused: what an operator reads in the log.

@@ -1,8 +1,8 @@
-//! The filter in a real Envoy, with the repository's own `envoy.yaml`. What reached the upstream is
-//! counted there: a leak does not show at the client.
+//! Every promise of the filter in a real Envoy, with the repository's own `envoy.yaml`. What reached the
+//! upstream is counted there: a leak does not show at the client.
 //!
-//! Needs Rust and Python alone. What takes long is in `tests/long`, and what needs root, npm or services in
-//! `tests/services`.
+//! Needs Rust and Python alone. What takes longer is in `tests/long`, and what needs root, npm or services
+//! in `tests/services`.
 
 #![allow(
     clippy::unwrap_used,
@@ -15,5 +15,17 @@
     reason = "tests"
 )]
 
-mod e2e;
-mod hostile;
+mod algorithms;
+mod challenge;
+mod configuration;
+mod dedupe;
+mod deliver;
+mod docs;
+mod field;
+mod hold;
+mod log;
+mod measures;
+mod observe;
+mod refuse;
+mod traps;
+mod urls;

@@ -162,7 +162,7 @@ const UNMARKED: &[(&str, Unmarked)] = &[
         Not("a part of `cargo test-long`"),
     ),
     (
-        "cargo test --test envoy e2e::refuse",
+        "cargo test --test envoy refuse",
         Not("a part of `cargo test`"),
     ),
     (

@@ -1,5 +1,5 @@
-//! What takes long: in a real Envoy faults, floods, long runs, roll-outs, the inbox behind it and the
-//! native build; what the built module is made of and costs; all that the pages print. Run by
+//! What takes long: in a real Envoy attacks, faults, floods, long runs, roll-outs, the inbox behind it and
+//! the native build; what the built module is made of and costs; all that the pages print. Run by
 //! `cargo test-long`.
 //!
 //! Needs Rust and Python alone, as `cargo test` does.
@@ -18,6 +18,7 @@
 mod calls;
 mod documents;
 mod faults;
+mod hostile;
 mod inbox;
 mod memory;
 #[cfg(target_os = "linux")]

@@ -26,17 +26,14 @@ fn all() -> [(Algorithm, SigningKey); 6] {
         secret(Algorithm::HmacSha1),
         secret(Algorithm::HmacSha256),
         secret(Algorithm::HmacSha512),
-        private(
-            Algorithm::Ed25519,
-            include_str!("../../data/keys/ed25519.pem"),
-        ),
+        private(Algorithm::Ed25519, include_str!("../data/keys/ed25519.pem")),
         private(
             Algorithm::EcdsaP256Sha256,
-            include_str!("../../data/keys/p256.pem"),
+            include_str!("../data/keys/p256.pem"),
         ),
         private(
             Algorithm::RsaPkcs1Sha256,
-            include_str!("../../data/keys/rsa.pem"),
+            include_str!("../data/keys/rsa.pem"),
         ),
     ]
 }
