@@ -41,6 +41,10 @@ const UNMARKED: &[(&str, Unmarked)] = &[
     (".ci/run fast", Workflow),
     (".ci/run older 1.36.4", Step),
     (
+        "BLESS=1 cargo test -p callback-guard-core --test it",
+        By("the_document_says_what_the_table_says"),
+    ),
+    (
         "BLESS=1 cargo test -p callback-guard-harness --test files",
         By("envoy_native_yaml_is_made_from_envoy_yaml"),
     ),

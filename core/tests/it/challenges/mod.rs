@@ -392,7 +392,7 @@ fn the_document_says_what_each_sender_asks() {
     } else {
         assert!(
             text == expected,
-            "run: BLESS=1 cargo test --test it challenges"
+            "run: BLESS=1 cargo test -p callback-guard-core --test it challenges"
         );
     }
 }
