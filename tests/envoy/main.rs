@@ -24,7 +24,6 @@ mod docs;
 mod field;
 mod hold;
 mod log;
-mod measures;
 mod observe;
 mod refuse;
 mod traps;

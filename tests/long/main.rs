@@ -20,6 +20,7 @@ mod documents;
 mod faults;
 mod hostile;
 mod inbox;
+mod measures;
 mod memory;
 #[cfg(target_os = "linux")]
 mod native;
