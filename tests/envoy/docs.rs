@@ -139,7 +139,8 @@ fn a_secret_is_rotated_by_a_file_that_envoy_watches() {
             plugin = manager["http_filters"][0]["typed_config"].take();
         });
     render.document().unwrap();
-    assert_it_rotates(&plugin, "/config/configuration/value", &[]);
+    let printed = page::marked(PAGE, "a_secret_is_rotated_by_a_file_that_envoy_watches").unwrap();
+    assert_it_rotates(&printed, &plugin, "/config/configuration/value", &[]);
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use callback_guard_harness::{Render, native, places};
+use callback_guard_harness::{Render, native, page, places};
 use serde_json::Value;
 
 use callback_guard_support::rotation::assert_it_rotates;
@@ -20,5 +20,7 @@ fn a_secret_is_rotated_by_a_file_that_envoy_watches() {
     let module = native::module(&|_| {}).unwrap();
     let directory = module.parent().unwrap().to_str().unwrap();
     let environment = [(native::SEARCH_PATH_VARIABLE, directory)];
-    assert_it_rotates(&filter, "/filter_config/value", &environment);
+    let name = "a_secret_is_rotated_by_a_file_that_envoy_watches";
+    let printed = page::marked("docs/envoy.md", name).unwrap();
+    assert_it_rotates(&printed, &filter, "/filter_config/value", &environment);
 }

@@ -2,18 +2,21 @@
 
 use std::fs;
 
-use callback_guard_harness::{page, wait};
+use callback_guard_harness::page::Block;
+use callback_guard_harness::wait;
 use serde_json::{Value, json};
 
 use crate::{Guarded, SECRET, event, signed, signed_under};
 
-/// Prints how a secret is rotated.
-const PAGE: &str = "docs/envoy.md";
-
-/// `typed_config` is the guard's filter, with its own configuration at `place`.
+/// `printed` are the page's blocks, `typed_config` is the guard's filter, with its own configuration at
+/// `place`.
 #[track_caller]
-pub fn assert_it_rotates(typed_config: &Value, place: &str, environment: &[(&str, &str)]) {
-    let printed = page::marked(PAGE, "a_secret_is_rotated_by_a_file_that_envoy_watches").unwrap();
+pub fn assert_it_rotates(
+    printed: &[Block],
+    typed_config: &Value,
+    place: &str,
+    environment: &[(&str, &str)],
+) {
     let [filter, node, resources] = [0, 1, 2].map(|at: usize| printed[at].value().unwrap());
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("callback-guard.yaml");
