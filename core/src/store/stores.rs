@@ -109,13 +109,13 @@ impl Stores {
             request: *request,
             holds_locally,
         };
-        let purpose = Purpose::Claim(claim);
+        let purpose = Purpose::Claim(claim.clone());
         match fleet.ask(request.id.shared, stream, purpose, io.now(), effects) {
-            Err(Purpose::Claim(claim)) => {
+            Ok(()) => None,
+            Err(_) => {
                 let refused = Err(StoreError::CircuitOpen);
                 Some(self.resolve(io, &claim, refused, effects))
             }
-            Ok(()) | Err(_) => None,
         }
     }
 
