@@ -127,11 +127,15 @@ fn paths<'t>(text: &'t str, before: &[&'t str], found: &mut Vec<Vec<&'t str>>) -
 /// modules like others.
 fn named(module: &str, known: &BTreeMap<String, String>) -> BTreeSet<String> {
     let text = known[module].split("#[cfg(test)]\nmod tests").next();
-    let code: String = text
-        .unwrap_or_default()
-        .lines()
-        .flat_map(|line| [line.split("//").next().unwrap_or_default(), "\n"])
-        .collect();
+    let mut is_inline = false;
+    let mut code = String::new();
+    for line in text.unwrap_or_default().lines() {
+        let line = line.split("//").next().unwrap_or_default();
+        // What is above a module inside of the file is the file.
+        is_inline = line.starts_with("mod ") && line.ends_with('{') || is_inline && line != "}";
+        let above = if is_inline { "self::" } else { "super::" };
+        code.extend([&line.replace("super::", above), "\n"]);
+    }
     let own: Vec<&str> = module.split("::").filter(|name| !name.is_empty()).collect();
     let is_below =
         |name: &str| known.contains_key([&own[..], &[name][..]].concat().join("::").as_str());
@@ -224,6 +228,11 @@ fn a_circle_is_seen_however_its_modules_are_named() {
         sources(&[("", "use a::A;"), ("a", "use crate::ONE;")]),
         ["", "a"]
     );
+    // What is above a module inside of a file is the file, up to the module's end.
+    let inline = "mod b;\nmod inner {\n    use super::A;\n}";
+    assert_eq!(sources(&[("a", inline), ("", "use a::A;")]), [""; 0]);
+    let behind = "mod inner {\n}\nfn f() -> super::A {}";
+    assert_eq!(sources(&[("a", behind), ("", "use a::A;")]), ["", "a"]);
     // Comments and tests do not count.
     let tests = "// crate::b\n#[cfg(test)]\nmod tests { use crate::b::B; }";
     assert_eq!(sources(&[("a", tests), ("b", "use crate::a;")]), [""; 0]);

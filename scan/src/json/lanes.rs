@@ -41,7 +41,7 @@ mod imp {
         v128_or, v128_xor,
     };
 
-    use crate::json::lanes::LANES;
+    use super::LANES;
 
     pub(super) type Sixteen = v128;
 
@@ -77,7 +77,7 @@ mod imp {
 
 #[cfg(not(all(target_arch = "wasm32", target_feature = "simd128")))]
 mod imp {
-    use crate::json::lanes::LANES;
+    use super::LANES;
 
     /// The bytes in their order, the first in the lowest place.
     pub(super) type Sixteen = [u64; 2];
