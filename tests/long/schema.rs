@@ -1,6 +1,7 @@
 //! The JSON Schema of the configuration says what the parser says.
 
 use callback_guard_config as config;
+use callback_guard_harness::SECRET;
 use callback_guard_harness::places::repository;
 use serde_json::{Value, json};
 
@@ -12,8 +13,7 @@ fn schema() -> Value {
 fn verdicts(configuration: &Value) -> (bool, bool) {
     let by_schema = jsonschema::is_valid(&schema(), configuration);
     let text = configuration.to_string();
-    let by_parser =
-        config::parse(text.as_bytes(), &|_| Some("test-webhook-hmac-key".into())).is_ok();
+    let by_parser = config::parse(text.as_bytes(), &|_| Some(SECRET.into())).is_ok();
     (by_schema, by_parser)
 }
 

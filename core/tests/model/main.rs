@@ -156,19 +156,21 @@ fn every_interleaving_over_two_stores_keeps_the_promises() {
         if budget.faults > 0 {
             has_met(&seen, [Met::Call(Asked::Claim, Fate::NotMade)]);
             for asked in [Asked::Claim, Asked::Deliver, Asked::Release] {
-                let all = [
-                    Fate::Lost,
-                    Fate::AnswerLost,
-                    Fate::TimedOut,
-                    Fate::Late,
-                    Fate::Garbled,
-                    Fate::Doubled,
-                ];
-                has_met(&seen, all.map(|fate| Met::Call(asked, fate)));
+                has_met(&seen, OF_ONE_FAULT.map(|fate| Met::Call(asked, fate)));
             }
         }
     }
 }
+
+/// How a call fails by one fault, whatever else happens.
+const OF_ONE_FAULT: [Fate; 6] = [
+    Fate::Lost,
+    Fate::AnswerLost,
+    Fate::TimedOut,
+    Fate::Late,
+    Fate::Garbled,
+    Fate::Doubled,
+];
 
 /// A search has met all of these.
 #[track_caller]
@@ -223,16 +225,9 @@ fn a_worker_may_die_and_a_call_may_fail_at_every_moment() {
         has_met(&seen, on_any_store.map(Met::Died));
         has_met(&seen, on_both_stores.map(Met::Died));
         for asked in [Asked::Claim, Asked::Deliver, Asked::Release] {
-            let all = [
-                Fate::Abandoned,
-                Fate::Lost,
-                Fate::AnswerLost,
-                Fate::TimedOut,
-                Fate::Late,
-                Fate::Garbled,
-                Fate::Doubled,
-                Fate::AnsweredLate,
-            ];
+            let all = OF_ONE_FAULT
+                .into_iter()
+                .chain([Fate::Abandoned, Fate::AnsweredLate]);
             has_met(&seen, all.map(|fate| Met::Call(asked, fate)));
         }
     }

@@ -105,9 +105,8 @@ impl InboxSetup {
 
     /// Gives the inbox a wall clock of its own.
     pub fn clock(self, clock: &Clock) -> Self {
-        let variables = clock.environment();
-        let env = |setup: Self, (name, value): &(&str, String)| setup.env(name, value);
-        variables.iter().fold(self, env)
+        let [(library, clock), (ahead, file)] = clock.environment();
+        self.env(library, &clock).env(ahead, &file)
     }
 
     /// A command that runs the program, which follows it.

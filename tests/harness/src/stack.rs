@@ -88,9 +88,8 @@ impl<'a> Setup<'a> {
 
     /// Gives Envoy a wall clock of its own.
     pub fn clock(self, clock: &Clock) -> Self {
-        let variables = clock.environment();
-        let env = |setup: Self, (name, value): &(&str, String)| setup.env(name, value);
-        variables.iter().fold(self, env)
+        let [(library, clock), (ahead, file)] = clock.environment();
+        self.env(library, &clock).env(ahead, &file)
     }
 
     /// Takes a variable out of Envoy's environment.

@@ -2,12 +2,9 @@
 
 use std::fs;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
 
-use callback_guard_core::scheme::Encoding;
-use callback_guard_core::scheme::keys::{Algorithm, SigningKey};
 use callback_guard_harness::{Body, Reader, Request, SECRET, SECRET_VARIABLE, places, wasm};
+use callback_guard_support::{event, now, sign_under};
 use serde_json::Value;
 
 pub fn path(name: &str) -> PathBuf {
@@ -70,24 +67,12 @@ pub fn document(name: &str, kind: &str) -> Value {
 
 /// A body of the sender about an event that no other callback speaks of.
 pub fn body(name: &str) -> String {
-    static NEXT: AtomicU64 = AtomicU64::new(0);
-    let id = format!("{name}-{}", NEXT.fetch_add(1, Ordering::Relaxed));
-    format!(r#"{{"code":200,"msg":"success","data":{{"task_id":"{id}"}}}}"#)
+    event(name).1
 }
 
 /// A callback with this body that was signed `age` seconds ago under `secret`.
 pub fn signed(body: &str, secret: &str, age: u64) -> Request {
-    let json: Value = serde_json::from_str(body).unwrap();
-    let id = json["data"]["task_id"].as_str().unwrap();
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
-    let timestamp = (now.as_secs() - age).to_string();
-    let key = SigningKey::secret(Algorithm::HmacSha256, secret.as_bytes()).unwrap();
-    let parts: [&[u8]; 3] = [id.as_bytes(), b".", timestamp.as_bytes()];
-    let mac = key.sign(&parts).unwrap();
-    Request::post("/callbacks/suno")
-        .header("x-webhook-timestamp", timestamp)
-        .header("x-webhook-signature", Encoding::Base64.encode(&mac))
-        .json(body.to_owned())
+    sign_under(secret, body, now() - age)
 }
 
 pub fn genuine(body: &str) -> Request {

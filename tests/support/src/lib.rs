@@ -328,7 +328,8 @@ pub fn signed_under(secret: &str, id: &str) -> Request {
     sign_under(secret, &body_of(id), now())
 }
 
-fn sign_under(secret: &str, body: &str, seconds: u64) -> Request {
+/// A callback with this body, signed under `secret` at `seconds` since the epoch.
+pub fn sign_under(secret: &str, body: &str, seconds: u64) -> Request {
     let json: Value = serde_json::from_str(body.trim_end()).unwrap();
     let places = ["/data/task_id", "/data/taskId", "/taskId"];
     let id = places
