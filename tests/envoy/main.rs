@@ -1,8 +1,8 @@
-//! Every promise of the filter in a real Envoy, with the repository's own `envoy.yaml`. What reached the
-//! upstream is counted there: a leak does not show at the client.
+//! The filter in a real Envoy, with the repository's own `envoy.yaml`: what it delivers, refuses, tells apart,
+//! counts and logs. What reached the upstream is counted there: a leak does not show at the client.
 //!
-//! Needs Rust and Python alone. What takes longer is in `tests/long`, and what needs root, npm or services
-//! in `tests/services`.
+//! Needs Rust and Python alone. Attacks, faults and what single senders do are in `tests/long`, since all of
+//! it takes longer than a test at hand may, and what needs root, npm or services in `tests/services`.
 
 #![allow(
     clippy::unwrap_used,
@@ -15,16 +15,11 @@
     reason = "tests"
 )]
 
-mod algorithms;
-mod challenge;
 mod configuration;
 mod dedupe;
 mod deliver;
-mod docs;
-mod field;
 mod hold;
 mod log;
 mod observe;
 mod refuse;
 mod traps;
-mod urls;

@@ -1,6 +1,6 @@
-//! What takes long: in a real Envoy attacks, faults, floods, long runs, roll-outs, the inbox behind it and
-//! the native build; what the built module is made of and costs; all that the pages print. Run by
-//! `cargo test-long`.
+//! What takes long: in a real Envoy attacks, faults, floods, long runs, roll-outs, algorithms and challenges of
+//! single senders, the inbox behind it and the native build; what the built module is made of and costs; all
+//! that the pages print. Run by `cargo test-long`.
 //!
 //! Needs Rust and Python alone, as `cargo test` does.
 
@@ -15,9 +15,13 @@
     reason = "tests"
 )]
 
+mod algorithms;
 mod calls;
+mod challenge;
+mod docs;
 mod documents;
 mod faults;
+mod field;
 mod hostile;
 mod inbox;
 mod measures;
@@ -30,4 +34,5 @@ mod rollout;
 mod schema;
 mod soak;
 mod supply;
+mod urls;
 mod waiting;
