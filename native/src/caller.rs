@@ -1,4 +1,4 @@
-//! Who is told of the end of a call to the shared store.
+//! The receiver of the ends of calls to the shared store.
 
 use callback_guard_core::store::redis::{Answer, StoreError};
 use callback_guard_core::worker::CallId;

@@ -13,7 +13,7 @@
 //! | [`worker`] | a worker, and the effects that it wants done |
 //! | [`stream`] | one request |
 //! | [`clock`] | time for those who wait |
-//! | [`calls`], [`caller`] | calls to a shared store, and who is told of their end |
+//! | [`calls`], [`caller`] | calls to a shared store, and the receiver of their ends |
 //! | [`connection`], [`link`], [`dial`] | a connection to Redis: its thread and calls, kept, and opened |
 //! | [`store`] | the memory store's data |
 //!

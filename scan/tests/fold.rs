@@ -15,8 +15,8 @@ fn is_newer(character: char) -> bool {
     matches!(character, '\u{a7ce}'..='\u{a7d5}' | '\u{16ea0}'..='\u{16ed3}')
 }
 
-/// The first character of each class, by the character that stands for the class, and what else is
-/// known of it. As long as Unicode: a map of a million takes seconds.
+/// The first character of each class and its class on the other side, by the character that represents
+/// the class. One place for each character of Unicode: a map of a million takes seconds.
 struct Classes(Vec<Option<(char, char)>>);
 
 impl Classes {

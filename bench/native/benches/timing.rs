@@ -247,8 +247,8 @@ fn macs() {
     );
 }
 
-/// A refused request, from its head to its end. Each has a worker of its own: what it keeps of one may
-/// tell the next.
+/// A refused request, from its head to its end. Each runs in a fresh worker, so that no time depends on
+/// the request before.
 fn whole() {
     let policy = policy("suno", MEMORY);
     let idle = Host::new(Arc::clone(&policy));

@@ -1,4 +1,4 @@
-//! What `send` is told.
+//! The arguments of `send`.
 
 use std::path::PathBuf;
 

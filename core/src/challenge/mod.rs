@@ -146,8 +146,8 @@ impl Challenges {
             .then(|| Asked::new(&self.fields, head).into_owned())
     }
 
-    /// As [`Challenges::ask`], for a request that is refused by its head, unless it proves to be a
-    /// challenge that requires nothing of it: a POST of JSON of at most [`MAX_UNVERIFIED_BYTES`].
+    /// [`Challenges::ask`] for a request that its head refuses: its body may still make it a challenge
+    /// that requires nothing, if it is a POST of JSON of at most [`MAX_UNVERIFIED_BYTES`].
     pub(crate) fn ask_refused(
         &self,
         media_types: &[Box<str>],

@@ -24,7 +24,7 @@ pub(super) struct Exchange {
     pub(super) is_response_held: bool,
 }
 
-/// The request, if it is the guard's and still to be decided; else what to do with what came of it.
+/// The request if the guard has still to decide it; otherwise the verdict for what has come of it.
 pub(super) fn undecided(request: Option<&mut Request>) -> Result<&mut Exchange, Verdict> {
     let exchange = match request {
         Some(Request::Guarded(exchange)) => exchange,

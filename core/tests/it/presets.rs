@@ -500,7 +500,7 @@ fn bits(request: &Request, place: &Covered) -> usize {
 #[test]
 fn every_single_bit_counts() {
     for entry in table() {
-        // The other names stand for the same.
+        // The other names are aliases.
         let name = entry["names"][0].as_str().unwrap().to_owned();
         let policy = preset(&name);
         let request = genuine(&policy, &body("event-1", NOW), NOW);

@@ -2,7 +2,7 @@
 # Does the interleaving model notice a fault? Each patch here puts one into a copy of the tree, and
 # the model has to fail on it. Its first lines say what is wrong then.
 #
-#   core/tests/mutations/run.sh            all of them: about 15 minutes on two cores
+#   core/tests/mutations/run.sh            all of them: about 12 minutes on two cores
 #   core/tests/mutations/run.sh NAME ...   some
 #
 # Fails if the model passes with a patch, if it fails without one, and if a patch does not apply any

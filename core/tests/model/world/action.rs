@@ -113,7 +113,7 @@ pub(crate) enum Asked {
     Release,
 }
 
-/// What becomes of a call that does not go well.
+/// How a call fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Fate {
     /// The proxy did not take it.

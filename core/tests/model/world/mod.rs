@@ -98,7 +98,7 @@ struct Call {
     /// Whether it can still reach Redis.
     can_arrive: bool,
     answers: u8,
-    /// Whether its worker was told that it failed.
+    /// Whether it has been reported to its worker as failed.
     has_failed: bool,
     /// Whether it was made while the circuit was open.
     is_probe: bool,
