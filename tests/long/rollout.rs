@@ -152,20 +152,14 @@ fn a_canary_judges_copies_and_changes_nothing() {
     canary.upstream.answer(Answer::status(500));
     let (_, body) = event("copied");
     assert_eq!(guarded.send(&signed(&body)).status, 200);
-    canary
-        .upstream
-        .wait_until("the copy", |records| records.len() == 1)
-        .unwrap();
+    canary.upstream.wait_for_requests(1).unwrap();
     // A duplicate is answered by the old one, and not copied; nor is a request without a signature.
     assert_eq!(guarded.send(&signed(&body)).status, 200);
     let unsigned = Request::post("/callbacks/suno").json(body);
     assert_eq!(guarded.send(&unsigned).status, 401);
     let (_, last) = event("copied");
     assert_eq!(guarded.send(&signed(&last)).status, 200);
-    canary
-        .upstream
-        .wait_until("the second copy", |records| records.len() == 2)
-        .unwrap();
+    canary.upstream.wait_for_requests(2).unwrap();
     assert_eq!(canary.requests("suno", "forwarded"), 2);
     assert_eq!(canary.requests("suno", "signature_missing"), 0);
     assert_eq!(guarded.upstream.heads(), 2);

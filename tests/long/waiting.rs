@@ -222,10 +222,7 @@ fn deadlines_releases_and_no_healthy_upstream_at_once_end_without_harm() {
     let requests = requests_over(EVENTS);
     let events: Vec<Request> = requests[..EVENTS].to_vec();
     let flooding = begin_flood(&guarded, requests);
-    guarded
-        .upstream
-        .wait_until("every event", |seen| seen.len() == 1 + EVENTS)
-        .unwrap();
+    guarded.upstream.wait_for_requests(1 + EVENTS).unwrap();
     drop(health);
     guarded.wait_for_stat("cluster.app.membership_healthy", 0);
     // More have been told to come again than could not wait: the first deadlines are there.

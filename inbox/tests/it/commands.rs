@@ -296,10 +296,7 @@ fn what_is_under_way_is_left_alone() {
     let gate = callback_guard_harness::Gate::new();
     bench.upstream.answer(Answer::status(200).when(&gate));
     let key = bench.accept("one", "task");
-    bench
-        .upstream
-        .wait_until("the attempt", |all| all.len() == 1)
-        .unwrap();
+    bench.upstream.wait_for_requests(1).unwrap();
     for command in ["replay", "discard"] {
         let output = bench.inbox.setup.tool(command, &[&key]).unwrap();
         assert_eq!(output.status.code(), Some(1), "{command}");

@@ -69,10 +69,7 @@ fn duplicates_after_an_internal_error() {
     let gate = Gate::new();
     bench.upstream.answer(Answer::status(200).when(&gate));
     let key = bench.accept("one", "task");
-    bench
-        .upstream
-        .wait_until("the attempt", |all| all.len() == 1)
-        .unwrap();
+    bench.upstream.wait_for_requests(1).unwrap();
     let file = bench.inbox.setup.directory().join("inbox.db");
     let runtime = tokio::runtime::Runtime::new().unwrap();
     runtime.block_on(async {
@@ -159,10 +156,7 @@ fn entries_that_are_removed_while_pending_and_come_back_empty() {
     let gate = Gate::new();
     bench.upstream.answer(Answer::status(200).when(&gate));
     let key = bench.accept("one", "task");
-    bench
-        .upstream
-        .wait_until("the attempt", |all| all.len() == 1)
-        .unwrap();
+    bench.upstream.wait_for_requests(1).unwrap();
     let discarded = bench.inbox.setup.tool("discard", &[&key]).unwrap();
     assert_eq!(discarded.status.code(), Some(1));
     bench.inbox.kill();

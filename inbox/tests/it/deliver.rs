@@ -138,10 +138,7 @@ fn without_order_a_later_event_overtakes() {
         .upstream
         .answer_in_turn([failing(), Answer::status(200)]);
     let first = bench.accept("one", "task");
-    bench
-        .upstream
-        .wait_until("the first attempt", |all| all.len() == 1)
-        .unwrap();
+    bench.upstream.wait_for_requests(1).unwrap();
     let second = bench.accept("two", "task");
     bench.wait_for_state(&second, "delivered");
     assert_eq!(bench.event(&first)["state"], "waiting");
@@ -264,10 +261,7 @@ fn no_more_attempts_than_concurrency_are_under_way() {
     for number in 0..12 {
         bench.accept(&format!("e{number}"), &format!("task {number}"));
     }
-    bench
-        .upstream
-        .wait_until("three", |all| all.len() == 3)
-        .unwrap();
+    bench.upstream.wait_for_requests(3).unwrap();
     let stats = bench.stats();
     assert_eq!(
         (&stats["delivering"], &stats["waiting"]),
@@ -365,10 +359,7 @@ fn a_stopped_inbox_lets_attempts_end_and_refuses_what_is_new() {
     bench.upstream.answer(Answer::status(200).when(&gate));
     let key = bench.accept("one", "task");
     bench.accept("two", "task");
-    bench
-        .upstream
-        .wait_until("an attempt", |all| all.len() == 1)
-        .unwrap();
+    bench.upstream.wait_for_requests(1).unwrap();
     bench.inbox.terminate().unwrap();
     wait_for("the port to close", || {
         std::net::TcpStream::connect(bench.inbox.address())
@@ -392,10 +383,7 @@ fn what_does_not_end_within_the_grace_is_claimed_by_nobody() {
     let gate = Gate::new();
     bench.upstream.answer(Answer::status(200).when(&gate));
     let key = bench.accept("one", "task");
-    bench
-        .upstream
-        .wait_until("an attempt", |all| all.len() == 1)
-        .unwrap();
+    bench.upstream.wait_for_requests(1).unwrap();
     bench.inbox.terminate().unwrap();
     assert!(bench.inbox.wait().unwrap().success());
     let event = bench.event(&key);
@@ -427,10 +415,7 @@ fn a_killed_inbox_delivers_again_what_was_under_way_after_its_lease() {
     let gate = Gate::new();
     bench.upstream.answer(Answer::status(200).when(&gate));
     let key = bench.accept("one", "task");
-    bench
-        .upstream
-        .wait_until("an attempt", |all| all.len() == 1)
-        .unwrap();
+    bench.upstream.wait_for_requests(1).unwrap();
     bench.inbox.kill();
     gate.open();
     let killed = Instant::now();

@@ -76,7 +76,5 @@ fn the_commands_of_the_page_tell_of_an_outage_and_end_it() {
     assert_eq!(say(replay), "replayed: 1\n");
     wait_for("what had died", || has("delivered 2").then_some(())).unwrap();
     assert_eq!(say(lost), "replayed: 2\n");
-    application
-        .wait_until("all again", |all| all.len() == 3)
-        .unwrap();
+    application.wait_for_requests(3).unwrap();
 }

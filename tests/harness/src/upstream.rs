@@ -295,6 +295,21 @@ impl Upstream {
         lock(&self.state.records).clear();
     }
 
+    /// Waits until as many requests as `count` are there with all of their bodies.
+    ///
+    /// A request is recorded as soon as its head is there: who waits for the head alone, and then breaks
+    /// it off or looks at its body, sees the half of it now and then.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::wait_until`].
+    pub fn wait_for_requests(&self, count: usize) -> Result<Vec<Recorded>> {
+        let is_whole = |record: &Recorded| record.body_state == BodyState::Complete;
+        self.wait_until(&format!("{count} whole requests"), |records| {
+            records.len() == count && records.iter().all(is_whole)
+        })
+    }
+
     /// Waits until the records are as `expected` says, and returns them.
     ///
     /// # Errors

@@ -256,10 +256,7 @@ fn a_client_that_goes_away_is_seen_at_the_upstream() {
         stack.upstream.answer(Answer::status(200).when(&never));
         let request = Request::post("/").body("body").protocol(protocol);
         let sending = stack.begin(&request).unwrap();
-        stack
-            .upstream
-            .wait_until("the request", |records| records.len() == 1)
-            .unwrap();
+        stack.upstream.wait_for_requests(1).unwrap();
         sending.abort();
         let abandoned = stack.upstream.wait_until("the end of it", |records| {
             records[0].outcome == Outcome::Abandoned

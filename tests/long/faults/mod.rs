@@ -346,10 +346,7 @@ fn a_vm_that_dies_loses_no_event_and_lets_nothing_through() {
     guarded.upstream.answer(Answer::status(200).when(&gate));
     let (id, body) = event("claimed");
     let claimed = guarded.begin(&signed(&body));
-    guarded
-        .upstream
-        .wait_until("the claim", |records| records.len() == 2)
-        .unwrap();
+    guarded.upstream.wait_for_requests(2).unwrap();
     let waiting = guarded.begin_waiting(&signed(&body));
     let (half, rest) = (Gate::new(), Gate::new());
     let in_halves = |body: &str, gate: &Gate| {

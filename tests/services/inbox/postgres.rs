@@ -265,10 +265,7 @@ fn an_outcome_is_recorded_though_the_database_was_away_when_it_came() {
     let gate = Gate::new();
     bench.upstream.answer(Answer::status(200).when(&gate));
     bench.send(0, "one", "1");
-    bench
-        .upstream
-        .wait_until("the attempt", |all| all.len() == 1)
-        .unwrap();
+    bench.upstream.wait_for_requests(1).unwrap();
     bench.database.kill();
     gate.open();
     thread::sleep(Duration::from_millis(500)); // The first try to record it fails.
@@ -291,10 +288,7 @@ fn a_lease_follows_the_database_clock_and_not_that_of_an_inbox() {
     let gate = Gate::new();
     bench.upstream.answer(Answer::status(200).when(&gate));
     bench.send(0, "one", "1");
-    bench
-        .upstream
-        .wait_until("the attempt", |all| all.len() == 1)
-        .unwrap();
+    bench.upstream.wait_for_requests(1).unwrap();
     let is_first = bench.inboxes[0]
         .metric("callback_guard_inbox_in_flight")
         .unwrap()

@@ -44,10 +44,7 @@ fn a_request_waits_for_another_envoy_to_settle(way: Way) {
     fleet.upstream.answer(Answer::status(200).when(&gate));
     let address = |envoy: usize| fleet.envoys[envoy].listener_address();
     let first = callback_guard_harness::client::begin(address(0), callback("w1")).unwrap();
-    fleet
-        .upstream
-        .wait_until("the first", |seen| seen.len() == 1)
-        .unwrap();
+    fleet.upstream.wait_for_requests(1).unwrap();
     let second = callback_guard_harness::client::begin(address(1), callback("w1")).unwrap();
     callback_guard_harness::wait::wait_for("the second to wait", || {
         (fleet.stat("waits_total.source.suno").unwrap() == 1).then_some(())

@@ -232,10 +232,7 @@ fn a_failed_settle_is_retried_until_it_is_told(way: Way) {
     fleet.upstream.answer(Answer::status(200).when(&gate));
     let address = fleet.envoys[0].listener_address();
     let sent = client::begin(address, callback("s1")).unwrap();
-    fleet
-        .upstream
-        .wait_until("the callback", |seen| seen.len() == 1)
-        .unwrap();
+    fleet.upstream.wait_for_requests(1).unwrap();
     fleet.relay.set(Network::Stalled);
     gate.open();
     let first = sent.finish().unwrap();

@@ -152,10 +152,7 @@ fn a_client_that_leaves_releases_its_claim(way: Way) {
     let gate = Gate::new();
     fleet.upstream.answer(Answer::status(200).when(&gate));
     let sent = begin(fleet.envoys[0].listener_address(), callback("g1")).unwrap();
-    fleet
-        .upstream
-        .wait_until("the callback", |seen| seen.len() == 1)
-        .unwrap();
+    fleet.upstream.wait_for_requests(1).unwrap();
     assert_eq!(fleet.keys().unwrap().len(), 1);
     sent.abort();
     wait_for("the release", || {
@@ -203,10 +200,7 @@ fn an_envoy_that_dies_leaves_its_claim_to_its_lease(way: Way) {
     fleet.upstream.answer(Answer::status(200).when(&gate));
     let address = fleet.envoys[0].listener_address();
     let cut_off = begin(address, callback("d1")).unwrap();
-    fleet
-        .upstream
-        .wait_until("the callback", |seen| seen.len() == 1)
-        .unwrap();
+    fleet.upstream.wait_for_requests(1).unwrap();
     fleet.envoys[0].kill();
     assert!(cut_off.finish().is_err());
     gate.open();
@@ -258,10 +252,7 @@ fn requests_that_wait_ask_seldom_and_end(way: Way) {
     let gate = Gate::new();
     fleet.upstream.answer(Answer::status(200).when(&gate));
     let first = begin(fleet.envoys[0].listener_address(), callback("q1")).unwrap();
-    fleet
-        .upstream
-        .wait_until("the callback", |seen| seen.len() == 1)
-        .unwrap();
+    fleet.upstream.wait_for_requests(1).unwrap();
     let waited = client::send(fleet.envoys[1].listener_address(), &callback("q1")).unwrap();
     assert_eq!(waited.status, 409);
     assert_eq!(

@@ -80,13 +80,11 @@ impl Guarded {
         self.0.begin(request).unwrap()
     }
 
-    /// Sends the first request of all, and goes on once the upstream has its head.
+    /// Sends the first request of all, and goes on once the upstream has all of it.
     #[track_caller]
     pub fn begin_delivery(&self, request: &Request) -> InFlight {
         let first = self.begin(request);
-        self.upstream
-            .wait_until("the first", |records| records.len() == 1)
-            .unwrap();
+        self.upstream.wait_for_requests(1).unwrap();
         first
     }
 
