@@ -13,10 +13,3 @@ pub(crate) fn presets() -> Result<Vec<Preset>, ConfigError> {
     read(include_bytes!("presets.compact.json"))
 }
 
-#[cfg(test)]
-mod tests {
-    #[test]
-    fn the_table_of_presets_can_be_read() {
-        assert!(!super::presets().unwrap().is_empty());
-    }
-}

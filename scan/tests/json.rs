@@ -513,8 +513,6 @@ fn texts(pattern: &str) -> impl Strategy<Value = String> + use<> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(1000))]
-
     /// Keys that share long beginnings, spelled with and without escapes.
     #[test]
     fn duplicates_are_what_a_set_says(
@@ -980,8 +978,6 @@ fn changed(mut text: Vec<u8>, changes: &[(prop::sample::Index, usize, Vec<u8>)])
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(2000))]
-
     #[test]
     fn agrees_with_the_reference(text in json()) {
         tree::check(text.as_bytes());
@@ -1049,8 +1045,6 @@ fn samples_are_accepted_and_their_prefixes_refused() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(1000))]
-
     #[test]
     fn changed_samples_are_survived(
         sample in prop::sample::select(files("samples")),

@@ -13,6 +13,7 @@
 mod challenges;
 mod config;
 mod config_text;
+mod corpus;
 mod delivered;
 mod fleet;
 mod guard;

@@ -40,6 +40,14 @@ fn the_core_reads_no_clock() {
     }
 }
 
+/// `config/Cargo.toml` says `test = false`.
+#[test]
+fn no_test_stands_where_it_would_not_be_run() {
+    for (path, text) in sources_below(&["config/src"]) {
+        assert!(!text.contains("#[test]"), "{}", path.display());
+    }
+}
+
 fn document(name: &str) -> String {
     std::fs::read_to_string(root().join(name)).unwrap()
 }

@@ -54,6 +54,7 @@ pub mod clock;
 pub mod envoy;
 pub mod envoy_binary;
 pub mod filter;
+#[cfg(feature = "fleet")]
 pub mod fleet;
 pub mod inbox;
 pub mod native;
@@ -70,6 +71,7 @@ pub use client::{Body, Gate, Load, Piece, Protocol, RawConnection, Request, Resp
 pub use clock::Clock;
 pub use envoy::{Envoy, Update};
 pub use filter::Filter;
+#[cfg(feature = "fleet")]
 pub use fleet::{Fleet, FleetSetup, Network, Way};
 pub use inbox::{Inbox, InboxSetup, Postgres};
 pub use page::Reader;
