@@ -12,4 +12,3 @@ pub const PRESETS: &[u8] = include_bytes!("presets.json");
 pub(crate) fn presets() -> Result<Vec<Preset>, ConfigError> {
     read(include_bytes!("presets.compact.json"))
 }
-
