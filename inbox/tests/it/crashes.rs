@@ -14,7 +14,6 @@ fn killed_at_any_instant_nothing_answered_is_lost_and_doubles_are_what_was_under
         trial::run(seed, 1, |url| InboxSetup::new(program, url).unwrap())
     });
     assert_eq!(total.lost, 0);
-    assert!(total.answered > 100, "{total:?}");
     // Each kill costs the attempts that were under way, 16 at most.
     assert!(total.doubles <= total.kills * 16, "{total:?}");
 }

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -169,6 +169,12 @@ impl Chance {
 
 const SENDERS: u64 = 4;
 
+/// How long a trial lasts. On a slow machine it goes on until it has had enough answers, or for
+/// [`PATIENCE`].
+const TRIAL: Duration = Duration::from_millis(1500);
+const LEAST_ANSWERS: usize = 20;
+const PATIENCE: Duration = Duration::from_secs(120);
+
 /// Runs one trial with `inboxes` on one store, and checks it. `setup` makes the first inbox's flags
 /// from the application's URL.
 pub fn run(seed: u64, inboxes: usize, setup: impl FnOnce(&str) -> InboxSetup) -> Tally {
@@ -193,18 +199,19 @@ pub fn run(seed: u64, inboxes: usize, setup: impl FnOnce(&str) -> InboxSetup) ->
     };
     let mut running: Vec<Inbox> = setups.iter().map(start).collect();
     let addresses: Vec<SocketAddr> = running.iter().map(Inbox::address).collect();
-    let over = AtomicBool::new(false);
+    let (over, answers) = (AtomicBool::new(false), AtomicUsize::new(0));
     let mut kills = 0;
     let (sent, answered) = thread::scope(|scope| {
-        let (addresses, over) = (&addresses, &over);
+        let (addresses, over, answers) = (&addresses, &over, &answers);
         let senders: Vec<_> = (0..SENDERS)
             .map(|sender| {
                 let chance = Chance::new(seed * 100 + sender);
-                scope.spawn(move || send(seed, sender, chance, addresses, over))
+                scope.spawn(move || send(seed, sender, chance, addresses, over, answers))
             })
             .collect();
-        let end = Instant::now() + Duration::from_millis(1500);
-        while Instant::now() < end {
+        let begin = Instant::now();
+        let is_enough = || answers.load(Ordering::Relaxed) >= LEAST_ANSWERS;
+        while begin.elapsed() < TRIAL || !is_enough() && begin.elapsed() < PATIENCE {
             chance.pause(20, 250);
             kills += 1;
             if chance.below(3) == 0 {
@@ -229,6 +236,11 @@ pub fn run(seed: u64, inboxes: usize, setup: impl FnOnce(&str) -> InboxSetup) ->
         (sent, answered)
     });
 
+    assert!(
+        answered.len() >= LEAST_ANSWERS,
+        "seed {seed}: {} events were answered",
+        answered.len()
+    );
     let drained = wait_for_within(Duration::from_secs(120), "all to be delivered", || {
         let stats = first.json("stats", &[]).ok()?;
         (stats["waiting"] == 0 && stats["delivering"] == 0).then_some(stats)
@@ -278,6 +290,7 @@ fn send(
     mut chance: Chance,
     addresses: &[SocketAddr],
     over: &AtomicBool,
+    answers: &AtomicUsize,
 ) -> (Vec<(String, String)>, Vec<String>) {
     let (mut all, mut answered) = (Vec::new(), Vec::new());
     for number in 0_u64.. {
@@ -293,6 +306,7 @@ fn send(
             let request = callback_guard_harness::inbox::callback(&key, &id, key.as_bytes());
             if client::send(address, &request).is_ok_and(|response| response.status == 200) {
                 answered.push(key);
+                answers.fetch_add(1, Ordering::Relaxed);
                 break;
             }
             chance.pause(10, 100);

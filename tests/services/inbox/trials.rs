@@ -20,7 +20,6 @@ fn seeds() -> u64 {
 
 fn check(total: Tally) {
     assert_eq!(total.lost, 0);
-    assert!(total.answered > 100, "{total:?}");
     // Each kill costs the attempts that were under way, 16 at most.
     assert!(total.doubles <= total.kills * 16, "{total:?}");
 }
@@ -75,5 +74,4 @@ fn postgres_loses_nothing_that_was_answered_with_one_two_and_four_inboxes() {
         killed.load(Ordering::Relaxed)
     );
     assert_eq!(total.lost, 0);
-    assert!(total.answered > 100, "{total:?}");
 }

@@ -264,11 +264,6 @@ fn requests_that_wait_ask_seldom_and_end(way: Way) {
         "{:?}",
         waited.took
     );
-    assert!(
-        waited.took < Duration::from_millis(4_000),
-        "{:?}",
-        waited.took
-    );
     // But for the claim of the first.
     let calls = fleet.calls().unwrap() - 1;
     assert!((4..=12).contains(&calls), "{calls}");
