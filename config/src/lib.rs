@@ -63,7 +63,25 @@ const MOST_REFUSALS_PER_SECOND: u64 = 1000;
 ///
 /// # Errors
 ///
-/// The first thing that is wrong.
+/// The first thing that is wrong: where, what was seen and what is accepted, and never a secret.
+///
+/// ```
+/// let text = br#"{ "sources": [{
+///     "name": "suno", "preset": "suno", "match": { "path": "/callbacks/suno" },
+///     "secrets": [{ "env": "SUNO_WEBHOOK_KEY" }] }] }"#;
+/// let environment = |name: &str| {
+///     (name == "SUNO_WEBHOOK_KEY").then(|| b"0123456789abcdef0123456789abcdef".to_vec())
+/// };
+/// let policy = callback_guard_config::parse(text, &environment)?;
+/// assert_eq!(policy.sources.len(), 1);
+///
+/// let error = callback_guard_config::parse(text, &|_| None).unwrap_err();
+/// assert_eq!(
+///     error.to_string(),
+///     "sources[0].secrets[0].env: environment variable `SUNO_WEBHOOK_KEY` is not set"
+/// );
+/// # Ok::<(), callback_guard_config::ConfigError>(())
+/// ```
 pub fn parse(text: &[u8], environment: Environment<'_>) -> Result<Policy, ConfigError> {
     parse_for(Build::Module, text, environment)
 }

@@ -53,6 +53,22 @@ pub use scratch::Scratch;
 /// - [`JsonError::DuplicateKey`]: two keys of one object are the same after decoding.
 /// - [`JsonError::TooDeep`]: more than [`MAX_DEPTH`] containers are open.
 ///
+/// ```
+/// use callback_guard_scan::json::{JsonError, Pointer, Scratch, Selector, scan};
+///
+/// let id = Pointer::parse("/data/task_id").unwrap();
+/// let (selector, mut scratch) = (Selector::new(&[id], false), Scratch::default());
+///
+/// let body = br#"{ "code": 200, "data": { "task_id": "t\u0031" } }"#;
+/// let document = scan(body, &selector, &mut scratch).unwrap();
+/// assert_eq!(document.get(0).unwrap().text().as_deref(), Some("t1"));
+///
+/// // Two parsers could read two ids here.
+/// let body = br#"{ "data": { "task_id": "t1", "task\u005fid": "t2" } }"#;
+/// let error = scan(body, &selector, &mut scratch).unwrap_err();
+/// assert_eq!(error, JsonError::DuplicateKey { offset: 29 });
+/// ```
+///
 /// Source: RFC 8259.
 pub fn scan<'body, 'scratch>(
     body: &'body [u8],

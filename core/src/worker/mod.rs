@@ -17,6 +17,57 @@
 //! | there are other secrets | [`Worker::renew`] |
 //!
 //! An event of an unknown request is refused: a host that loses one does not open a way around.
+//!
+//! ## One callback, and its retry
+//!
+//! What a shell does, in the order in which it does it. A real one keeps to the effects, too; here
+//! nothing is held back, counted or logged.
+//!
+//! ```
+//! use std::sync::Arc;
+//! use callback_guard_core::request::RequestHead;
+//! use callback_guard_core::testkit::{MapShared, NOW, Request};
+//! use callback_guard_core::worker::{Io, Outcome, Seed, StreamId, Verdict, Worker};
+//!
+//! let configuration = br#"{ "sources": [{
+//!     "name": "suno", "preset": "suno", "match": { "path": "/callbacks/suno" },
+//!     "secrets": [{ "value": "0123456789abcdef0123456789abcdef" }] }] }"#;
+//! let policy = Arc::new(callback_guard_config::parse(configuration, &|_| None)?);
+//! let mut worker = Worker::new(Arc::clone(&policy), Seed { owner: 1, salt: [7; 16] });
+//! let mut shared = MapShared::default(); // Envoy's shared data, in the module
+//! let mut io = Io::new(&mut shared, NOW);
+//!
+//! let callback = Request::genuine(&policy, r#"{"code":200,"msg":"ok","data":{"task_id":"t1"}}"#, NOW);
+//! let pairs = callback.pairs();
+//! let head = RequestHead::new(&pairs);
+//! let body = |_: usize| Some(callback.body.as_slice().into());
+//!
+//! // The head is held, whoever sent it: nothing has reached the application.
+//! let (first, retry) = (StreamId(1), StreamId(2));
+//! assert_eq!(worker.request_head(&mut io, first, &head, false), Verdict::Hold);
+//! // With the last byte of the body it is authentic, well formed and new. It is claimed, and goes on
+//! // with headers that only the guard can set.
+//! let length = callback.body.len();
+//! assert_eq!(worker.request_body(&mut io, first, length, true, &body), Verdict::Forward);
+//! let mut added = Vec::new();
+//! worker.upstream_headers(first, |name, value| {
+//!     added.push((name, value.to_vec()));
+//!     Ok::<_, ()>(())
+//! }).unwrap();
+//! assert!(added.contains(&("x-callback-guard-id", b"t1".to_vec())));
+//! // The application's 2xx settles the claim; its end lets go of it.
+//! let accepted = || (Outcome::Accepted, 200);
+//! worker.response_head(&mut io, first, accepted);
+//! worker.stream_end(&mut io, first, accepted);
+//!
+//! // The sender comes again: it is told that it has been delivered, and the application is not.
+//! assert_eq!(worker.request_head(&mut io, retry, &head, false), Verdict::Hold);
+//! match worker.request_body(&mut io, retry, length, true, &body) {
+//!     Verdict::Reply(reply) => assert_eq!(reply.status, 200),
+//!     verdict => panic!("{verdict:?}"),
+//! }
+//! # Ok::<(), callback_guard_config::ConfigError>(())
+//! ```
 
 mod calls;
 mod exchange;
