@@ -126,8 +126,9 @@ fn a_release_is_complete_and_each_file_runs_anywhere() {
     }
 }
 
-/// What another user builds of the same sources, in other folders. The native build has its second
-/// one in the image (`docker::image`).
+/// What another user builds of the same sources, in other folders: the module, and of the programs
+/// the one that has C in it. The native build has its second one in the image (`docker::image`); and
+/// the workflow of a release compares all of it.
 struct Elsewhere {
     folder: TempDir,
 }
@@ -150,7 +151,6 @@ impl Elsewhere {
         for (name, arguments) in [
             ("another user", ["deploy/module.sh"].as_slice()),
             // Flags for a C compiler cannot have spaces in them.
-            (USER, &["deploy/program.sh", "callback-guard-cli"]),
             (USER, &["deploy/program.sh", "callback-guard-inbox"]),
         ] {
             let home = folder.join(name);
@@ -178,10 +178,6 @@ impl Elsewhere {
             (
                 "another user/built/wasm32-wasip1/release/callback_guard.wasm".to_owned(),
                 "callback_guard.wasm".to_owned(),
-            ),
-            (
-                format!("{programs}/callback-guard"),
-                format!("callback-guard-{machine}"),
             ),
             (
                 format!("{programs}/callback-guard-inbox"),
