@@ -17,19 +17,22 @@ const META: &str =
     "/callbacks/whatsapp?hub.mode=subscribe&hub.challenge=1158201444&hub.verify_token=";
 const RIGHT: &str = "a+verify+token%3A+24+bytes";
 
+/// The presets whose senders ask.
+const ASKING: [&str; 7] = [
+    "slack",
+    "zoom",
+    "whatsapp",
+    "x",
+    "dropbox",
+    "okta",
+    "ringcentral",
+];
+
 /// A source for each sender that asks, beside the one of `envoy.yaml`, which asks nothing.
 fn add_sources(configuration: &mut Value) {
     let secrets = json!([{ "value": KEY }]);
     let sources = configuration["sources"].as_array_mut().unwrap();
-    for preset in [
-        "slack",
-        "zoom",
-        "whatsapp",
-        "x",
-        "dropbox",
-        "okta",
-        "ringcentral",
-    ] {
+    for preset in ASKING {
         let mut source = json!({
             "name": preset,
             "match": { "path": format!("/callbacks/{preset}") },
@@ -233,18 +236,9 @@ fn answers_everything(builder: Builder) {
             answered += 1;
         }
     }
-    let names = [
-        "slack",
-        "zoom",
-        "whatsapp",
-        "x",
-        "dropbox",
-        "okta",
-        "ringcentral",
-        "own",
-    ];
-    let counted: u64 = names
-        .iter()
+    let counted: u64 = ASKING
+        .into_iter()
+        .chain(["own"])
         .map(|name| guarded.requests(name, "challenge"))
         .sum();
     assert_eq!(counted, answered);

@@ -261,6 +261,10 @@ fn an_outage_costs_a_few_timeouts_and_then_nothing(way: Way) {
         let response = fleet.send(0, &callback(&format!("o{number}"))).unwrap();
         assert_eq!(response.text(), "received\n");
     }
+    // Three failures open the circuit: three calls to a front, or all that wait on a connection with the
+    // first. The probes add theirs.
+    let timeouts = fleet.stat("store_errors_total.error.timeout").unwrap();
+    assert!((1..=6).contains(&timeouts), "{timeouts}");
     assert_eq!(fleet.stat("store_circuit_openings_total").unwrap(), 1);
     assert_eq!(fleet.stat("store_circuits_open").unwrap(), 1);
     assert!(fleet.stat("store_errors_total.error.circuit_open").unwrap() >= 30);
