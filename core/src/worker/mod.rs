@@ -60,7 +60,7 @@
 //! worker.response_head(&mut io, first, accepted);
 //! worker.stream_end(&mut io, first, accepted);
 //!
-//! // The sender comes again: it is told that it has been delivered, and the application is not.
+//! // The sender comes again: it gets its 200, and the application gets nothing.
 //! assert_eq!(worker.request_head(&mut io, retry, &head, false), Verdict::Hold);
 //! match worker.request_body(&mut io, retry, length, true, &body) {
 //!     Verdict::Reply(reply) => assert_eq!(reply.status, 200),
